@@ -1,0 +1,78 @@
+"""Make .venv and install the project into it: ``python3 .ci/environment.py [extra ...]``.
+
+Written for the oldest Python that a machine may call python3, so that a version which is too old
+gets a sentence and not a syntax error. Needs nothing outside the standard library; works where
+Debian has left ensurepip out.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+OLDEST = (3, 11)
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(HERE, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+
+
+def newer_python():
+    """A python3.N on the path that is new enough and starts, or None."""
+    for minor in range(19, OLDEST[1] - 1, -1):
+        path = shutil.which("python3.%d" % minor)
+        probe = "import sys; sys.exit(sys.version_info < (3, 11))"
+        if path and subprocess.call([path, "-c", probe], stderr=subprocess.DEVNULL) == 0:
+            return path
+    return None
+
+
+def pip_wheel(folder):
+    """Download the newest pip from the package index; a pip wheel can run itself."""
+    from urllib.parse import urljoin
+    from urllib.request import Request, urlopen
+
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+    accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    files = json.load(urlopen(Request(index, headers=accept)))["files"]
+    wheels = [f for f in files if f["filename"].endswith(".whl") and not f.get("yanked")]
+    stable = [f for f in wheels if f["filename"].split("-")[1].replace(".", "").isdigit()]
+    path = os.path.join(folder, stable[-1]["filename"])
+    with urlopen(urljoin(index, stable[-1]["url"])) as source, open(path, "wb") as target:
+        shutil.copyfileobj(source, target)
+    return path
+
+
+def make_venv():
+    if subprocess.call([sys.executable, "-m", "venv", VENV], stdout=subprocess.DEVNULL) == 0:
+        return
+    sys.stderr.write("This Python has no ensurepip (Debian: python3-venv); fetching pip instead.\n")
+    subprocess.check_call([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = pip_wheel(folder)
+        pip = os.path.join(wheel, "pip")
+        subprocess.check_call([PYTHON, pip, "install", "--quiet", "--no-index", wheel])
+
+
+def main(extras):
+    if sys.version_info[:2] < OLDEST:
+        newer = newer_python()
+        if newer is None:
+            sys.exit(
+                "mlx-starflow needs Python 3.11 or newer, and this machine's python3 is %d.%d. "
+                "Install one (macOS: brew install python; Debian 12: apt install python3) and "
+                "run the command again." % sys.version_info[:2]
+            )
+        os.execv(newer, [newer, os.path.abspath(__file__)] + extras)
+    if not os.path.exists(PYTHON):
+        make_venv()
+    project = HERE + ("[%s]" % ",".join(extras) if extras else "")
+    install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    status = subprocess.call(install + ["--editable", project])
+    if status:
+        sys.exit("The installation did not finish; the message above says why.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
