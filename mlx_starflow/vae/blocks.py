@@ -1,0 +1,137 @@
+"""Parts of the autoencoder; attributes are named as in diffusers, so weights keep their names.
+
+All arrays are channels last, (B, H, W, C); convolution weights are (out, kh, kw, in).
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .conv import Conv3x3
+
+# diffusers builds every GroupNorm of this autoencoder with 1e-6 instead of torch's 1e-5.
+NORM_EPS = 1e-6
+
+# Query rows per attention call: the one head is as wide as the block (512 in the SD autoencoders),
+# which no fused kernel takes, so the scores are a real array and their size has to be bounded.
+ATTENTION_ROWS = 4096
+
+
+def _group_norm(groups: int, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=NORM_EPS, pytorch_compatible=True)
+
+
+class ResnetBlock(nn.Module):
+    """Twice norm, SiLU, convolution, beside a skip; 1x1-convolved where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = _group_norm(groups, in_channels)
+        self.conv1 = Conv3x3(in_channels, out_channels)
+        self.norm2 = _group_norm(groups, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
+        if in_channels != out_channels:
+            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        h = self.conv1(nn.silu(self.norm1(x)))
+        h = self.conv2(nn.silu(self.norm2(h)))
+        if "conv_shortcut" in self:
+            x = self.conv_shortcut(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Every pixel attends to every other, with a single head as wide as the block."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = _group_norm(groups, channels)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = [nn.Linear(channels, channels)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, height, width, channels = x.shape
+        h = self.group_norm(x).reshape(batch, 1, height * width, channels)
+        q, k, v = self.to_q(h), self.to_k(h), self.to_v(h)
+        rows = [
+            mx.fast.scaled_dot_product_attention(
+                q[:, :, i : i + ATTENTION_ROWS], k, v, scale=channels**-0.5
+            )
+            for i in range(0, height * width, ATTENTION_ROWS)
+        ]
+        h = rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=2)
+        return x + self.to_out[0](h).reshape(x.shape)
+
+
+class MidBlock(nn.Module):
+    def __init__(self, channels: int, groups: int, attention: bool) -> None:
+        super().__init__()
+        self.resnets = [ResnetBlock(channels, channels, groups) for _ in range(2)]
+        if attention:
+            self.attentions = [Attention(channels, groups)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.resnets[0](x)
+        if "attentions" in self:
+            x = self.attentions[0](x)
+        return self.resnets[1](x)
+
+
+class Downsample(nn.Module):
+    """Halves height and width. Only the bottom and right edges are padded, as diffusers does."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.conv(mx.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by repeating pixels, then convolves."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv3x3(channels, channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, height, width, channels = x.shape
+        x = mx.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+        return self.conv(x.reshape(batch, 2 * height, 2 * width, channels))
+
+
+class Stage(nn.Module):
+    """The ResNet blocks of one resolution and, unless it is the last one, the step to the next."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        layers: int,
+        groups: int,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resnets = [
+            ResnetBlock(in_channels if i == 0 else out_channels, out_channels, groups)
+            for i in range(layers)
+        ]
+        if downsample:
+            self.downsamplers = [Downsample(out_channels)]
+        if upsample:
+            self.upsamplers = [Upsample(out_channels)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for resnet in self.resnets:
+            x = resnet(x)
+        if "downsamplers" in self:
+            x = self.downsamplers[0](x)
+        if "upsamplers" in self:
+            x = self.upsamplers[0](x)
+        return x

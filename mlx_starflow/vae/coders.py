@@ -1,0 +1,76 @@
+"""Encoder (image to moments) and decoder (latent to image) of the autoencoder."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import VAEConfig
+from .blocks import NORM_EPS, MidBlock, Stage
+from .conv import Conv3x3
+
+
+class Encoder(nn.Module):
+    """(B, H, W, 3) -> (B, H/f, W/f, 2c): mean and log-variance, before ``quant_conv``."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels, config.norm_num_groups
+        self.conv_in = Conv3x3(config.in_channels, widths[0])
+        self.down_blocks = [
+            Stage(
+                widths[max(i - 1, 0)],
+                width,
+                config.layers_per_block,
+                groups,
+                downsample=i < len(widths) - 1,
+            )
+            for i, width in enumerate(widths)
+        ]
+        self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], NORM_EPS, pytorch_compatible=True)
+        self.conv_out = Conv3x3(widths[-1], 2 * config.latent_channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        x = self.mid_block(x)
+        return self.conv_out(nn.silu(self.conv_norm_out(x)))
+
+
+class Decoder(nn.Module):
+    """(B, h, w, c) -> (B, h*f, w*f, 3), after ``post_quant_conv``, in two steps.
+
+    ``middle`` works at the latent's resolution and holds the attention; ``upper`` holds nearly all
+    of the memory and reaches only locally, apart from the statistics of its norms. A large picture
+    is therefore decoded with one ``middle`` and with ``upper`` in tiles.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels[::-1], config.norm_num_groups
+        self.conv_in = Conv3x3(config.latent_channels, widths[0])
+        self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)
+        self.up_blocks = [
+            Stage(
+                widths[max(i - 1, 0)],
+                width,
+                config.layers_per_block + 1,
+                groups,
+                upsample=i < len(widths) - 1,
+            )
+            for i, width in enumerate(widths)
+        ]
+        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], NORM_EPS, pytorch_compatible=True)
+        self.conv_out = Conv3x3(widths[-1], config.out_channels)
+
+    def middle(self, z: mx.array) -> mx.array:
+        """(B, h, w, c) -> (B, h, w, widest)."""
+        return self.mid_block(self.conv_in(z))
+
+    def upper(self, x: mx.array) -> mx.array:
+        """(B, h, w, widest) -> (B, h*f, w*f, 3)."""
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(nn.silu(self.conv_norm_out(x)))

@@ -1,0 +1,69 @@
+"""Working on a large array tile by tile, with overlaps that are blended away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from ..errors import UsageError
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First index of each tile along one side; the last tile is moved back to end at ``length``.
+
+    All tiles have the same size, so that every norm sees as many pixels as every other.
+    """
+    if length <= tile:
+        return [0]
+    step = tile - overlap
+    return [*range(0, length - tile, step), length - tile]
+
+
+def _ramp(start: int, size: int, starts: list[int]) -> mx.array:
+    """Weights of one tile along one side: rising where the tile before it still reaches, falling
+    where the next one begins. Weights of neighbours add up to 1."""
+    weight = mx.ones((size,))
+    index = mx.arange(size) + 0.5
+    place = starts.index(start)
+    if place > 0:
+        shared = starts[place - 1] + size - start
+        weight = mx.minimum(weight, mx.minimum(index / shared, 1.0))
+    if place + 1 < len(starts):
+        shared = start + size - starts[place + 1]
+        weight = mx.minimum(weight, mx.minimum((size - index) / shared, 1.0))
+    return weight
+
+
+def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, tile: int) -> mx.array:
+    """``work`` on overlapping squares of x (B, h, w, c), blended into (B, h*factor, w*factor, ·).
+
+    ``tile`` is the side of a square in cells of x; neighbours share a quarter of it. Each tile is
+    evaluated before the next begins, so memory is that of one tile and the result.
+    Errors: UsageError when the tile is smaller than 8.
+    """
+    if tile < 8:
+        raise UsageError(f"tile is {tile}; the smallest tile is 8 latent cells.")
+    batch, height, width, _ = x.shape
+    overlap = tile // 4
+    rows = tile_starts(height, tile, overlap)
+    columns = tile_starts(width, tile, overlap)
+    high, wide = min(tile, height), min(tile, width)
+    starts_y, starts_x = [r * factor for r in rows], [c * factor for c in columns]
+    total, weights = None, mx.zeros((height * factor, width * factor, 1))
+    for row in rows:
+        for column in columns:
+            y = work(x[:, row : row + high, column : column + wide]).astype(mx.float32)
+            down = _ramp(row * factor, high * factor, starts_y)
+            across = _ramp(column * factor, wide * factor, starts_x)
+            weight = (down[:, None] * across[None, :])[..., None]
+            area = (
+                slice(row * factor, (row + high) * factor),
+                slice(column * factor, (column + wide) * factor),
+            )
+            if total is None:
+                total = mx.zeros((batch, height * factor, width * factor, y.shape[-1]))
+            total[(slice(None), *area)] += weight * y
+            weights[area] += weight
+            mx.eval(total, weights)
+    return total / weights
