@@ -48,9 +48,7 @@ class _Config:
                 value = tuple(value)
             values[name] = value
         for name, f in fields.items():
-            required = (
-                f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            )
+            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if required and name not in values:
                 raise ConfigError(f"{where}: key {name!r} is missing.")
         try:

@@ -1,0 +1,6 @@
+"""The normalizing flow: blocks, their network, and the stack of them."""
+
+from .block import Block, BlockState
+from .model import Context, Flow, Identity
+
+__all__ = ["Block", "BlockState", "Context", "Flow", "Identity"]

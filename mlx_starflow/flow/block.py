@@ -1,0 +1,230 @@
+"""One autoregressive affine block, for STARFlow and TarFlow alike.
+
+In the block's own token order, a and b of token t are a causal transformer's outputs given
+tokens before t, and sigma is a positive function of a:
+
+    data to noise   v_t = (u_t - b_t) / sigma_t      log-determinant -log sigma_t per number
+    noise to data   u_t = sigma_t v_t + b_t
+
+The block only answers "what are a and b?", in one parallel pass (``parameters``) or for a few
+tokens with cached keys (``begin``, ``conditionals``). Loops over tokens belong to the samplers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import BlockConfig, FlowConfig
+from ..errors import UsageError
+from ..grid import Grid, reverse, sequence_angles, spatial_angles
+from .cache import KVCache
+from .layers import Layer, RMSNorm
+from .rope import Rotation, rotation
+
+SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
+
+
+@dataclass
+class BlockState:
+    """What a block remembers between calls of ``conditionals``."""
+
+    prefix: int  # text tokens in the cache
+    rotation: Rotation | None  # of all places, text first
+    offset: mx.array | None  # class embedding (B, 1, channels), added to every input
+    sharpness: mx.array | None  # (B, 1, 1, 1), multiplies the attention scale per row
+    caches: list[KVCache] = field(default_factory=list)
+
+    def arrays(self) -> list[mx.array]:
+        return [a for cache in self.caches for a in cache.arrays()]
+
+
+class Network(nn.Module):
+    """proj_in, layers, final norm and proj_out: what a block and the denoiser have in common."""
+
+    def __init__(self, config: BlockConfig, flow: FlowConfig, outputs: int):
+        super().__init__()
+        self.config, self.flow = config, flow
+        self.proj_in = nn.Linear(flow.token_channels, config.channels)
+        if config.conditioned and config.project_text and flow.text_channels:
+            self.proj_txt = nn.Linear(flow.text_channels, config.channels)
+        self.layers = [Layer(config) for _ in range(config.layers)]
+        if config.final_norm:
+            self.final_norm = RMSNorm(config.channels)
+        self.proj_out = nn.Linear(config.channels, outputs)
+
+    def text(self, context: mx.array | None) -> mx.array | None:
+        """Text tokens (B, L, channels) in front of the image, None where there are none."""
+        if not self.config.conditioned or self.flow.text_channels == 0:
+            return None
+        if "proj_txt" in self:
+            context = self.proj_txt(context.astype(mx.float32))
+        return context.astype(self.layers[0].dtype)
+
+    def rotation(self, grid: Grid, text_length: int) -> Rotation | None:
+        """The table of all places (text_length + T rows); None with learned positions."""
+        if self.config.position == "table":
+            return None
+        if self.config.position == "sequence":
+            return rotation(sequence_angles(text_length + grid.tokens, self.config.head_dim), True)
+        has_text = self.flow.text_channels > 0
+        angles = spatial_angles(
+            grid, self.config.head_dim, self.flow.grid_size, text_length, has_text
+        )
+        return rotation(angles, False)
+
+    def outputs(self, hidden: mx.array) -> mx.array:
+        """Residual stream -> outputs, in float32 from here on."""
+        hidden = hidden.astype(mx.float32)
+        return self.proj_out(self.final_norm(hidden) if "final_norm" in self else hidden)
+
+
+class Block(Network):
+    """An autoregressive affine block with at least one layer."""
+
+    def __init__(self, config: BlockConfig, flow: FlowConfig):
+        d = flow.token_channels
+        super().__init__(config, flow, d if flow.scale == "unit" else 2 * d)
+        if flow.sos:
+            self.sos_embed = mx.zeros((d,))
+        if config.position == "table":
+            self.pos_embed = mx.zeros((flow.grid_size * flow.grid_size, config.channels))
+        if flow.num_classes and config.conditioned:
+            self.class_embed = mx.zeros((flow.num_classes, config.channels))
+
+    # What the outputs mean
+
+    def sigma(self, a: mx.array) -> mx.array:
+        """The positive scale of the affine map, from the first half of the outputs."""
+        if self.flow.scale == "softplus":
+            return mx.logaddexp(a + SOFTPLUS_SHIFT, 0.0)
+        return mx.exp(a)
+
+    def log_sigma(self, a: mx.array) -> mx.array:
+        return mx.log(self.sigma(a)) if self.flow.scale == "softplus" else a
+
+    def _affine(self, hidden: mx.array) -> tuple[mx.array, mx.array]:
+        out = self.outputs(hidden)
+        if self.flow.soft_clip:
+            out = self.flow.soft_clip * mx.tanh(out / self.flow.soft_clip)
+        if self.flow.scale == "unit":
+            return mx.zeros_like(out), out
+        a, b = mx.split(out, 2, axis=-1)
+        return a, b
+
+    # One parallel pass
+
+    def parameters_of(
+        self,
+        u: mx.array,
+        grid: Grid,
+        context: mx.array | None,
+        checkpoint: bool = False,
+        sharpness: mx.array | None = None,
+    ) -> tuple[mx.array, mx.array]:
+        """a and b (B, T, D) of all tokens u (B, T, D) at once, u in the block's order.
+
+        ``checkpoint`` recomputes each layer in the backward pass instead of keeping it.
+        """
+        inputs, text = self._shift(u), self.text(context)
+        prefix = 0 if text is None else text.shape[1]
+        hidden = self._embed(inputs, grid, 0, self._class_offset(context))
+        if text is not None:
+            hidden = mx.concatenate([text, hidden], axis=1)
+        table = self.rotation(grid, prefix)
+        if table is not None:
+            table = table.rows(0, hidden.shape[1])
+        for layer in self.layers:
+            run = nn.utils.checkpoint(layer) if checkpoint else layer
+            hidden = run(hidden, table, "causal", sharpness=sharpness)
+        a, b = self._affine(hidden[:, prefix:])
+        return (a, b) if self.flow.sos else (self._zero_first(a), self._zero_first(b))
+
+    def _shift(self, u: mx.array) -> mx.array:
+        if not self.flow.sos:
+            return u[:, :-1] if u.shape[1] > 1 else u
+        first = mx.broadcast_to(self.sos_embed, (u.shape[0], 1, u.shape[2]))
+        return mx.concatenate([first, u[:, :-1]], axis=1)
+
+    @staticmethod
+    def _zero_first(a: mx.array) -> mx.array:
+        return mx.pad(a, [(0, 0), (1, 0), (0, 0)])
+
+    def _embed(self, inputs: mx.array, grid: Grid, place: int, offset: mx.array | None) -> mx.array:
+        """Inputs (B, n, D) at image places place ... -> residual stream (B, n, channels)."""
+        hidden = self.proj_in(inputs.astype(mx.float32))
+        if "pos_embed" in self:
+            if grid.tokens != self.pos_embed.shape[0]:
+                raise UsageError(
+                    f"This model has a learned table of {self.pos_embed.shape[0]} positions and "
+                    f"cannot take a grid of {grid.height} x {grid.width} tokens."
+                )
+            table = reverse(self.pos_embed[None])[0] if self.config.flip else self.pos_embed
+            hidden = hidden + table[place : place + inputs.shape[1]]
+        if offset is not None:
+            hidden = hidden + offset
+        return hidden.astype(self.layers[0].dtype)
+
+    def _class_offset(self, labels: mx.array | None) -> mx.array | None:
+        """Class embedding (B, 1, channels) of labels (B,); their mean where the label is -1."""
+        if "class_embed" not in self:
+            return None
+        mean = self.class_embed.mean(axis=0)[None, None]
+        if labels is None:
+            return mean
+        chosen = self.class_embed[mx.maximum(labels, 0)][:, None]
+        return mx.where((labels < 0)[:, None, None], mean, chosen)
+
+    # A few tokens at a time
+
+    def begin(
+        self, grid: Grid, context: mx.array | None, sharpness: mx.array | None = None
+    ) -> BlockState:
+        """Start a cached pass: the text's keys and values enter the cache."""
+        text = self.text(context)
+        prefix = 0 if text is None else text.shape[1]
+        state = BlockState(
+            prefix,
+            self.rotation(grid, prefix),
+            self._class_offset(context) if self.flow.num_classes else None,
+            sharpness,
+            [KVCache(prefix + grid.tokens) for _ in self.layers],
+        )
+        if text is not None:
+            self._advance(text, state, 0)
+        return state
+
+    def _advance(self, hidden: mx.array, state: BlockState, place: int) -> mx.array:
+        table = state.rotation
+        if table is not None:
+            table = table.rows(place, place + hidden.shape[1])
+        for layer, cache in zip(self.layers, state.caches, strict=True):
+            hidden = layer(hidden, table, "causal", cache, place, state.sharpness)
+        return hidden
+
+    def conditionals(
+        self, state: BlockState, previous: mx.array, t: int, grid: Grid
+    ) -> tuple[mx.array, mx.array]:
+        """a and b (B, n, D) of tokens t ... t + n - 1, in the block's order.
+
+        ``previous`` (B, n, D) are the tokens t - 1 ... t + n - 2; row 0 is ignored at t = 0.
+        Their keys and values replace what the cache held from there on.
+        """
+        batch, n, d = previous.shape
+        if self.flow.sos:
+            place, inputs = t, previous
+            if t == 0:
+                first = mx.broadcast_to(self.sos_embed, (batch, 1, d))
+                inputs = mx.concatenate([first, previous[:, 1:]], axis=1)
+        else:
+            place, inputs = max(t - 1, 0), previous[:, 1:] if t == 0 else previous
+            if inputs.shape[1] == 0:
+                nothing = mx.zeros((batch, 1, d))
+                return nothing, nothing
+        hidden = self._embed(inputs, grid, place, state.offset)
+        a, b = self._affine(self._advance(hidden, state, state.prefix + place))
+        if not self.flow.sos and t == 0:
+            return self._zero_first(a), self._zero_first(b)
+        return a, b

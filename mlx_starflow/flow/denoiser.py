@@ -1,0 +1,33 @@
+"""The learned denoiser that some STARFlow checkpoints carry: a transformer over the same
+tokens that sees all of them at once and predicts the noise."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..config import BlockConfig, FlowConfig
+from ..grid import grid_of, patchify, unpatchify
+from .block import Network
+
+STEP = 0.3  # a constant of the published model, whatever its noise_std
+
+
+class Denoiser(Network):
+    """N(x, text); the denoised latent is x - 0.3 N(x, text)."""
+
+    def __init__(self, config: BlockConfig, flow: FlowConfig):
+        super().__init__(config, flow, flow.token_channels)
+
+    def __call__(self, x: mx.array, context: mx.array | None) -> mx.array:
+        """x (B, H, W, C) noisy, context (B, L, D) -> denoised (B, H, W, C), float32."""
+        grid, text = grid_of(x, self.flow), self.text(context)
+        hidden = self.proj_in(patchify(x.astype(mx.float32), self.flow))
+        hidden = hidden.astype(self.layers[0].dtype)
+        prefix = 0 if text is None else text.shape[1]
+        if text is not None:
+            hidden = mx.concatenate([text, hidden], axis=1)
+        table = self.rotation(grid, prefix)
+        for layer in self.layers:
+            hidden = layer(hidden, table, None)
+        noise = self.outputs(hidden[:, prefix:])
+        return x - STEP * unpatchify(noise, grid, self.flow)

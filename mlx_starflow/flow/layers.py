@@ -1,0 +1,141 @@
+"""Transformer layers: pre-norm attention and MLP, each with a residual (arXiv 2506.06276)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import BlockConfig
+from .cache import KVCache
+from .rope import Rotation, rotate
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm with weight and bias, eps 1e-5."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = mx.ones((channels,))
+        self.bias = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.layer_norm(x, self.weight, self.bias, 1e-5).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x * rsqrt(mean x^2 + 1e-6) * (1 + weight) in float32: the weight is an offset from 1."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        scale = 1.0 + self.weight.astype(mx.float32)
+        return mx.fast.rms_norm(x.astype(mx.float32), scale, 1e-6).astype(x.dtype)
+
+
+def make_norm(config: BlockConfig) -> nn.Module:
+    kind = LayerNorm if config.norm == "layer_norm" else RMSNorm
+    return kind(config.channels)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with optional query/key norm and rotary positions."""
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.norm = make_norm(config)
+        self.qkv = nn.Linear(config.channels, inner + 2 * kv, bias=config.bias)
+        self.proj = nn.Linear(inner, config.channels, bias=config.bias)
+        if config.qk_norm:
+            self.query_norm = RMSNorm(config.head_dim)
+            self.key_norm = RMSNorm(config.head_dim)
+        if config.post_norm:
+            self.post_norm = RMSNorm(config.channels)
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self._splits = (inner, inner + kv)
+
+    def _split_heads(self, x: mx.array, heads: int) -> mx.array:
+        return x.reshape(*x.shape[:2], heads, self.head_dim).transpose(0, 2, 1, 3)
+
+    def __call__(
+        self,
+        x: mx.array,
+        rotation: Rotation | None,
+        mask: str | None,
+        cache: KVCache | None = None,
+        start: int = 0,
+        sharpness: mx.array | None = None,
+    ) -> mx.array:
+        """x (B, S, channels) at places start ... start + S - 1 of the sequence -> the same shape.
+
+        ``sharpness`` (B, 1, 1, 1) multiplies the scale of the attention, per row.
+        """
+        q, k, v = mx.split(self.qkv(self.norm(x)), list(self._splits), axis=-1)
+        q = self._split_heads(q, self.heads)
+        k = self._split_heads(k, self.kv_heads)
+        v = self._split_heads(v, self.kv_heads)
+        if "query_norm" in self:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        if sharpness is not None:
+            q = q * sharpness.astype(q.dtype)
+        if cache is not None:
+            k, v = cache.update(k, v, start)
+        out = mx.fast.scaled_dot_product_attention(
+            q, k, v, scale=self.head_dim**-0.5, mask=mask if q.shape[2] > 1 else None
+        )
+        out = self.proj(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+        return self.post_norm(out) if "post_norm" in self else out
+
+
+class MLP(nn.Module):
+    """down(gelu(up x)) with the exact GELU, or gated: down(gelu_tanh(gate x) * up x)."""
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        self.norm = make_norm(config)
+        if config.gated_mlp:
+            self.gate = nn.Linear(config.channels, config.mlp_channels, bias=config.bias)
+        self.up = nn.Linear(config.channels, config.mlp_channels, bias=config.bias)
+        self.down = nn.Linear(config.mlp_channels, config.channels, bias=config.bias)
+        if config.post_norm:
+            self.post_norm = RMSNorm(config.channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.norm(x)
+        if "gate" in self:
+            hidden = nn.gelu_approx(self.gate(x)) * self.up(x)
+        else:
+            hidden = nn.gelu(self.up(x))
+        out = self.down(hidden)
+        return self.post_norm(out) if "post_norm" in self else out
+
+
+class Layer(nn.Module):
+    """s <- s + Attention(norm(s)); s <- s + MLP(norm(s))."""
+
+    def __init__(self, config: BlockConfig):
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+    def __call__(
+        self,
+        x: mx.array,
+        rotation: Rotation | None,
+        mask: str | None,
+        cache: KVCache | None = None,
+        start: int = 0,
+        sharpness: mx.array | None = None,
+    ) -> mx.array:
+        x = x + self.attention(x, rotation, mask, cache, start, sharpness)
+        return x + self.mlp(x)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The type the layer computes in: that of its weights, of their scales if quantized."""
+        qkv = self.attention.qkv
+        return qkv.scales.dtype if "scales" in qkv else qkv.weight.dtype

@@ -1,0 +1,108 @@
+"""The flow: a stack of autoregressive affine blocks between data and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import FlowConfig
+from ..errors import UsageError
+from ..grid import Grid, grid_of, patchify, reverse, unpatchify
+from .block import Block
+from .denoiser import Denoiser
+
+Context = mx.array | None
+
+
+class Identity(nn.Module):
+    """A block without layers: nothing happens and nothing is stored."""
+
+
+class Flow(nn.Module):
+    """STARFlow (arXiv 2506.06276) or TarFlow (arXiv 2412.06329).
+
+    ``flow(x, context)`` maps data to noise; ``mlx_starflow.invert`` maps noise to data.
+    """
+
+    def __init__(self, config: FlowConfig):
+        super().__init__()
+        self.config = config
+        self.blocks = [Block(b, config) if b.layers else Identity() for b in config.blocks]
+        if config.denoiser is not None:
+            self.denoiser = Denoiser(config.denoiser, config)
+        if config.model_type == "tarflow":
+            tokens = config.grid_size * config.grid_size
+            self.prior_var = mx.ones((tokens, config.token_channels))
+
+    def __call__(self, x: mx.array, context: Context = None) -> tuple[mx.array, mx.array]:
+        """Data to noise.
+
+        x (B, H, W, C): latent or image, channels last. context: text features (B, L, D) of a
+        STARFlow; int labels (B,), -1 for none, or None, of a TarFlow. Returns z of the shape of
+        x and logdet (B,) = log |det dz/dx| in natural units, both float32.
+        """
+        logdet = mx.zeros((x.shape[0],))
+        z = x
+        for z, log_scale in self.blockwise(x, context):
+            if log_scale is not None:
+                logdet = logdet + log_scale.sum(axis=(1, 2))
+        return z, logdet
+
+    def blockwise(
+        self, x: mx.array, context: Context = None, checkpoint: bool = False
+    ) -> Iterator[tuple[mx.array, mx.array | None]]:
+        """Data to noise, a block at a time: after block 0, 1, ... the picture so far
+        (B, H, W, C) and the log-determinant of every number (B, T, D) in the block's own token
+        order, None for an identity block. The last picture is z."""
+        grid = grid_of(x, self.config)
+        context = self.check_context(context, x.shape[0])
+        u = patchify(x.astype(mx.float32), self.config)
+        for block, config in zip(self.blocks, self.config.blocks, strict=True):
+            log_scale = None
+            if isinstance(block, Block):
+                u = reverse(u) if config.flip else u
+                a, b = block.parameters_of(u, grid, context, checkpoint)
+                u = (u - b) / block.sigma(a)
+                u = reverse(u) if config.flip else u
+                log_scale = -block.log_sigma(a)
+            yield unpatchify(u, grid, self.config), log_scale
+
+    def check_context(self, context: Context, batch: int) -> Context:
+        """The context in the type the blocks take; UsageError where it does not fit."""
+        config = self.config
+        if config.text_channels:
+            if context is None:
+                raise UsageError(
+                    f"This model needs text features (B, L, {config.text_channels}) as context."
+                )
+            if context.ndim != 3 or context.shape[2] != config.text_channels:
+                raise UsageError(
+                    f"The context has shape {tuple(context.shape)}; this model takes text "
+                    f"features (B, L, {config.text_channels})."
+                )
+        elif context is not None:
+            if not config.num_classes:
+                raise UsageError("This model is unconditional: it takes no context.")
+            if context.ndim != 1:
+                raise UsageError(
+                    f"The context has shape {tuple(context.shape)}; this model takes int labels "
+                    f"(B,), from 0 to {config.num_classes - 1}, or -1 for none."
+                )
+            context = context.astype(mx.int32)
+            low, high = context.min().item(), context.max().item()
+            if low < -1 or high >= config.num_classes:
+                raise UsageError(
+                    f"Labels go from 0 to {config.num_classes - 1} (-1 for none); found "
+                    f"{low if low < -1 else high}."
+                )
+        if context is not None and context.shape[0] != batch:
+            raise UsageError(
+                f"The context has {context.shape[0]} rows for a batch of {batch} pictures."
+            )
+        return context
+
+    def training_grid(self) -> Grid:
+        """The square token grid the model was trained on."""
+        return Grid(self.config.grid_size, self.config.grid_size)

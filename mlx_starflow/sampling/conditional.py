@@ -1,0 +1,73 @@
+"""A block as a sampler sees it: sigma and b of some tokens, given the tokens before them.
+
+Guidance is inside: where it applies, the block runs on [conditional; null] rows stacked in the
+batch, and both halves continue with the same tokens.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..flow import Block, Context
+from ..grid import Grid
+from .guidance import guide_linear, guide_normal
+from .options import SampleOptions
+
+
+class Conditional:
+    """Affine parameters of one block for a batch of B pictures, with cached keys."""
+
+    def __init__(
+        self, block: Block, grid: Grid, context: Context, batch: int, options: SampleOptions
+    ):
+        self.block, self.grid, self.options = block, grid, options
+        self.tokens = grid.tokens
+        tarflow = block.flow.model_type == "tarflow"
+        temperature = options.attention_temperature
+        if tarflow:
+            self.guided = options.guidance > 0 and (block.config.conditioned or temperature != 1)
+        else:
+            self.guided = options.guidance > 0 and block.config.conditioned
+        if block.flow.text_channels and not self.guided and context is not None:
+            context = context[:batch]
+        self.context = context
+        rows = 2 * batch if self.guided else batch
+        self.sharpness = None
+        if temperature != 1 and (not tarflow or self.guided):
+            cold = 1.0 / temperature
+            scale = [1.0] * batch + [cold] * batch if tarflow else [cold] * rows
+            self.sharpness = mx.array(scale)[:, None, None, None]
+        self.state = block.begin(grid, context, self.sharpness)
+        self.weight_reads = self.evaluations = 0
+
+    def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
+        """sigma and b (B, n, D) of tokens t ... t + n - 1 of the block's order.
+
+        ``previous`` (B, n, D) are tokens t - 1 ... t + n - 2 (row 0 is ignored at t = 0); their
+        keys and values replace the cache from there on.
+        """
+        self.weight_reads += 1
+        self.evaluations += previous.shape[1]
+        rows = mx.concatenate([previous, previous]) if self.guided else previous
+        a, b = self.block.conditionals(self.state, rows, t, self.grid)
+        return self._combine(a, b, t)
+
+    def all_at_once(self, u: mx.array) -> tuple[mx.array, mx.array]:
+        """sigma and b (B, T, D) of every token of u (B, T, D), in one pass without a cache."""
+        rows = mx.concatenate([u, u]) if self.guided else u
+        a, b = self.block.parameters_of(rows, self.grid, self.context, sharpness=self.sharpness)
+        return self._combine(a, b, 0)
+
+    def _combine(self, a: mx.array, b: mx.array, t: int) -> tuple[mx.array, mx.array]:
+        if not self.guided:
+            return self.block.sigma(a), b
+        weight = self.options.guidance
+        (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
+        if self.block.flow.model_type == "tarflow":
+            if self.options.annealed:
+                place = mx.arange(t, t + a_c.shape[1])[:, None]
+                weight = weight * place / max(self.tokens - 1, 1)
+            a, b = guide_linear(a_c, b_c, a_u, b_u, weight, self.options.guide)
+            return self.block.sigma(a), b
+        sigma_c, sigma_u = self.block.sigma(a_c), self.block.sigma(a_u)
+        return guide_normal(sigma_c, b_c, sigma_u, b_u, weight)

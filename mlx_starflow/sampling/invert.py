@@ -1,0 +1,124 @@
+"""Noise to data: the blocks backwards, each by a sampler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import mlx.core as mx
+
+from ..errors import UsageError
+from ..flow import Block, Context, Flow
+from ..grid import Grid, grid_of, patchify, reverse, unpatchify
+from .conditional import Conditional
+from .jacobi import jacobi
+from .options import BlockReport, BlockResult, SampleOptions, Step
+from .outcome import Outcome
+from .sequential import sequential
+
+Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
+SAMPLERS: dict[str, Sampler] = {"sequential": sequential, "jacobi": jacobi}
+
+
+def invert(flow: Flow, z: mx.array, context: Context = None, **options) -> mx.array:
+    """Noise to data.
+
+    z (B, H, W, C): standard normal noise in image layout. context: text features, (2B, L, D) =
+    [captions; null captions] with guidance, else (B, L, D); a TarFlow takes int labels (B,), -1
+    for none, or None. ``options`` are the fields of ``SampleOptions``. Returns x (B, H, W, C)
+    float32; for a model trained with noise it carries that noise: see ``denoise``.
+    """
+    x = z
+    for event in invert_steps(flow, z, context, SampleOptions(**options)):
+        if isinstance(event, BlockResult):
+            x = event.x
+    return x
+
+
+def invert_steps(
+    flow: Flow, z: mx.array, context: Context, options: SampleOptions
+) -> Iterator[Step | BlockResult]:
+    """``invert`` as a stream: a ``Step`` after every unit of work, a ``BlockResult`` after every
+    block, the last one holding the sample. Leaving the iteration stops the work."""
+    check_options(flow, options)
+    grid, batch = grid_of(z, flow.config), z.shape[0]
+    context = _stacked_context(flow, context, batch, options)
+    u = patchify(z.astype(mx.float32), flow.config)
+    if "prior_var" in flow:
+        u = u * mx.sqrt(flow.prior_var)
+    for index in reversed(range(len(flow.blocks))):
+        u, report = yield from _invert_block(flow, index, u, grid, context, options)
+        yield BlockResult(index, unpatchify(u, grid, flow.config), report)
+
+
+def _invert_block(
+    flow: Flow, index: int, v: mx.array, grid: Grid, context: Context, options: SampleOptions
+) -> Generator[Step, None, tuple[mx.array, BlockReport]]:
+    block, tokens = flow.blocks[index], grid.tokens
+    if not isinstance(block, Block):
+        return v, BlockReport(index, "identity", tokens, tokens, 0, 0, residual=0.0)
+    began = time.perf_counter()
+    flip = flow.config.blocks[index].flip
+    v = reverse(v) if flip else v
+    conditional = Conditional(block, grid, context, v.shape[0], options)
+    name = options.sampler
+    work = SAMPLERS[name](conditional, v, options)
+    while True:
+        try:
+            done = next(work)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            break
+        yield Step(index, done, tokens)
+    residual = None
+    if options.certify:
+        sigma, b = conditional.all_at_once(outcome.tokens)
+        residual = mx.abs(sigma * v + b - outcome.tokens).max().item()
+    u = reverse(outcome.tokens) if flip else outcome.tokens
+    mx.eval(u)
+    return u, BlockReport(
+        index,
+        name,
+        tokens,
+        outcome.window,
+        conditional.weight_reads,
+        conditional.evaluations,
+        outcome.sweeps,
+        outcome.host_syncs,
+        residual,
+        outcome.converged,
+        time.perf_counter() - began,
+    )
+
+
+def check_options(flow: Flow, options: SampleOptions) -> None:
+    """UsageError where the model or the sampler cannot honour an option."""
+    if options.sampler not in SAMPLERS:
+        raise UsageError(f"sampler is {options.sampler!r}; expected one of {', '.join(SAMPLERS)}.")
+    if flow.config.model_type != "tarflow" and (options.annealed or options.guide != "ab"):
+        raise UsageError("guide and annealed are options of TarFlow; this model is a STARFlow.")
+    if options.attention_temperature != 1 and options.sampler == "jacobi":
+        raise UsageError("attention_temperature is not defined for the jacobi sampler.")
+
+
+def _stacked_context(flow: Flow, context: Context, batch: int, options: SampleOptions) -> Context:
+    """Rows [conditional; null] where guidance needs both, else the conditional rows."""
+    if flow.config.model_type == "tarflow":
+        labels = flow.check_context(context, batch)
+        if not options.guidance or not flow.config.num_classes:
+            return labels
+        null = mx.full((batch,), -1, dtype=mx.int32)
+        return mx.concatenate([null if labels is None else labels, null])
+    if not flow.config.text_channels:
+        return flow.check_context(context, batch)
+    rows = 2 * batch if options.guidance else batch
+    if context is not None and context.ndim == 3 and context.shape[0] != rows:
+        raise UsageError(
+            f"The context has {context.shape[0]} rows; a batch of {batch} "
+            + (
+                f"with guidance needs {rows}: captions, then null captions."
+                if options.guidance
+                else f"without guidance needs {rows}."
+            )
+        )
+    return flow.check_context(context, rows)

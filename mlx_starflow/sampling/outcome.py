@@ -1,0 +1,18 @@
+"""What a sampler of one block returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Tokens (B, T, D) of one inverted block, in its own order, and how they were found."""
+
+    tokens: mx.array
+    window: int  # tokens solved at a time
+    sweeps: dict[int, int]  # sweeps spent on a window -> number of windows
+    host_syncs: int = 0
+    converged: bool = True  # False: max_sweeps ended a window early

@@ -1,0 +1,29 @@
+"""The definition of the inverse: u_t = sigma_t(u_<t) v_t + b_t(u_<t), token after token."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import mlx.core as mx
+
+from .conditional import Conditional
+from .options import SampleOptions
+from .outcome import Outcome
+
+
+def sequential(
+    block: Conditional, v: mx.array, options: SampleOptions
+) -> Generator[int, None, Outcome]:
+    """Noise v (B, T, D) in the block's order -> tokens; yields the number of tokens done.
+
+    The host never waits for the device: each token is sent off as soon as it is described.
+    """
+    previous = mx.zeros_like(v[:, :1])
+    done = []
+    for t in range(block.tokens):
+        sigma, b = block.affine(previous, t)
+        previous = sigma * v[:, t : t + 1] + b
+        done.append(previous)
+        mx.async_eval(previous)
+        yield t + 1
+    return Outcome(mx.concatenate(done, axis=1), window=1, sweeps={1: block.tokens})
