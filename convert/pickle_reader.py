@@ -1,0 +1,282 @@
+"""An interpreter for the few pickle instructions that a state dict needs.
+
+Nothing is imported and nothing is called: a name in the pickle is only ever a name, compared with
+a short list. Whatever else a pickle asks for is refused by that name. Work and memory are bounded
+by the number of instructions, and no instruction makes more than one small object.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_starflow.errors import CheckpointError
+
+MAX_PICKLE_BYTES = 64 << 20
+MAX_INSTRUCTIONS = 1_000_000
+MAX_TEXT = 4096  # characters of a name; longer strings are refused
+_MARK = object()
+
+
+@dataclass(frozen=True)
+class Name:
+    """A module and a name in it, as the pickle spells them. Never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class StateDict(dict):
+    """What OrderedDict() became; only this kind accepts attached attributes."""
+
+
+Call = Callable[[Name, tuple], Any]
+Fetch = Callable[[Any], Any]
+
+
+def read_pickle(data: bytes, where: str, call: Call, fetch: Fetch) -> Any:
+    """The object in ``data``: dicts, lists, tuples, numbers, strings and what the two make.
+
+    ``call(name, arguments)`` decides what a call in the pickle becomes, and ``fetch(id)`` what a
+    persistent id refers to; both raise CheckpointError to refuse. ``where`` begins every message.
+    """
+    if len(data) > MAX_PICKLE_BYTES:
+        raise CheckpointError(
+            f"{where}: the pickle has {len(data)} bytes; a state dict's never reaches "
+            f"{MAX_PICKLE_BYTES}. This file is not a plain state dict."
+        )
+    return _Machine(data, where, call, fetch).run()
+
+
+class _Machine:
+    def __init__(self, data: bytes, where: str, call: Call, fetch: Fetch) -> None:
+        self.data, self.at, self.where = data, 0, where
+        self.call, self.fetch = call, fetch
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def refuse(self, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.where}: {why}. Only plain state dicts (tensors by name) are read; nothing in "
+            "this file was run."
+        )
+
+    def run(self) -> Any:
+        for _ in range(MAX_INSTRUCTIONS):
+            code = self.take(1)[0]
+            if code == 0x2E:  # STOP
+                result = self.pop()
+                if self.stack:
+                    raise self.refuse("the pickle leaves things behind on its stack")
+                return result
+            step = _STEPS.get(code)
+            if step is None:
+                raise self.unknown(code)
+            step(self)
+        raise self.refuse(f"the pickle has more than {MAX_INSTRUCTIONS} instructions")
+
+    def unknown(self, code: int) -> CheckpointError:
+        known = pickletools.code2op.get(chr(code))
+        instruction = known.name if known else f"0x{code:02x}"
+        named = next((str(v)[:200] for v in reversed(self.stack) if isinstance(v, Name)), None)
+        about = f" (for {named!r})" if named else ""
+        return self.refuse(f"the pickle instruction {instruction}{about} is not allowed")
+
+    # Reading
+
+    def take(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self.data):
+            raise self.refuse(f"the pickle is cut off at byte {len(self.data)}")
+        piece, self.at = self.data[self.at : end], end
+        return piece
+
+    def number(self, layout: str) -> Any:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.at, self.at + MAX_TEXT)
+        if end < 0:
+            raise self.refuse("a name in the pickle has no end")
+        text = self.take(end - self.at)
+        self.at += 1
+        return self.decode(text)
+
+    def text(self, length: int) -> str:
+        if length > MAX_TEXT:
+            raise self.refuse(f"a string of {length} bytes is no name of a tensor")
+        return self.decode(self.take(length))
+
+    def decode(self, text: bytes) -> str:
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.refuse("a string in the pickle is not UTF-8") from None
+
+    # The stack
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if not self.stack or self.stack[-1] is _MARK:
+            raise self.refuse("the pickle takes from an empty stack")
+        return self.stack.pop()
+
+    def top(self, kind: type) -> Any:
+        value = self.pop()
+        if not isinstance(value, kind):
+            raise self.refuse(
+                f"the pickle changes a {type(value).__name__} where a {kind.__name__} belongs"
+            )
+        self.stack.append(value)
+        return value
+
+    def since_mark(self) -> list[Any]:
+        for place in range(len(self.stack) - 1, -1, -1):
+            if self.stack[place] is _MARK:
+                items = self.stack[place + 1 :]
+                del self.stack[place:]
+                return items
+        raise self.refuse("the pickle refers to a mark that was never set")
+
+    def several(self, count: int) -> tuple:
+        return tuple(reversed([self.pop() for _ in range(count)]))
+
+    # Instructions
+
+    def remember(self, key: int) -> None:
+        value = self.pop()
+        self.stack.append(value)
+        self.memo[key] = value
+
+    def recall(self, key: int) -> None:
+        if key not in self.memo:
+            raise self.refuse(f"the pickle recalls entry {key}, which it never stored")
+        self.push(self.memo[key])
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.top(dict)
+        if len(items) % 2:
+            raise self.refuse("the pickle sets a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, (str, int, float, type(None))):
+                raise self.refuse(f"the pickle uses a {type(key).__name__} as a key")
+            if key in target:
+                raise self.refuse(f"the key {str(key)[:80]!r} appears twice in one dictionary")
+            target[key] = value
+
+    def extend(self, items: list[Any]) -> None:
+        self.top(list).extend(items)
+
+    def key(self) -> int:
+        text = self.line()
+        if not text.isdecimal() or len(text) > 9:
+            raise self.refuse("the pickle stores under a key that is not a number")
+        return int(text)
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+            raise self.refuse("the pickle calls something that is not a name")
+        self.push(self.call(function, arguments))
+
+    def build(self) -> None:
+        state = self.pop()
+        # PyTorch attaches module versions to a state dict; a model needs none of it.
+        self.top(StateDict)
+        if not isinstance(state, dict) or set(state) - {"_metadata"}:
+            raise self.refuse("the pickle sets attributes of an object")
+
+    def integer(self, size: int) -> None:
+        if size > 16:
+            raise self.refuse(f"a whole number of {size} bytes is no size of anything")
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def decimal(self) -> None:
+        text = self.line()
+        if text in ("00", "01"):
+            return self.push(text == "01")
+        try:
+            if len(text) > 40:
+                raise ValueError
+            return self.push(int(text.removesuffix("L")))
+        except ValueError:
+            raise self.refuse("a whole number in the pickle is malformed") from None
+
+    def protocol(self) -> None:
+        version = self.take(1)[0]
+        if version > 5:
+            raise self.refuse(f"pickle protocol {version} is unknown")
+
+    def named(self, name: Any, module: Any) -> None:
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise self.refuse("the pickle names something with what is not a string")
+        self.push(Name(module, name))
+
+    def dictionary(self) -> None:
+        items = self.since_mark()
+        self.push({})
+        self.set_items(items)
+
+
+# Protocols 0 to 5, as far as data goes. Absent on purpose: INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT*,
+# the out-of-band buffers and the set types.
+_STEPS: dict[int, Callable[[_Machine], Any]] = {
+    ord(code): step
+    for code, step in {
+        "\x80": _Machine.protocol,
+        "\x95": lambda m: m.take(8),  # FRAME: lengths are checked as they are read
+        "(": lambda m: m.push(_MARK),
+        "0": lambda m: m.pop(),
+        "1": lambda m: m.since_mark(),
+        "N": lambda m: m.push(None),
+        "\x88": lambda m: m.push(True),
+        "\x89": lambda m: m.push(False),
+        "I": _Machine.decimal,
+        "L": _Machine.decimal,
+        "J": lambda m: m.push(m.number("<i")),
+        "K": lambda m: m.push(m.number("<B")),
+        "M": lambda m: m.push(m.number("<H")),
+        "\x8a": lambda m: m.integer(m.number("<B")),
+        "\x8b": lambda m: m.integer(m.number("<I")),
+        "G": lambda m: m.push(m.number(">d")),
+        "X": lambda m: m.push(m.text(m.number("<I"))),
+        "\x8c": lambda m: m.push(m.text(m.number("<B"))),
+        "\x8d": lambda m: m.push(m.text(m.number("<Q"))),
+        "T": lambda m: m.push(m.text(m.number("<I"))),
+        "U": lambda m: m.push(m.text(m.number("<B"))),
+        "V": lambda m: m.push(m.line()),
+        "}": lambda m: m.push({}),
+        "]": lambda m: m.push([]),
+        ")": lambda m: m.push(()),
+        "d": _Machine.dictionary,
+        "l": lambda m: m.push(m.since_mark()),
+        "t": lambda m: m.push(tuple(m.since_mark())),
+        "\x85": lambda m: m.push(m.several(1)),
+        "\x86": lambda m: m.push(m.several(2)),
+        "\x87": lambda m: m.push(m.several(3)),
+        "a": lambda m: m.extend([m.pop()]),
+        "e": lambda m: m.extend(m.since_mark()),
+        "s": lambda m: m.set_items(list(m.several(2))),
+        "u": lambda m: m.set_items(m.since_mark()),
+        "p": lambda m: m.remember(m.key()),
+        "q": lambda m: m.remember(m.number("<B")),
+        "r": lambda m: m.remember(m.number("<I")),
+        "\x94": lambda m: m.remember(len(m.memo)),
+        "g": lambda m: m.recall(m.key()),
+        "h": lambda m: m.recall(m.number("<B")),
+        "j": lambda m: m.recall(m.number("<I")),
+        "c": lambda m: m.push(Name(m.line(), m.line())),
+        "\x93": lambda m: m.named(m.pop(), m.pop()),
+        "R": _Machine.reduce,
+        "b": _Machine.build,
+        "Q": lambda m: m.push(m.fetch(m.pop())),
+    }.items()
+}
