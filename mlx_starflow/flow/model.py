@@ -43,12 +43,12 @@ class Flow(nn.Module):
         STARFlow; int labels (B,), -1 for none, or None, of a TarFlow. Returns z of the shape of
         x and logdet (B,) = log |det dz/dx| in natural units, both float32.
         """
+        pictures, log_scales = zip(*self.blockwise(x, context), strict=True)
         logdet = mx.zeros((x.shape[0],))
-        z = x
-        for z, log_scale in self.blockwise(x, context):
+        for log_scale in log_scales:
             if log_scale is not None:
                 logdet = logdet + log_scale.sum(axis=(1, 2))
-        return z, logdet
+        return pictures[-1], logdet
 
     def blockwise(
         self, x: mx.array, context: Context = None, checkpoint: bool = False
@@ -59,15 +59,23 @@ class Flow(nn.Module):
         grid = grid_of(x, self.config)
         context = self.check_context(context, x.shape[0])
         u = patchify(x.astype(mx.float32), self.config)
-        for block, config in zip(self.blocks, self.config.blocks, strict=True):
-            log_scale = None
-            if isinstance(block, Block):
-                u = reverse(u) if config.flip else u
-                a, b = block.parameters_of(u, grid, context, checkpoint)
-                u = (u - b) / block.sigma(a)
-                u = reverse(u) if config.flip else u
-                log_scale = -block.log_sigma(a)
+        for index in range(len(self.blocks)):
+            u, log_scale = self.through_block(index, u, grid, context, checkpoint)
             yield unpatchify(u, grid, self.config), log_scale
+
+    def through_block(
+        self, index: int, u: mx.array, grid: Grid, context: Context, checkpoint: bool = False
+    ) -> tuple[mx.array, mx.array | None]:
+        """Tokens u (B, T, D) in raster order through one block, towards the noise: the tokens
+        after it and the log-determinant of every number (B, T, D) in the block's own token
+        order, None for an identity block. The context has passed ``check_context``."""
+        block, flip = self.blocks[index], self.config.blocks[index].flip
+        if not isinstance(block, Block):
+            return u, None
+        u = reverse(u) if flip else u
+        a, b = block.parameters_of(u, grid, context, checkpoint)
+        v = (u - b) / block.sigma(a)
+        return reverse(v) if flip else v, -block.log_sigma(a)
 
     def check_context(self, context: Context, batch: int) -> Context:
         """The context in the type the blocks take; UsageError where it does not fit."""
