@@ -1,0 +1,23 @@
+"""A seeded painter of small picture-book scenes with captions."""
+
+from .captions import caption, vocabulary
+from .compose import paint
+from .scene import COLOURS, COUNTS, PLACES, SIZES, SUBJECTS, TIMES, WEATHERS, Scene, random_scene
+from .shards import paint_many, write_shards
+
+__all__ = [
+    "COLOURS",
+    "COUNTS",
+    "PLACES",
+    "SIZES",
+    "SUBJECTS",
+    "TIMES",
+    "WEATHERS",
+    "Scene",
+    "caption",
+    "paint",
+    "paint_many",
+    "random_scene",
+    "vocabulary",
+    "write_shards",
+]

@@ -1,0 +1,87 @@
+"""Where the subjects of a scene stand and on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scene import Scene
+from .subjects import CENTRE, SCALE, WIDTH
+
+_HEIGHT = {"small": 0.36, "medium": 0.57, "big": 0.72}
+_BASE = {"small": 0.84, "medium": 0.90, "big": 0.94}
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One subject: its origin and height as shares of the picture, and its pose."""
+
+    x: float
+    base: float
+    height: float
+    flip: bool
+    tilt: float
+    turn: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All spots and what carries them: ground, water, island, cloud, puddle or air."""
+
+    spots: tuple[Spot, ...]
+    support: str
+
+    @property
+    def flying(self) -> bool:
+        return self.support == "air"
+
+
+def _support(scene: Scene, coin: float) -> str:
+    subject, place = scene.subject, scene.place
+    if subject == "star":
+        return "air"
+    if subject in ("bird", "rocket") and (place in ("sea", "night sky") or coin < 0.25):
+        return "air"
+    if place == "sea":
+        return "water" if subject in ("boat", "fish") else "island"
+    if place == "night sky":
+        return "cloud"
+    return "puddle" if subject in ("fish", "boat") else "ground"
+
+
+def plan(scene: Scene, rng: np.random.Generator) -> Layout:
+    """Place one to three subjects side by side, without overlap, near the middle."""
+    support = _support(scene, rng.random())
+    width = WIDTH[scene.subject]
+    height = _HEIGHT[scene.size] * SCALE.get(scene.subject, 1.0) * (0.95 + 0.1 * rng.random())
+    if scene.count == 1:
+        height = min(height, 0.94 / width)
+    else:
+        height = min(height * (0.82 if scene.count == 2 else 0.68), 0.97 / (width * scene.count))
+    gap = 1.06 * width * height
+    middle = 0.5 + (rng.random() - 0.5) * min(0.14, max(0.0, 0.98 - gap * scene.count))
+    flip = rng.random() < 0.5
+    spots = []
+    for i in range(scene.count):
+        jitter = rng.random(4)
+        mirrored = flip if scene.count == 1 or jitter[0] < 0.7 else not flip
+        x = middle + (i - (scene.count - 1) / 2) * gap
+        x -= CENTRE.get(scene.subject, 0.0) * height * (-1 if mirrored else 1)
+        base = _BASE[scene.size] + 0.02 * (jitter[1] - 0.5) * 2
+        if scene.count > 1:
+            base -= 0.03
+        tilt = (jitter[2] - 0.5) * 0.10
+        if support == "air":
+            base = 0.50 + height * 0.5 + 0.06 * (jitter[1] - 0.5) * 2
+            tilt *= 2.5
+            if scene.subject == "rocket":
+                tilt += -0.35 if not mirrored else 0.35
+        elif support == "puddle" and scene.subject == "fish":
+            base -= 0.07
+        elif support == "water":
+            base -= 0.08 if scene.subject == "boat" else 0.02
+        elif support in ("island", "cloud"):
+            base -= 0.04
+        spots.append(Spot(x, base, height, mirrored, tilt, float(jitter[3] * 2 - 1)))
+    return Layout(tuple(spots), support)

@@ -1,0 +1,84 @@
+"""What a picture shows: the closed vocabulary of scenes and how one is drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SUBJECTS = (
+    "fox", "cat", "dog", "rabbit", "bird", "fish", "tree", "flower", "mushroom", "house",
+    "boat", "car", "rocket", "star",
+)  # fmt: skip
+PLACES = (
+    "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "night sky", "sea",
+)  # fmt: skip
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+SIZES = ("small", "medium", "big")
+COUNTS = (1, 2, 3)
+TIMES = ("day", "dawn", "sunset", "night")
+WEATHERS = ("clear", "cloudy", "rain", "snowfall", "fog")
+
+# Weather that would hide what makes the place recognisable is left out of random scenes.
+_PLAUSIBLE_WEATHER = {
+    "snow": ("cloudy", "snowfall", "fog"),
+    "forest": ("cloudy", "rain", "snowfall", "fog"),
+    "desert": ("cloudy", "fog"),
+    "beach": ("cloudy", "rain", "fog"),
+    "meadow": ("cloudy", "rain", "fog"),
+    "mountains": ("cloudy", "rain", "snowfall", "fog"),
+    "city": ("cloudy", "rain", "snowfall", "fog"),
+    "night sky": ("cloudy",),
+    "sea": ("cloudy", "rain", "fog"),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture, fully determined: the same scene always gives the same bytes.
+
+    ``colour`` None means the subject's natural colour; ``seed`` drives pose and placement.
+    """
+
+    subject: str
+    place: str
+    colour: str | None = None
+    size: str = "medium"
+    count: int = 1
+    time: str = "day"
+    weather: str = "clear"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("subject", SUBJECTS),
+            ("place", PLACES),
+            ("colour", (None, *COLOURS)),
+            ("size", SIZES),
+            ("count", COUNTS),
+            ("time", TIMES),
+            ("weather", WEATHERS),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"scene {name} is {value!r}; expected one of {allowed}")
+
+
+def _pick(rng: np.random.Generator, options: tuple, weights: tuple[float, ...] | None = None):
+    if weights is None:
+        return options[int(rng.integers(len(options)))]
+    return options[int(np.searchsorted(np.cumsum(weights), rng.random(), side="right"))]
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A scene drawn at random; size, count, time and weather mostly keep their defaults."""
+    subject = _pick(rng, SUBJECTS)
+    place = _pick(rng, PLACES)
+    colour = _pick(rng, COLOURS) if rng.random() < 0.6 else None
+    size = _pick(rng, SIZES, (0.14, 0.72, 0.14))
+    count = _pick(rng, COUNTS, (0.76, 0.14, 0.10))
+    time = _pick(rng, TIMES[1:]) if rng.random() < 0.2 else "day"
+    weather = _pick(rng, _PLAUSIBLE_WEATHER[place]) if rng.random() < 0.12 else "clear"
+    if place == "night sky":
+        time = "night"
+    return Scene(subject, place, colour, size, count, time, weather, int(rng.integers(2**31)))
