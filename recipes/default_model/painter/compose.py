@@ -67,7 +67,8 @@ def _subjects(scene: Scene, layout: Layout, size: int) -> Image.Image:
     side = size * _SUPERSAMPLE
     image = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     coat = coat_of(scene.subject, scene.colour)
-    light = SUBJECT_LIGHT["day" if scene.place == "night sky" else scene.time]
+    shines = scene.place == "night sky" or scene.subject == "star"
+    light = SUBJECT_LIGHT["day" if shines else scene.time]
     for spot in layout.spots:
         pen = Pen(
             image,
@@ -121,7 +122,7 @@ def _merge(picture: np.ndarray, subject: Image.Image, height: float) -> np.ndarr
     light_rim = behind < 105 and own < 150
     rim = np.asarray((214, 222, 255), np.float32) if light_rim else picture * 0.35
     strength = 0.55 if abs(behind - own) < 60 else 0.38
-    halo = (np.clip(near * 1.6, 0, 1) * (0.6 if light_rim else strength))[:, :, None]
+    halo = (np.clip(near * 1.6, 0, 1) * (0.42 if light_rim else strength))[:, :, None]
     picture = picture + (rim - picture) * halo
     return picture + (colour - picture) * alpha
 

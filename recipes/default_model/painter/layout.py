@@ -71,7 +71,7 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
         base = _BASE[scene.size] + 0.02 * (jitter[1] - 0.5) * 2
         if scene.count > 1:
             base -= 0.03
-        tilt = (jitter[2] - 0.5) * 0.10
+        tilt = (jitter[2] - 0.5) * (0.03 if scene.subject in ("house", "car") else 0.10)
         if support == "air":
             base = 0.50 + height * 0.5 + 0.06 * (jitter[1] - 0.5) * 2
             tilt *= 2.5

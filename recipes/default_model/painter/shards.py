@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def paint_many(
 ) -> tuple[np.ndarray, list[str], list[Scene]]:
     """Paintings ``start`` to ``start + n`` of the endless series of ``seed``.
 
-    Returns uint8 pictures (n, size, size, 3), their captions and their scenes.
+    Returns uint8 pictures (n, size, size, 3), their captions and their scenes. With more than one
+    worker the calling script must be a file and start its work under ``if __name__ == "__main__"``.
     """
     jobs = [(seed, a, min(a + _CHUNK, start + n), size) for a in range(start, start + n, _CHUNK)]
     images = np.empty((n, size, size, 3), np.uint8)
@@ -57,9 +59,11 @@ def paint_many(
     if workers <= 1 or len(jobs) == 1:
         gather(map(_paint_range, jobs))
     else:
-        # "spawn": forking a process that runs a deep-learning library's threads can hang.
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            gather(pool.imap(_paint_range, jobs))
+        # "spawn": forking a process that runs a deep-learning library's threads can hang. An
+        # executor, not a Pool: it raises where a worker cannot start, and a Pool would wait.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            gather(pool.map(_paint_range, jobs))
     return images, texts, scenes
 
 

@@ -15,7 +15,7 @@ def _mask(kind: str, side: int, variant: int) -> np.ndarray:
     if kind == "fog":
         y = np.linspace(0, 1, side)[:, None]
         wave = 0.06 * np.sin(np.linspace(0, 6, side)[None, :] + variant)
-        veil = 0.34 * np.exp(-(((y + wave - 0.55) / 0.28) ** 2)) + 0.2
+        veil = 0.26 * np.exp(-(((y + wave - 0.55) / 0.28) ** 2)) + 0.12
         return veil.astype(np.float32)[:, :, None]
     big = side * 3
     image = Image.new("L", (big, big), 0)
