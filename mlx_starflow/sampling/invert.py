@@ -42,7 +42,7 @@ def invert_steps(
     block, the last one holding the sample. Leaving the iteration stops the work."""
     check_options(flow, options)
     grid, batch = grid_of(z, flow.config), z.shape[0]
-    context = _stacked_context(flow, context, batch, options)
+    context = stacked_context(flow, context, batch, options)
     u = patchify(z.astype(mx.float32), flow.config)
     if "prior_var" in flow:
         u = u * mx.sqrt(flow.prior_var)
@@ -101,7 +101,7 @@ def check_options(flow: Flow, options: SampleOptions) -> None:
         raise UsageError("attention_temperature is not defined for the jacobi sampler.")
 
 
-def _stacked_context(flow: Flow, context: Context, batch: int, options: SampleOptions) -> Context:
+def stacked_context(flow: Flow, context: Context, batch: int, options: SampleOptions) -> Context:
     """Rows [conditional; null] where guidance needs both, else the conditional rows."""
     if flow.config.model_type == "tarflow":
         labels = flow.check_context(context, batch)
