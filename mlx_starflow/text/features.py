@@ -1,0 +1,40 @@
+"""What every text encoder gives, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import mlx.core as mx
+
+from ..config import TextConfig
+
+
+class Cut(NamedTuple):
+    """What a prompt lost because the model's text is shorter."""
+
+    prompt: int  # index of the prompt
+    text: str  # the part of its text, template included, that was left out
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a flow is conditioned on."""
+
+    features: mx.array  # (N, L, D) float32, one row of L tokens per prompt
+    cuts: tuple[Cut, ...] = ()  # prompts that were longer than L tokens
+
+
+class TextEncoder(Protocol):
+    """Prompts to features."""
+
+    config: TextConfig
+
+    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
+        """Features (N, L, D) of N prompts; "" is the null caption."""
+
+
+def stacked(rows: list[mx.array], config: TextConfig) -> mx.array:
+    """(N, L, D) of N arrays (L, D); N may be 0."""
+    return mx.stack(rows) if rows else mx.zeros((0, config.length, config.channels))

@@ -1,0 +1,145 @@
+"""Gemma 2 and 3 as text encoders, made of mlx-lm's own layers. The only home of mlx-lm.
+
+mlx-lm is imported when an encoder is loaded, not before: it costs about a second.
+Weights are named as mlx-lm names them, ``model.embed_tokens.weight``, ``model.layers.…``,
+``model.norm.weight``; a checkpoint saved as a bare ``Gemma2Model`` lacks the prefix, which its
+conversion adds. The head is tied to the table, so ``lm_head.weight`` is not stored. The
+configuration is flat: ``rope_theta``, ``rope_local_base_freq``, ``rope_scaling`` and
+``sliding_window_pattern`` for Gemma 3, ``rope_theta`` for Gemma 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import ConfigError, WeightsError
+
+MODEL_TYPES = ("gemma2", "gemma3_text")
+TABLE = "model.embed_tokens"
+
+
+def build_gemma(config: dict[str, Any]) -> nn.Module:
+    """mlx-lm's model for a config.json of type "gemma2" or "gemma3_text".
+
+    Errors: ConfigError for another type, nested settings that mlx-lm would pass over in silence,
+    or attention in both directions.
+    """
+    from mlx_lm.models import gemma2, gemma3_text
+
+    modules = {"gemma2": gemma2, "gemma3_text": gemma3_text}
+    kind = config.get("model_type")
+    if kind not in modules:
+        raise ConfigError(
+            f"text_encoder/config.json: model_type is {kind!r}; expected one of "
+            f"{', '.join(MODEL_TYPES)}. Convert the text encoder again."
+        )
+    for key in ("rope_parameters", "text_config"):
+        if key in config:
+            raise ConfigError(
+                f"text_encoder/config.json: {key!r} is nested, which mlx-lm does not read. "
+                "Convert the text encoder again: conversion flattens it."
+            )
+    if config.get("use_bidirectional_attention"):
+        raise ConfigError(
+            "text_encoder/config.json: attention in both directions is not what a Gemma text "
+            "encoder does here; expected use_bidirectional_attention to be false or absent."
+        )
+    module = modules[kind]
+    try:
+        model = module.Model(module.ModelArgs.from_dict(config))
+    except TypeError as error:
+        raise ConfigError(f"text_encoder/config.json: {error}.") from error
+    if kind == "gemma3_text":
+        model.sanitize({})  # no head of its own among the weights: it is tied to the table
+    return model
+
+
+class GemmaHidden:
+    """Token ids (L,) -> last hidden state (L, D) of the real tokens, float32.
+
+    ``window``: positions that the sliding layers see, 0 for all.
+    """
+
+    def __init__(self, model: nn.Module, window: int) -> None:
+        self._model = model
+        self._window = window
+        self._pattern = getattr(model.args, "sliding_window_pattern", 2)
+        self.channels = model.args.hidden_size
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """mlx-lm's own forward pass rounds Gemma 3's embedding scale to bfloat16 and has no sliding
+        window in Gemma 2, so the layers are called one by one."""
+        body = self._model.model
+        x = _scaled(body.embed_tokens(ids[None]), self.channels)
+        for i, layer in enumerate(body.layers):
+            x = layer(x, self._mask(i, ids.shape[0]))
+        return body.norm(x)[0].astype(mx.float32)
+
+    def _mask(self, layer: int, length: int) -> mx.array:
+        """(L, L), True where a query (row) may see a key; every n-th layer sees all before it."""
+        position = mx.arange(length)
+        distance = position[:, None] - position[None, :]
+        mask = distance >= 0
+        if self._window and (layer + 1) % self._pattern:
+            mask = mask & (distance < self._window)
+        return mask
+
+
+class GemmaTable:
+    """Token ids (L,) -> rows of the embedding table times the root of its width, (L, D) float32."""
+
+    def __init__(self, table: nn.Module, channels: int) -> None:
+        self._table = table
+        self.channels = channels
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return _scaled(self._table(ids), self.channels).astype(mx.float32)
+
+
+def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
+    """Only the embedding table of a Gemma component, quantized or not; the layers stay on disk.
+
+    Errors: WeightsError when the table is missing or has another shape than the configuration.
+    """
+    rows, channels = config["vocab_size"], config["hidden_size"]
+    found: dict[str, mx.array] = {}
+    for path in sorted(directory.glob("model*.safetensors")):
+        tensors = mx.load(str(path))  # reads nothing yet
+        prefix = TABLE + "."
+        found |= {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if "weight" not in found:
+        raise WeightsError(f"{directory}: no file there holds the tensor {TABLE}.weight.")
+    if "scales" in found:
+        table: nn.Module = nn.QuantizedEmbedding(rows, channels, **_quantization(config))
+    else:
+        table = nn.Embedding(rows, channels)
+    for name, value in table.parameters().items():
+        if name not in found or found[name].shape != value.shape:
+            shape = found[name].shape if name in found else None
+            raise WeightsError(
+                f"{directory}: {TABLE}.{name} has shape {shape}; the configuration says "
+                f"{value.shape}. Convert the text encoder again."
+            )
+    table.update(found)
+    return GemmaTable(table, channels)
+
+
+def _quantization(config: dict[str, Any]) -> dict[str, Any]:
+    """group_size, bits, … of the table: its own entry, else the component's."""
+    settings = config.get("quantization")
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            "text_encoder/config.json: the table is quantized, but 'quantization' is missing."
+        )
+    own = settings.get(TABLE)
+    if isinstance(own, dict):
+        return own
+    return {k: v for k, v in settings.items() if not isinstance(v, dict)}
+
+
+def _scaled(x: mx.array, channels: int) -> mx.array:
+    return x * mx.array(channels**0.5, x.dtype)

@@ -1,0 +1,56 @@
+"""Class names as text: one row per class, and a last row for no class at all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from ..config import TextConfig
+from ..errors import TextError
+from .features import TextFeatures, stacked
+
+
+class LabelEncoder:
+    """One-hot features of a class given by name, by number, or "" for none.
+
+    Errors: TextError when the configuration does not fit class labels.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        if config.length != 1:
+            raise TextError(f"A class label is one token, but the model has {config.length}.")
+        if config.labels and len(config.labels) + 1 != config.channels:
+            raise TextError(
+                f"The model's text is {config.channels} wide, which is {config.channels - 1} "
+                f"classes and the null class; {len(config.labels)} names are given."
+            )
+        self.config = config
+        self.classes = config.channels - 1
+        self._names = config.labels
+
+    def index(self, label: str) -> int:
+        """Row of a label: an exact name, else a name in any case, else a number; "" is the null
+        row. Errors: TextError with the nearest names."""
+        label = label.strip()
+        if not label:
+            return self.classes
+        if label in self._names:
+            return self._names.index(label)
+        folded = [name.casefold() for name in self._names]
+        if folded.count(label.casefold()) == 1:
+            return folded.index(label.casefold())
+        if label.isdecimal() and int(label) < self.classes:
+            return int(label)
+        near = difflib.get_close_matches(label.casefold(), folded, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise TextError(
+            f"{label!r} is no class of this model: give a class name or a number from 0 to "
+            f"{self.classes - 1}, or an empty text for no class.{hint}"
+        )
+
+    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
+        """Features (N, 1, classes + 1) of N class names or numbers. Errors: see ``index``."""
+        rows = mx.eye(self.classes + 1)
+        return TextFeatures(stacked([rows[self.index(p)][None] for p in prompts], self.config))

@@ -1,0 +1,204 @@
+"""The encoder half of T5. Parameters carry the names of a transformers checkpoint.
+
+Converting one takes no renaming: keep ``shared.weight`` and ``encoder.*``, drop ``decoder.*``,
+``lm_head.*`` and ``encoder.embed_tokens.weight`` (a copy of ``shared.weight``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import ConfigError
+
+ACTIVATIONS = {
+    "gelu_new": nn.gelu_approx,
+    "gelu_pytorch_tanh": nn.gelu_approx,
+    "gelu": nn.gelu,
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """What the encoder needs of transformers' config.json."""
+
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_heads: int
+    num_layers: int
+    vocab_size: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    activation: str = "relu"
+    gated: bool = False
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> T5Config:
+        """Reads a config.json of transformers. Errors: ConfigError naming the key."""
+        values = {}
+        for key in ("d_model", "d_kv", "d_ff", "num_heads", "num_layers", "vocab_size"):
+            if not isinstance(data.get(key), int):
+                raise ConfigError(f"T5 config.json: {key!r} is {data.get(key)!r}, not a number.")
+            values[key] = data[key]
+        for key in (
+            "relative_attention_num_buckets",
+            "relative_attention_max_distance",
+            "layer_norm_epsilon",
+        ):
+            if data.get(key) is not None:
+                values[key] = data[key]
+        # "gated-gelu" stands for the tanh form of GELU; newer files also spell it out.
+        projection = data.get("feed_forward_proj", "relu")
+        gated = data.get("is_gated_act", projection.startswith("gated-"))
+        default = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+        activation = data.get("dense_act_fn") or default
+        if activation not in ACTIVATIONS:
+            raise ConfigError(
+                f"T5 config.json: the activation {activation!r} is not one of "
+                f"{', '.join(ACTIVATIONS)}."
+            )
+        return cls(**values, activation=activation, gated=gated)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Computed in float32 and handed on in the type of the products that follow."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return super().__call__(x.astype(mx.float32))
+
+
+class SelfAttention(nn.Module):
+    """Attention without scaling of the scores; the bias of relative positions is given."""
+
+    def __init__(self, config: T5Config, has_bias: bool) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.heads = config.num_heads
+        self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.k = nn.Linear(config.d_model, inner, bias=False)
+        self.v = nn.Linear(config.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+        if has_bias:
+            self.relative_attention_bias = nn.Embedding(
+                config.relative_attention_num_buckets, config.num_heads
+            )
+
+    def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
+        batch, length, _ = x.shape
+        q, k, v = (
+            project(x).reshape(batch, length, self.heads, -1).swapaxes(1, 2)
+            for project in (self.q, self.k, self.v)
+        )
+        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=bias.astype(q.dtype))
+        return self.o(h.swapaxes(1, 2).reshape(batch, length, -1))
+
+
+class DenseReluDense(nn.Module):
+    """The feed-forward layer, gated or not. The name is the checkpoint's."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        if config.gated:
+            self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+            self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        # In float32 from the activation on. float16 stays there for the last product too: large
+        # T5 models leave its range here.
+        if "wi" in self:
+            h = self.activation(self.wi(x).astype(mx.float32))
+        else:
+            h = self.activation(self.wi_0(x).astype(mx.float32)) * self.wi_1(x).astype(mx.float32)
+        return self.wo(h if x.dtype == mx.float16 else h.astype(x.dtype))
+
+
+class AttentionLayer(nn.Module):
+    def __init__(self, config: T5Config, has_bias: bool) -> None:
+        super().__init__()
+        self.SelfAttention = SelfAttention(config, has_bias)
+        self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+
+
+class FeedForwardLayer(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.DenseReluDense = DenseReluDense(config)
+        self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+
+
+class Block(nn.Module):
+    def __init__(self, config: T5Config, has_bias: bool) -> None:
+        super().__init__()
+        self.layer = [AttentionLayer(config, has_bias), FeedForwardLayer(config)]
+
+    def __call__(self, x: mx.array, bias: mx.array, dtype: mx.Dtype) -> mx.array:
+        attention, feed_forward = self.layer
+        x = x + attention.SelfAttention(attention.layer_norm(x).astype(dtype), bias)
+        return x + feed_forward.DenseReluDense(feed_forward.layer_norm(x).astype(dtype))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.block = [Block(config, has_bias=i == 0) for i in range(config.num_layers)]
+        self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+
+
+class T5Encoder(nn.Module):
+    """Token ids (B, L) -> last hidden state (B, L, d_model), float32.
+
+    The residual stream is float32; the products run in the type of the weights.
+    """
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = Encoder(config)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        x = self.shared(ids)
+        dtype, x = x.dtype, x.astype(mx.float32)
+        first = self.encoder.block[0].layer[0].SelfAttention
+        buckets = relative_buckets(
+            ids.shape[1],
+            self.config.relative_attention_num_buckets,
+            self.config.relative_attention_max_distance,
+        )
+        bias = first.relative_attention_bias(buckets).transpose(2, 0, 1)[None]
+        for block in self.encoder.block:
+            x = block(x, bias, dtype)
+        return self.encoder.final_layer_norm(x)
+
+
+def relative_buckets(length: int, buckets: int, max_distance: int) -> mx.array:
+    """(L, L) bucket of key position minus query position, as arXiv 1910.10683 and its code have it.
+
+    Half of the buckets are for keys after the query. In each half the first half counts single
+    positions and the rest grow logarithmically up to ``max_distance``.
+    """
+    half = buckets // 2
+    exact = half // 2
+    table = []
+    for distance in range(length):
+        if distance < exact:
+            table.append(distance)
+        else:
+            share = math.log(distance / exact) / math.log(max_distance / exact)
+            table.append(min(exact + int(share * (half - exact)), half - 1))
+    near = mx.array(table)
+    position = mx.arange(length)
+    offset = position[None, :] - position[:, None]
+    return near[mx.abs(offset)] + mx.where(offset > 0, half, 0)

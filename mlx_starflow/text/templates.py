@@ -1,0 +1,25 @@
+"""The text that an encoder is given: the prompt inside whatever the model was trained with."""
+
+from __future__ import annotations
+
+from ..config import TextConfig
+
+
+def prompt_text(prompt: str, config: TextConfig, aspect_ratio: str = "1:1") -> str:
+    """The prompt with every addition its model asks for, in the order of the training.
+
+    The null caption is the empty prompt put through the same steps.
+    """
+    text = prompt
+    if config.fps:  # 0 frames per second: a picture, not a video
+        text = f"An image:\n{text}\n"
+    if config.noise_level is not None:
+        text = f"Noise Level {int(1000 * config.noise_level)}:\n{text}"
+    if config.aspect_ratio:
+        text = f"{text}\n in a {aspect_ratio} aspect ratio.\n"
+    if config.chat_template:
+        text = (
+            f"<start_of_turn>user\nPlease generate an image about: {text}<end_of_turn>\n"
+            "<start_of_turn>model\n"
+        )
+    return text
