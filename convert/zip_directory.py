@@ -74,9 +74,8 @@ class _Directory:
         if end < 0:
             raise self.bad("the end of the zip archive is missing; the file is truncated")
         disk, first_disk, _, count, length, start, comment = self.unpack("<4x4H2IH", end, self.size)
-        if disk or first_disk:
-            if 0xFFFF not in (disk, first_disk):
-                raise self.bad("it is one part of a multi-part archive")
+        if (disk or first_disk) and 0xFFFF not in (disk, first_disk):
+            raise self.bad("it is one part of a multi-part archive")
         if end + 22 + comment != self.size:
             raise self.bad("bytes follow the end of the zip archive")
         if self.data[max(0, end - 20) : end - 16] == _LOCATOR64:

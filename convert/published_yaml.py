@@ -1,0 +1,178 @@
+"""The YAML file published beside a STARFlow checkpoint: a list of one-key maps.
+
+Only what the weights' shapes cannot tell is taken from it, and what they can tell is compared.
+Keys of the training run are ignored by name; a key that is neither is an error, because an unknown
+switch may change the numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlx_starflow.errors import ConfigError
+
+MAX_YAML_BYTES = 1 << 20
+_SWITCH = ("0", "1", "true", "false", "yes", "no", "on", "off")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The model's settings with the published defaults of absent keys; None = not given."""
+
+    img_size: int = 256
+    channel_size: int = 3
+    patch_size: int = 4
+    channels: int = 512
+    top_block_channels: int | None = None
+    blocks: int = 4
+    layers_per_block: tuple[int, ...] = (8,)
+    head_dim: int = 64
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    txt_size: int = 0
+    pt_seq_len: int | None = None
+    noise_std: float = 0.3
+    soft_clip: float = 0.0
+    seq_order: str = "R2L"
+    norm_type: str = "layer_norm"
+    rope: bool = False
+    sos: bool = False
+    use_softplus: bool = False
+    cond_top_only: bool = False
+    use_final_norm: bool = False
+    use_bias: bool = True
+    use_swiglu: bool = False
+    use_qk_norm: bool = False
+    use_post_norm: bool = False
+    learnable_self_denoiser: bool = False
+    conditional_denoiser: bool = False
+    mix_aspect: bool = False
+    fps_cond: bool = False
+    cond_noise_level: bool = False
+    use_pretrained_lm: str = ""
+    vae: str = ""
+    text: str = ""
+
+    given: frozenset[str] = frozenset()  # keys that the file has
+    where: str = ""  # the file, for messages
+
+
+# Keys that only concern training, logging or data. nvp and adaln are dead switches in STARFlow.
+IGNORED = re.compile(
+    r"no_flip|nvp|adaln|cfg|lr|min_lr|wds|drop_label|batch_size|epochs?|steps|seed|dataset|name"
+    r"|data_path|log_?dir|output_dir|save_dir|exp_name|run_name|resume|pretrained|checkpoint"
+    r"|optimizer|scheduler|betas|beta[12]|eps|warmup|workers|compile|precision|dtype|amp|bf16|fp16"
+    r"|ema|project|entity|debug|(clip|max)_grad(_norm)?"
+    r"|(fsdp|wds|gradient_checkpoint|lr_|log_|save_|ckpt_|eval_|fid_|sample_|wandb|ddp|dist_|optim"
+    r"|num_gpu|warmup_|grad_|ema_|loss_|data_|train_|val_)\w*"
+    r"|\w+_(freq|every|interval|lr|batch_size|workers|decay|regularization|loss)"
+)
+_TYPES = {f.name: str(f.type) for f in fields(Settings) if f.name not in ("given", "where")}
+
+
+def read_settings(path: Path, ignore: tuple[str, ...] = ()) -> Settings:
+    """Settings of a published YAML file. ``ignore``: further keys to pass over.
+
+    Raises ConfigError naming the file and the key or value that is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path} is too large for a model's configuration.")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        first_line = str(error).splitlines()[0][:200]
+        raise ConfigError(f"{path} is not a YAML file ({first_line}).") from None
+    return settings_from(_pairs(data, path), str(path), ignore)
+
+
+def _pairs(data: Any, path: Path) -> dict[str, Any]:
+    items = data.get("arguments") if isinstance(data, dict) else None
+    if not isinstance(items, list):
+        raise ConfigError(
+            f"{path}: expected the published form, a list 'arguments:' of one-key maps."
+        )
+    result: dict[str, Any] = {}
+    for item in items:
+        if not isinstance(item, dict) or len(item) != 1:
+            raise ConfigError(f"{path}: every entry of 'arguments:' must be one 'key: value'.")
+        ((key, value),) = item.items()
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: {str(key)[:80]!r} is not the name of a setting.")
+        if key in result and result[key] is not value and str(result[key]) != str(value):
+            raise ConfigError(
+                f"{path}: {key!r} is given twice, as {str(result[key])[:80]} and {str(value)[:80]}."
+            )
+        result[key] = value
+    return result
+
+
+def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = ()) -> Settings:
+    """Settings of keys and values as the YAML has them."""
+    values: dict[str, Any] = {}
+    for key, value in pairs.items():
+        if key in _TYPES:
+            if value is not None:
+                values[key] = _parse(key, value, _TYPES[key], where)
+        elif key not in ignore and not IGNORED.fullmatch(key):
+            raise ConfigError(
+                f"{where}: the setting {key!r} (= {str(value)[:80]!r}) is unknown. If it concerns "
+                f"only training, pass --ignore-key {key}."
+            )
+    settings = Settings(**values, given=frozenset(values), where=where)
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    for key, allowed in (
+        ("seq_order", ("R2L", "L2R")),
+        ("norm_type", ("layer_norm", "rms_norm")),
+        ("use_pretrained_lm", ("", "gemma3_1b", "gemma3_4b", "gemma2_2b")),
+    ):
+        if getattr(settings, key) not in allowed:
+            raise ConfigError(
+                f"{settings.where}: {key} is {getattr(settings, key)[:80]!r}; expected one of "
+                f"{', '.join(repr(a) for a in allowed)}."
+            )
+    for key in ("img_size", "channel_size", "patch_size", "channels", "blocks", "head_dim"):
+        if getattr(settings, key) <= 0:
+            raise ConfigError(f"{settings.where}: {key} must be positive.")
+
+
+def _parse(key: str, value: Any, kind: str, where: str) -> Any:
+    """A value of the declared type; the file may spell numbers as strings."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = text.strip()
+    try:
+        if len(text) > 1000 or isinstance(value, dict):
+            raise ValueError
+        if kind.startswith("str"):
+            return "" if text.lower() in ("none", "null", "") else text
+        if kind == "bool":
+            if text.lower() not in _SWITCH:
+                raise ValueError
+            return text.lower() in ("1", "true", "yes", "on")
+        if kind.startswith("tuple"):
+            return tuple(_whole(part) for part in re.split(r"[\s,]+", text))
+        if text.lower() in ("none", "null") and "None" in kind:
+            return None
+        return float(text) if kind == "float" else _whole(text)
+    except ValueError:
+        raise ConfigError(
+            f"{where}: {key} is {text[:80]!r}; expected "
+            f"{'0 or 1' if kind == 'bool' else 'a number'}."
+        ) from None
+
+
+def _whole(text: str) -> int:
+    number = float(text)
+    if number != int(number) or number < 0 or number > 1 << 31:
+        raise ValueError
+    return int(number)
