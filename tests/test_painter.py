@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from recipes.default_model.painter import (
-    COLOURS,
     PLACES,
     SUBJECTS,
     Scene,
@@ -32,9 +31,9 @@ def test_same_scene_gives_the_same_bytes_and_the_seed_changes_them():
 @pytest.mark.parametrize("place", PLACES)
 def test_every_subject_shows_in_every_place(place):
     for subject in SUBJECTS:
-        pictures = [_pixels(Scene(subject, place, colour, seed=1), 64) for colour in COLOURS]
+        pictures = [_pixels(Scene(subject, place, c, seed=1), 64) for c in ("red", "blue")]
         assert pictures[0].shape == (64, 64, 3)
-        changed = np.abs(pictures[0] - pictures[4]).max(-1) > 40
+        changed = np.abs(pictures[0] - pictures[1]).max(-1) > 40
         assert changed.mean() > 0.03, subject
 
 
