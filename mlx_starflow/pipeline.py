@@ -1,0 +1,251 @@
+"""Prompt to picture: the class that applications hold."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from .config import ModelConfig
+from .errors import Cancelled, UsageError
+from .events import BlockProgress, Event
+from .flow import Flow
+from .generation import decode, generation
+from .image import to_pictures
+from .locate import locate
+from .preview import RoughDecoder
+from .result import Result
+from .settings import Settings, resolve
+from .stages import Stages
+from .text import TextEncoder
+from .vae import AutoencoderKL
+from .worker import Worker
+
+EVENTS_PER_SECOND = 30  # of progress; whatever else happens is always told
+
+
+class Flag(Protocol):
+    """Anything like ``threading.Event``: set from any thread to cancel."""
+
+    def is_set(self) -> bool: ...
+
+
+def load(
+    model: str | Path | None = None,
+    dtype: str | None = None,
+    quantize: int | None = None,
+    low_ram: bool = False,
+) -> Pipeline:
+    """A pipeline for a model: a bundle directory, a hub repository or a known name.
+
+    None is the model embedded in the package. ``dtype`` ("float32", "float16", "bfloat16") and
+    ``quantize`` (4 or 8 bits) change the stored precision of the flow's large matrices while
+    loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
+    needed, and reads them again for the next call. Components are read when first used; nothing
+    is downloaded that is complete on disk.
+    Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
+    """
+    name = str(model) if model is not None else "default"
+    return Pipeline(Stages(locate(model), name, dtype, quantize), low_ram)
+
+
+class Pipeline:
+    """A model and everything it needs; made by ``load``.
+
+    Any method may be called from any thread: the work is done in a thread of the pipeline's own,
+    one piece after another. Use it as a context manager, or call ``close``, to give the memory
+    back at a known moment.
+    """
+
+    def __init__(self, stages: Stages, low_ram: bool = False) -> None:
+        self._stages = stages
+        self._low_ram = low_ram
+        self._worker = Worker("mlx-starflow")
+        self._turn = threading.Lock()  # one generate() after another: their memory does not add up
+        self._rough: RoughDecoder | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config.json."""
+        return self._stages.config
+
+    @property
+    def flow(self) -> Flow:
+        """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first asked for."""
+        return self._worker.call(lambda: self._stages.get("flow"))
+
+    @property
+    def vae(self) -> AutoencoderKL | None:
+        """The image autoencoder; None where the flow makes pixels."""
+        if not self._stages.has("vae"):
+            return None
+        return self._worker.call(lambda: self._stages.get("vae"))
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """The text encoder; None for a model without text."""
+        if self.config.text is None or not self._stages.flow_config.text_channels:
+            return None
+        return self._worker.call(lambda: self._stages.get("text_encoder"))
+
+    def encode_prompts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> mx.array:
+        """Features (N, L, D) float32 of N prompts in the model's own template; "" is the null
+        caption. Errors: UsageError for a model without text, TextError for an unknown class."""
+        encoder = self.text_encoder
+        if encoder is None:
+            raise UsageError("This model takes no text; its context is labels or nothing.")
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self._worker.call(
+            lambda: _evaluated(encoder.encode(prompts, aspect_ratio=aspect_ratio).features)
+        )
+
+    def generate(
+        self,
+        prompt: str | int | Sequence[str | int] | None = None,
+        seed: int | Sequence[int] | None = None,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        num_images: int = 1,
+        noise: mx.array | np.ndarray | None = None,
+        denoise: bool = True,
+        cancel: Flag | None = None,
+        **options,
+    ) -> Result:
+        """Pictures for a prompt, made together as one batch.
+
+        prompt: a text, a class (name or number) for a model with classes, a list of them for
+        several at once, or None for an unconditional model.
+        seed: the first picture's; the others of a prompt get seed + 1, ...; a list gives every
+        picture its own; None draws one at random (it is in the result). The same seed gives the
+        same noise alone, in a batch and in any thread.
+        guidance: weight of classifier-free guidance, 0 for none. sampler, steps: how the flow is
+        inverted, and the most sweeps a parallel sampler may spend on a window of tokens.
+        noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
+        denoise: False leaves in the picture the noise that the flow was trained with.
+        cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
+        options: tolerance, block_size, attention_temperature, guide, annealed (TarFlow), noise_std,
+        denoiser ("score", "learned"), aspect_ratio ("3:2"), width, height.
+
+        None stands for the model's own default everywhere. Errors: UsageError for what the model
+        cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.
+        """
+        settings, noise = self._request(
+            prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
+            num_images=num_images, denoise=denoise, **options,
+        )  # fmt: skip
+        while not self._turn.acquire(timeout=0.05):
+            _check(cancel)
+        try:
+            *_, finished = self._events(settings, noise, False, cancel)
+        finally:
+            self._turn.release()
+        return finished.result
+
+    def stream(
+        self,
+        prompt: str | int | Sequence[str | int] | None = None,
+        seed: int | Sequence[int] | None = None,
+        *,
+        noise: mx.array | np.ndarray | None = None,
+        previews: bool = False,
+        cancel: Flag | None = None,
+        **options,
+    ) -> Iterator[Event]:
+        """``generate`` as typed events (see ``mlx_starflow.events``), the last one ``Finished``.
+
+        Takes what ``generate`` takes. previews=True adds a ``Preview`` after every block. The work
+        is done while the iterator is advanced, in any thread; closing it stops the work, and
+        nothing is left behind. A wrong request is refused here and not at the first event.
+        """
+        settings, noise = self._request(prompt, seed, noise, **options)
+        return self._events(settings, noise, previews, cancel)
+
+    def decode(self, latents: mx.array) -> list[Image.Image]:
+        """Latents (B, h, w, c) as pictures, through the VAE where the model has one."""
+        mx.eval(latents)
+        return to_pictures(self._worker.call(lambda: decode(self._stages, latents)))
+
+    def preview(self, latents: mx.array) -> list[Image.Image]:
+        """Latents (B, h, w, c) as rough pictures in milliseconds: colours without detail.
+
+        A linear map from latent to colour stands in for the VAE; it is fitted to it once.
+        """
+        mx.eval(latents)
+
+        def rough() -> mx.array:
+            if self._rough is None:
+                self._rough = RoughDecoder.fit(self._stages)
+            return _evaluated(self._rough(latents))
+
+        return to_pictures(self._worker.call(rough))
+
+    def close(self) -> None:
+        """Drop all components and end the pipeline's thread; using it again is a UsageError."""
+        if not self._worker.closed:
+            self._worker.call(self._stages.drop_all)
+            self._worker.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
+        stages = self._stages
+        if noise is not None:
+            noise = mx.array(noise).astype(mx.float32)
+            if noise.ndim == 3:
+                noise = noise[None]
+            mx.eval(noise)
+        settings = resolve(
+            stages.config, stages.flow_config, stages.factor, prompt, seed, **options
+        )
+        if noise is not None:
+            f, n = stages.factor, len(settings.prompts)
+            shape = (n, settings.height // f, settings.width // f, stages.flow_config.in_channels)
+            if noise.shape != shape:
+                raise UsageError(
+                    f"The noise has shape {tuple(noise.shape)}; this request needs {shape}: "
+                    "pictures, height, width and channels of the flow."
+                )
+        return settings, noise
+
+    def _events(
+        self, settings: Settings, noise: mx.array | None, previews: bool, cancel: Flag | None
+    ) -> Iterator[Event]:
+        work = generation(self._stages, settings, noise, previews, self._low_ram)
+        try:
+            while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):
+                yield event
+        finally:
+            # In the worker's thread: it may still be busy with a step nobody waits for any more.
+            self._worker.post(work.close)
+
+
+def _next_worth_telling(work: Iterator[Event], cancel: Flag | None) -> Event | None:
+    """The next event, passing over progress that follows the last within a thirtieth second."""
+    until = time.perf_counter() + 1 / EVENTS_PER_SECOND
+    for event in work:
+        _check(cancel)
+        if not isinstance(event, BlockProgress) or time.perf_counter() > until:
+            return event
+    return None
+
+
+def _check(cancel: Flag | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("The work was cancelled.")
+
+
+def _evaluated(x: mx.array) -> mx.array:
+    mx.eval(x)
+    return x
