@@ -65,11 +65,9 @@ def score(
 
 
 def _log_prob(flow: Flow, x: mx.array, context: Context, checkpoint: bool) -> mx.array:
-    total, z = mx.array(0.0), x
-    for z, logdet in flow.blockwise(x, context, checkpoint):
-        if logdet is not None:
-            total = total + logdet.sum()
-    return total + normal_log_prob(z).sum()
+    pictures, log_scales = zip(*flow.blockwise(x, context, checkpoint), strict=True)
+    logdet = sum((s.sum() for s in log_scales if s is not None), mx.array(0.0))
+    return logdet + normal_log_prob(pictures[-1]).sum()
 
 
 def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:

@@ -100,7 +100,7 @@ def random_flow(config: FlowConfig, seed: int = 0) -> Flow:
             continue
         std = 0.5 / value.shape[-1] ** 0.5 if value.ndim > 1 else 0.2
         noise = std * mx.random.normal(value.shape, key=key)
-        keep = value if value.ndim == 1 else 0.0
+        keep = value if name.endswith("norm.weight") else 0.0  # else mlx drew it at random
         drawn.append((name, keep + noise))
     flow.update(tree_unflatten(drawn))
     mx.eval(flow.parameters())

@@ -2,8 +2,10 @@
 
 from .invert import SAMPLERS, check_options, invert, invert_steps
 from .options import BlockReport, BlockResult, SampleOptions, Step
+from .plan import AUTO
 
 __all__ = [
+    "AUTO",
     "SAMPLERS",
     "BlockReport",
     "BlockResult",

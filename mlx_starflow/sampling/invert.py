@@ -14,10 +14,16 @@ from .conditional import Conditional
 from .jacobi import jacobi
 from .options import BlockReport, BlockResult, SampleOptions, Step
 from .outcome import Outcome
+from .plan import AUTO, plan_blocks
 from .sequential import sequential
+from .sliding import sliding
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
-SAMPLERS: dict[str, Sampler] = {"sequential": sequential, "jacobi": jacobi}
+SAMPLERS: dict[str, Sampler] = {
+    "sequential": sequential,
+    "jacobi": jacobi,
+    "sliding": sliding,
+}
 
 
 def invert(flow: Flow, z: mx.array, context: Context = None, **options) -> mx.array:
@@ -46,8 +52,9 @@ def invert_steps(
     u = patchify(z.astype(mx.float32), flow.config)
     if "prior_var" in flow:
         u = u * mx.sqrt(flow.prior_var)
+    plan = plan_blocks(flow, grid, options)
     for index in reversed(range(len(flow.blocks))):
-        u, report = yield from _invert_block(flow, index, u, grid, context, options)
+        u, report = yield from _invert_block(flow, index, u, grid, context, plan[index])
         yield BlockResult(index, unpatchify(u, grid, flow.config), report)
 
 
@@ -61,8 +68,7 @@ def _invert_block(
     flip = flow.config.blocks[index].flip
     v = reverse(v) if flip else v
     conditional = Conditional(block, grid, context, v.shape[0], options)
-    name = options.sampler
-    work = SAMPLERS[name](conditional, v, options)
+    work = SAMPLERS[options.sampler](conditional, v, options)
     while True:
         try:
             done = next(work)
@@ -70,31 +76,44 @@ def _invert_block(
             outcome: Outcome = stop.value
             break
         yield Step(index, done, tokens)
-    residual = None
-    if options.certify:
+    residual, certificate_reads = outcome.residual, outcome.certificate_reads
+    evaluations = conditional.evaluations - certificate_reads * tokens
+    if options.certify and residual is None:
         sigma, b = conditional.all_at_once(outcome.tokens)
         residual = mx.abs(sigma * v + b - outcome.tokens).max().item()
+        certificate_reads = 1
     u = reverse(outcome.tokens) if flip else outcome.tokens
     mx.eval(u)
     return u, BlockReport(
-        index,
-        name,
-        tokens,
-        outcome.window,
-        conditional.weight_reads,
-        conditional.evaluations,
-        outcome.sweeps,
-        outcome.host_syncs,
-        residual,
-        outcome.converged,
-        time.perf_counter() - began,
+        block=index,
+        sampler=options.sampler,
+        tokens=tokens,
+        window=outcome.window,
+        weight_reads=conditional.weight_reads - outcome.certificate_reads,
+        evaluations=evaluations,
+        sweeps=outcome.sweeps,
+        certificate_reads=certificate_reads,
+        host_syncs=outcome.host_syncs,
+        residual=residual,
+        converged=outcome.converged,
+        seconds=time.perf_counter() - began,
     )
 
 
 def check_options(flow: Flow, options: SampleOptions) -> None:
     """UsageError where the model or the sampler cannot honour an option."""
-    if options.sampler not in SAMPLERS:
-        raise UsageError(f"sampler is {options.sampler!r}; expected one of {', '.join(SAMPLERS)}.")
+    if options.sampler != AUTO and options.sampler not in SAMPLERS:
+        names = ", ".join([AUTO, *SAMPLERS])
+        raise UsageError(f"sampler is {options.sampler!r}; expected one of {names}.")
+    for name in ("block_size", "max_sweeps"):
+        if options.sampler == "sequential" and getattr(options, name) is not None:
+            raise UsageError(f"{name} means nothing to the sequential sampler; leave it out.")
+    if options.windows is not None and options.sampler != AUTO:
+        raise UsageError(f"windows belongs to the sampler {AUTO!r}; use block_size instead.")
+    if options.windows is not None and len(options.windows) != len(flow.blocks):
+        raise UsageError(
+            f"windows has {len(options.windows)} entries; this flow has {len(flow.blocks)} blocks."
+        )
     if flow.config.model_type != "tarflow" and (options.annealed or options.guide != "ab"):
         raise UsageError("guide and annealed are options of TarFlow; this model is a STARFlow.")
     if options.attention_temperature != 1 and options.sampler == "jacobi":

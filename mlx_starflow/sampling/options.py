@@ -20,7 +20,8 @@ class SampleOptions:
     tolerance: float | None = None  # None: the sampler's own (see its module)
     block_size: int | None = None  # tokens solved at a time, None: the sampler's own
     max_sweeps: int | None = None  # most passes over one window, None: the sampler's own
-    certify: bool = False  # measure the residual of every block with one more pass
+    windows: tuple[int, ...] | None = None  # "auto": tokens at a time for every block, 1 = one
+    certify: bool = True  # measure the residual of every block with one more pass
     guide: str = "ab"  # TarFlow: which outputs are guided, "ab" | "a" | "b"
     annealed: bool = False  # TarFlow: guidance grows from 0 at the first token to w at the last
     attention_temperature: float = 1.0  # divides the attention scale (TarFlow: null branch only)
@@ -36,6 +37,8 @@ class SampleOptions:
             )
         if self.tolerance is not None and not self.tolerance > 0:
             raise UsageError(f"tolerance is {self.tolerance}; expected more than 0.")
+        if self.windows is not None and any(w != int(w) or w < 1 for w in self.windows):
+            raise UsageError(f"windows is {self.windows}; expected whole numbers of 1 or more.")
         for name in ("block_size", "max_sweeps"):
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
@@ -50,11 +53,12 @@ class BlockReport:
     sampler: str  # the sampler that did the work
     tokens: int  # T
     window: int  # tokens solved at a time
-    weight_reads: int  # passes over the block's weights, the text prefix not counted
+    weight_reads: int  # passes over the block's weights; text prefix and certificate apart
     evaluations: int  # tokens put through the network, guidance halves not counted twice
-    sweeps: dict[int, int] = field(default_factory=dict)  # sweeps of a window -> windows
+    sweeps: dict[int, int] = field(default_factory=dict)  # histogram, see Outcome
+    certificate_reads: int = 0  # passes spent on the residual
     host_syncs: int = 0  # times the host waited for the device to decide something
-    residual: float | None = None  # max |b + sigma v - u| by one parallel pass, None: not asked
+    residual: float | None = None  # max |b + sigma v - u| of a parallel pass, None: not asked
     converged: bool = True  # False: max_sweeps ended a window above its tolerance
     seconds: float = 0.0
 

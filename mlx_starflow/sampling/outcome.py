@@ -16,3 +16,5 @@ class Outcome:
     sweeps: dict[int, int]  # sweeps spent on a window -> number of windows
     host_syncs: int = 0
     converged: bool = True  # False: max_sweeps ended a window early
+    residual: float | None = None  # max |b + sigma v - u|, where the sampler measured it itself
+    certificate_reads: int = 0  # weight reads spent on measuring it

@@ -1,0 +1,121 @@
+"""Prefix commit: an exact sampler that reads the weights less often than once a token.
+
+A window of tokens is solved by Jacobi sweeps, but it slides: after every sweep the tokens at
+its front whose inputs no longer change leave it, and new ones enter behind.
+
+Why that is exact. One sweep computes new_t = sigma_t(old_<t) v_t + b_t(old_<t). The first token
+of the window has only committed tokens before it, so it is right at once. Token t is as right
+as its inputs: if old and new agree for all tokens of the window before t, then new_t is what
+the sequential sampler would compute from them. So the window commits one token more than the
+run of unchanged tokens at its front, for the slowest picture of the batch.
+
+A window of T tokens is Jacobi iteration on the whole sequence with a shrinking tail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+
+import mlx.core as mx
+
+from .conditional import Conditional
+from .options import SampleOptions
+from .outcome import Outcome
+
+# Largest error of a token by the type the network computes in: bfloat16 and float16 outputs
+# change by more than float32's promise when the same tokens are computed in another grouping.
+TOLERANCE = {mx.float32: 1e-4, mx.float16: 5e-3, mx.bfloat16: 3e-2}
+COMMIT_SHARE = 0.25  # tokens commit at this share of the promised tolerance
+MOST_REPAIRS = 4  # times that a failed certificate restarts the window at the first bad token
+
+
+def sliding(
+    block: Conditional, v: mx.array, options: SampleOptions
+) -> Generator[int, None, Outcome]:
+    """Noise v (B, T, D) in the block's order -> tokens; yields the number of tokens done.
+
+    ``options.block_size`` is the window, ``options.tolerance`` the largest error promised (max
+    abs, in units of the tokens), ``options.max_sweeps`` the most sweeps a token may stay in the
+    window; it is then committed as it is and the outcome says so.
+    """
+    total = block.tokens
+    window = min(options.block_size or total, total)
+    tolerance = options.tolerance or TOLERANCE[block.block.layers[0].dtype]
+    walk = _Walk(block, v, COMMIT_SHARE * tolerance, options.max_sweeps)
+    yield from walk.run(0, window)
+    residual, certificates = None, 0
+    while options.certify:
+        residual, first_bad = walk.certify(tolerance)
+        certificates += 1
+        if first_bad == total or certificates > MOST_REPAIRS or options.max_sweeps is not None:
+            break
+        yield from walk.run(first_bad, total - first_bad)
+    return Outcome(
+        walk.u,
+        window,
+        dict(walk.sweeps),
+        walk.syncs,
+        walk.converged and (residual is None or residual <= tolerance),
+        residual,
+        certificates,
+    )
+
+
+class _Walk:
+    """The tokens so far and what is known about them."""
+
+    def __init__(self, block: Conditional, v: mx.array, commit: float, max_sweeps: int | None):
+        self.block, self.v, self.commit, self.max_sweeps = block, v, commit, max_sweeps
+        self.u = v  # first guess of a token nobody has looked at: its noise
+        self.sweeps: Counter[int] = Counter()  # sweeps that a token stayed -> tokens
+        self.syncs, self.converged = 0, True
+
+    def run(self, start: int, window: int) -> Generator[int, None, None]:
+        """Solve tokens start ... T - 1, the ones before them being right."""
+        total = self.block.tokens
+        entered: list[int] = []  # sweep at which each token of the window entered it
+        sweep = 0
+        while start < total:
+            stop = min(start + window, total)
+            entered += [sweep] * (stop - start - len(entered))
+            sweep += 1
+            new = self._sweep(start, stop)
+            unchanged = self._unchanged(new, self.u[:, start:stop])
+            done = min(1 + unchanged, stop - start)
+            if self.max_sweeps is not None:
+                while done < stop - start and sweep - entered[done] >= self.max_sweeps:
+                    done, self.converged = done + 1, False
+            self.sweeps.update(sweep - e for e in entered[:done])
+            self._extend(new, start, stop)
+            start, entered = start + done, entered[done:]
+            yield start
+
+    def _sweep(self, start: int, stop: int) -> mx.array:
+        before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
+        sigma, b = self.block.affine(before, start)
+        return sigma * self.v[:, start:stop] + b
+
+    def _shifted(self, stop: int) -> mx.array:
+        return mx.concatenate([mx.zeros_like(self.u[:, :1]), self.u[:, : stop - 1]], axis=1)
+
+    def _unchanged(self, new: mx.array, old: mx.array) -> int:
+        """How many tokens at the front have settled in every picture of the batch."""
+        settled = (mx.abs(new - old) <= self.commit).all(axis=(0, 2))
+        self.syncs += 1
+        return int(mx.cumprod(settled.astype(mx.int32)).sum().item())
+
+    def _extend(self, new: mx.array, start: int, stop: int) -> None:
+        self.u = mx.concatenate([self.u[:, :start], new, self.u[:, stop:]], axis=1)
+
+    def certify(self, tolerance: float) -> tuple[float, int]:
+        """max |b + sigma v - u| of one pass over all tokens, and the first token above tolerance.
+
+        The pass also renews all keys, so that a repair can start anywhere.
+        """
+        sigma, b = self.block.affine(self._shifted(self.block.tokens), 0)
+        errors = mx.abs(sigma * self.v + b - self.u).max(axis=(0, 2))
+        good = mx.cumprod((errors <= tolerance).astype(mx.int32)).sum()
+        self.syncs += 1
+        mx.eval(errors, good)
+        return errors.max().item(), int(good.item())
