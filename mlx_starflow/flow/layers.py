@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..activations import gelu, gelu_tanh
 from ..config import BlockConfig
 from .cache import KVCache
 from .rope import Rotation, rotate
@@ -107,9 +108,9 @@ class MLP(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         x = self.norm(x)
         if "gate" in self:
-            hidden = nn.gelu_approx(self.gate(x)) * self.up(x)
+            hidden = gelu_tanh(self.gate(x)) * self.up(x)
         else:
-            hidden = nn.gelu(self.up(x))
+            hidden = gelu(self.up(x))
         out = self.down(hidden)
         return self.post_norm(out) if "post_norm" in self else out
 

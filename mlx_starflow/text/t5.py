@@ -13,14 +13,15 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..activations import gelu, gelu_tanh, silu
 from ..errors import ConfigError
 
 ACTIVATIONS = {
-    "gelu_new": nn.gelu_approx,
-    "gelu_pytorch_tanh": nn.gelu_approx,
-    "gelu": nn.gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu": gelu,
     "relu": nn.relu,
-    "silu": nn.silu,
+    "silu": silu,
 }
 
 

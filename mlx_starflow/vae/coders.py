@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..activations import silu
 from ..config import VAEConfig
 from .blocks import NORM_EPS, MidBlock, Stage
 from .conv import Conv3x3
@@ -36,7 +37,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        return self.conv_out(nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -73,4 +74,4 @@ class Decoder(nn.Module):
         """(B, h, w, widest) -> (B, h*f, w*f, 3)."""
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
