@@ -199,7 +199,7 @@ def _metadata(
         "model": stages.name,
         "model_name": model.name,
         "weights": stages.fingerprint,
-        "dtype": stages.dtype_name,
+        "dtype": stages.dtype,
         "quantize": stages.quantize,
         "precision": weights,
         "device": str(mx.default_device()),

@@ -39,13 +39,13 @@ class Flag(Protocol):
 def load(
     model: str | Path | None = None,
     dtype: str | None = None,
-    quantize: int | None = None,
+    quantize: int | str | None = None,
     low_ram: bool = False,
 ) -> Pipeline:
     """A pipeline for a model: a bundle directory, a hub repository or a known name.
 
     None is the model embedded in the package. ``dtype`` ("float32", "float16", "bfloat16") and
-    ``quantize`` (4 or 8 bits) change the stored precision of the flow's large matrices while
+    ``quantize`` (4, 8 or "mixed" bits) change the precision of the flow's large matrices while
     loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
     needed, and reads them again for the next call. Components are read when first used; nothing
     is downloaded that is complete on disk.
@@ -74,6 +74,11 @@ class Pipeline:
     def config(self) -> ModelConfig:
         """The model's config.json."""
         return self._stages.config
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the flow's weights, as it stands in the settings of every picture."""
+        return self._stages.fingerprint
 
     @property
     def flow(self) -> Flow:
@@ -115,7 +120,7 @@ class Pipeline:
         sampler: str | None = None,
         num_images: int = 1,
         noise: mx.array | np.ndarray | None = None,
-        denoise: bool = True,
+        denoise: bool | None = None,
         cancel: Flag | None = None,
         **options,
     ) -> Result:

@@ -71,7 +71,7 @@ def resolve(
     attention_temperature: float | None = None,
     guide: str | None = None,
     annealed: bool = False,
-    denoise: bool = True,
+    denoise: bool | None = None,
     noise_std: float | None = None,
     denoiser: str | None = None,
     aspect_ratio: str | None = None,
@@ -104,7 +104,9 @@ def resolve(
         attention_temperature=attention_temperature or 1.0,
         guide=guide or "ab",
         annealed=annealed,
-        **_denoising(flow, denoise, noise_std, denoiser),
+        **_denoising(
+            flow, model.defaults.denoise if denoise is None else denoise, noise_std, denoiser
+        ),
     )
     if settings.tolerance is None and settings.sampler == "auto":
         settings = dataclasses.replace(settings, tolerance=model.defaults.tolerance)
@@ -115,6 +117,7 @@ def resolve(
                     f"{name} is for samplers that solve tokens in parallel; the sequential one "
                     "computes every token once and exactly. Leave it out."
                 )
+    settings.sample_options()  # refuses what no sampler takes
     return settings
 
 
@@ -150,13 +153,14 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
     if num_images != int(num_images) or num_images < 1:
         raise UsageError(f"num_images is {num_images}; expected a whole number of 1 or more.")
     several = isinstance(prompt, Sequence) and not isinstance(prompt, str)
-    prompts = ["" if p is None else str(p) for p in (prompt if several else [prompt])]
+    given = list(prompt) if several else [prompt]
+    prompts = ["" if p is None else str(p) for p in given]
     if not prompts:
         raise UsageError("The list of prompts is empty; give at least one.")
     if not (flow.text_channels or flow.num_classes):
         if any(prompts):
             raise UsageError("This model is unconditional: it takes no prompt. Leave it out.")
-    elif prompt is None and flow.text_channels:
+    elif None in given and flow.text_channels:
         raise UsageError("This model needs a prompt.")
     return tuple(p for p in prompts for _ in range(num_images))
 

@@ -28,7 +28,7 @@ class Stages:
         directory: Path,
         name: str,
         dtype: str | None = None,
-        quantize: int | None = None,
+        quantize: int | str | None = None,
     ) -> None:
         self.directory, self.name = directory, name
         self.config: ModelConfig = read_bundle_config(directory)
@@ -61,7 +61,10 @@ class Stages:
     def get(self, component: str) -> Any:
         """The component, loaded strictly if it is not in memory."""
         if component not in self._loaded:
-            self._loaded[component] = getattr(self, f"_load_{component}")()
+            loaded = getattr(self, f"_load_{component}")()
+            if isinstance(loaded, nn.Module):
+                mx.eval(loaded.parameters())  # an unevaluated array is tied to this thread
+            self._loaded[component] = loaded
         return self._loaded[component]
 
     def drop(self, component: str) -> None:

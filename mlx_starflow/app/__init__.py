@@ -1,0 +1,1 @@
+"""The command line's own parts: options, names of output files, progress, errors, commands."""

@@ -1,0 +1,84 @@
+"""From an exception to one line and an exit status: the only table of them."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+import typer
+
+from ..errors import StarflowError, TextError, UsageError
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# Typer carries its own copy of Click or imports it, by version; the class is found by its name.
+CommandLineError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the message says what was finished by then."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a person and the shell get."""
+
+    message: str
+    status: int
+    expected: bool = True  # False: a fault of the program, worth a traceback and a report
+
+
+TABLE: tuple[tuple[type[BaseException], int], ...] = (  # the first match counts
+    (Interrupted, INTERRUPTED),
+    (KeyboardInterrupt, INTERRUPTED),
+    (typer.Abort, INTERRUPTED),
+    (CommandLineError, USAGE),
+    (UsageError, USAGE),
+    (TextError, USAGE),
+    (StarflowError, FAILED),
+    (MemoryError, FAILED),
+    (OSError, FAILED),
+)
+
+
+def explain(error: BaseException) -> Failure:
+    """The line and status for any exception."""
+    for kind, status in TABLE:
+        if isinstance(error, kind):
+            return Failure(_message(error), status)
+    if isinstance(error, RuntimeError) and _is_memory(str(error)):
+        return Failure(_MEMORY, FAILED)
+    what = f"{type(error).__name__}: {error}".strip(": ")
+    return Failure(
+        f"Unexpected error ({what}). Run the command again with --debug and report what it shows.",
+        FAILED,
+        expected=False,
+    )
+
+
+_MEMORY = (
+    "There is not enough memory for this. Try --low-ram, --quantize 4, or a smaller --num-images."
+)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, CommandLineError):
+        return " ".join(error.format_message().replace("Value error, ", "").split())
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "Interrupted."
+    if isinstance(error, StarflowError | Interrupted):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return _MEMORY
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return "The disk is full; free some space and run the command again."
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}."
+    return str(error)
+
+
+def _is_memory(text: str) -> bool:
+    """MLX reports a failed allocation as a RuntimeError."""
+    signs = ("allocate", "out of memory", "insufficient memory")
+    return any(sign in text.lower() for sign in signs)
