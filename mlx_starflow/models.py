@@ -1,0 +1,118 @@
+"""The published models that can be asked for by name: where they are and what they need.
+
+Settings are those that the weights' shapes cannot tell; the rest is read from the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+EMBEDDED = "default"  # the small model inside the package
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published checkpoint."""
+
+    name: str  # what people type
+    description: str  # one phrase
+    repository: str  # on the hub
+    checkpoint: str  # file in the repository
+    licence: str  # a sentence
+    attribution: str = ""  # a sentence that copies must carry
+    settings: Mapping[str, Any] = field(default_factory=lambda: _NONE)  # as its YAML has them
+    text_encoder: str = ""  # repository, "" for none
+    vae: str = ""  # repository, "" for a model of pixels
+    dtype: str = "float32"  # of the converted large matrices
+    aliases: tuple[str, ...] = ()
+    checkpoint_bytes: int = 0  # about; the hub tells the exact size before downloading
+
+
+_STARFLOW_3B = KnownModel(
+    name="apple/starflow",
+    description="text to image, 256x256, 3.86 billion parameters",
+    repository="apple/starflow",
+    checkpoint="starflow_3B_t2i_256x256.pth",
+    licence="Apple Machine Learning Research Model License Agreement: for research only.",
+    attribution=(
+        "Apple Machine Learning Research Model is licensed under the Apple Machine Learning "
+        "Research Model License Agreement."
+    ),
+    settings=MappingProxyType(
+        {
+            "img_size": 256,
+            "txt_size": 128,
+            "channel_size": 4,
+            "patch_size": 1,
+            "noise_std": 0.3,
+            "rope": 1,
+            "sos": 1,
+            "seq_order": "L2R",
+            "use_softplus": 1,
+            "cond_top_only": 1,
+            "use_final_norm": 1,
+            "soft_clip": 4,
+            "vae": "stabilityai/sd-vae-ft-ema",
+            "text": "google/flan-t5-xl",
+        }
+    ),
+    text_encoder="google/flan-t5-xl",
+    vae="stabilityai/sd-vae-ft-ema",
+    dtype="bfloat16",
+    aliases=("starflow", "starflow-3b"),
+    checkpoint_bytes=15_436_000_000,
+)
+
+
+def _tarflow(name: str, description: str, checkpoint: str, size: int) -> KnownModel:
+    return KnownModel(
+        name=name,
+        description=description,
+        repository="encoreus/Transformer_Autoregressive_Flow",
+        checkpoint=checkpoint,
+        licence="Apache License 2.0.",
+        checkpoint_bytes=size,
+    )
+
+
+KNOWN = (
+    _STARFLOW_3B,
+    _tarflow(
+        "tarflow-afhq-256",
+        "animal faces in 3 classes, 256x256, 0.46 billion parameters",
+        "afhq_model_8_768_8_8_0.07.pth",
+        1_850_000_000,
+    ),
+    _tarflow(
+        "tarflow-imagenet-64-unconditional",
+        "ImageNet without classes, 64x64, 0.46 billion parameters",
+        "imagenet64_model_2_768_8_8_0.05.pth",
+        1_850_000_000,
+    ),
+    _tarflow(
+        "tarflow-imagenet-64",
+        "ImageNet in 1000 classes, 64x64, 0.81 billion parameters",
+        "imagenet_model_4_1024_8_8_0.05.pth",
+        3_300_000_000,
+    ),
+    _tarflow(
+        "tarflow-imagenet-128",
+        "ImageNet in 1000 classes, 128x128, 0.82 billion parameters",
+        "imagenet_model_4_1024_8_8_0.15.pth",
+        3_300_000_000,
+    ),
+)
+
+
+def known_model(name: str) -> KnownModel | None:
+    """The published model of a name, an alias or a checkpoint's file name, in any case."""
+    folded = name.casefold()
+    for model in KNOWN:
+        if folded in (model.name, *model.aliases, model.checkpoint.casefold()):
+            return model
+    return None
