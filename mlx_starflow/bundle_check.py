@@ -67,7 +67,7 @@ def shards_of(index: dict) -> dict[str, list[str]]:
 
 
 def bytes_in(directory: Path) -> int:
-    """Size of all files below a directory; links are followed, as the hub's cache is made of them."""
+    """Size of all files below a directory, links followed: the hub's cache is made of them."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 

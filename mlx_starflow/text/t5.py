@@ -16,32 +16,12 @@ import mlx.nn as nn
 from ..activations import gelu, gelu_tanh, silu
 from ..errors import ConfigError
 
-# Written out because those of mlx.nn are compiled: on a CPU that calls the C++ compiler in the middle
-# of the first prompt, and fails when two processes do so at once.
-
-
-def _gelu_tanh(x: mx.array) -> mx.array:
-    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-
-
-def _gelu(x: mx.array) -> mx.array:
-    return 0.5 * x * (1 + mx.erf(x / math.sqrt(2)))
-
-
-def _relu(x: mx.array) -> mx.array:
-    return mx.maximum(x, 0)
-
-
-def _silu(x: mx.array) -> mx.array:
-    return x * mx.sigmoid(x)
-
-
 ACTIVATIONS = {
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "gelu": _gelu,
-    "relu": _relu,
-    "silu": _silu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu": gelu,
+    "relu": lambda x: mx.maximum(x, 0),
+    "silu": silu,
 }
 
 

@@ -23,12 +23,6 @@ def _group_norm(groups: int, channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=NORM_EPS, pytorch_compatible=True)
 
 
-def silu(x: mx.array) -> mx.array:
-    """x sigmoid(x). Not ``nn.silu``: that one is compiled, which on a CPU calls the C++ compiler in
-    the middle of the first picture and fails when two processes do so at once."""
-    return x * mx.sigmoid(x)
-
-
 class ResnetBlock(nn.Module):
     """Twice norm, SiLU, convolution, beside a skip; 1x1-convolved where the width changes."""
 

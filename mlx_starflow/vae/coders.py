@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from ..activations import silu
 from ..config import VAEConfig
-from .blocks import NORM_EPS, MidBlock, Stage, silu
+from .blocks import NORM_EPS, MidBlock, Stage
 from .conv import Conv3x3
 
 
