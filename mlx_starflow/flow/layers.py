@@ -55,10 +55,6 @@ class Attention(nn.Module):
         if config.post_norm:
             self.post_norm = RMSNorm(config.channels)
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self._splits = (inner, inner + kv)
-
-    def _split_heads(self, x: mx.array, heads: int) -> mx.array:
-        return x.reshape(*x.shape[:2], heads, self.head_dim).transpose(0, 2, 1, 3)
 
     def __call__(
         self,
@@ -73,14 +69,14 @@ class Attention(nn.Module):
 
         ``sharpness`` (B, 1, 1, 1) multiplies the scale of the attention, per row.
         """
-        q, k, v = mx.split(self.qkv(self.norm(x)), list(self._splits), axis=-1)
-        q = self._split_heads(q, self.heads)
-        k = self._split_heads(k, self.kv_heads)
-        v = self._split_heads(v, self.kv_heads)
+        heads = self.qkv(self.norm(x)).reshape(*x.shape[:2], -1, self.head_dim)
+        qk, v = mx.split(heads.transpose(0, 2, 1, 3), [self.heads + self.kv_heads], axis=1)
         if "query_norm" in self:
-            q, k = self.query_norm(q), self.key_norm(k)
+            q, k = mx.split(qk, [self.heads], axis=1)
+            qk = mx.concatenate([self.query_norm(q), self.key_norm(k)], axis=1)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            qk = rotate(qk, rotation)
+        q, k = mx.split(qk, [self.heads], axis=1)
         if sharpness is not None:
             q = q * sharpness.astype(q.dtype)
         if cache is not None:
