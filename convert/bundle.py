@@ -1,0 +1,251 @@
+"""A checkpoint and its companions become a bundle, one tensor at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_starflow.checkpoint import write_json
+from mlx_starflow.config import ModelConfig, SourceConfig, TextConfig
+from mlx_starflow.quantize import (
+    GROUP_SIZE,
+    bits_of,
+    check_recipe,
+    is_matrix,
+    quantization_block,
+    takes_type,
+)
+from mlx_starflow.shards import ShardWriter
+from mlx_starflow.version import __version__
+
+from .architecture import Architecture
+from .components import component_directory, licence_files, licence_of
+from .digest import RunningDigest
+from .families import read_architecture
+from .layout import account, flow_layout
+from .options import ConvertOptions, ConvertProgress, ConvertReport
+from .sources import Checkpoint, open_checkpoint
+from .staging import check_space, check_target, staged_directory
+from .storing import Store
+from .text import TOKENIZER_FILES, text_source
+from .vae import vae_config, vae_stores
+from .verify import verify_bundle
+
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+Event = ConvertProgress | ConvertReport
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A component to be written."""
+
+    name: str
+    config: dict[str, Any]
+    stores: list[Store]
+    files: tuple[Path, ...] = ()  # copied as they are
+    sources: Checkpoint | None = None
+
+    @property
+    def written_bytes(self) -> int:
+        return sum(plan.nbytes for store in self.stores for plan in store.plans())
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(_source_bytes(store) for store in self.stores)
+
+
+def convert_checkpoint(options: ConvertOptions) -> ConvertReport:
+    """Convert and report. Errors: StarflowError; then nothing is left behind."""
+    report = None
+    for event in convert_steps(options):
+        report = event
+    return report
+
+
+def convert_steps(options: ConvertOptions) -> Iterator[Event]:
+    """Convert; yields ConvertProgress after every piece and the ConvertReport at the end.
+
+    Everything is checked (keys, shapes, disk space) before the first byte is written, and the
+    bundle appears when it is complete. Closing the iterator cancels and leaves nothing behind.
+    """
+    started = time.monotonic()
+    check_target(options.output, options.overwrite)
+    with ExitStack() as stack:
+        vae = component_directory(options.vae, "vae")
+        text = component_directory(options.text_encoder, "text_encoder")
+        checkpoint = open_checkpoint(options.checkpoint, options.weights_key)
+        stack.callback(checkpoint.close)
+        autoencoder = vae_config(vae) if vae else None
+        architecture = read_architecture(options, checkpoint, autoencoder)
+        parts = [_flow_part(options, checkpoint, architecture)]
+        if vae is not None:
+            source = open_checkpoint(vae)
+            stack.callback(source.close)
+            stores = vae_stores(source, autoencoder)
+            parts.append(_Part("vae", autoencoder.to_dict(), stores, sources=source))
+        if text is not None:
+            source = open_checkpoint(text)
+            stack.callback(source.close)
+            parts.append(_text_part(options, text, source, architecture.text))
+        check_space(options.output, sum(part.written_bytes for part in parts))
+        digest = RunningDigest([f.path for f in checkpoint.files])
+        stack.callback(digest.cancel)
+        with staged_directory(options.output, options.overwrite) as work:
+            for part in parts:
+                yield from _write(part, work, checkpoint, digest)
+            checkpoint_digest = digest.finish()
+            for part in parts:
+                for file in part.sources.files:
+                    file.check_unchanged()
+            config = _model_config(options, architecture, parts, checkpoint_digest)
+            write_json(work / "config.json", config.to_dict())
+            for path in licence_files(options.checkpoint):
+                shutil.copyfile(path, work / path.name)
+            verified = None
+            if options.verify:
+                verified = yield from verify_bundle(work, parts[0].stores)
+        yield ConvertReport(
+            output=options.output,
+            model_type=architecture.flow.model_type,
+            parameters=sum(math.prod(s.shape) for s in parts[0].stores),
+            source_bytes=checkpoint.nbytes,
+            written_bytes=sum(part.written_bytes for part in parts),
+            sha256=checkpoint_digest,
+            seconds=time.monotonic() - started,
+            components=config.components,
+            dropped=tuple(sorted(architecture.dropped)),
+            unquantized=tuple(m for part in parts for m in _left(part, options)),
+            notes=checkpoint.notes,
+            verified=verified,
+        )
+
+
+def _source_bytes(store: Store) -> int:
+    return store.source.view().nbytes
+
+
+def _code(options: ConvertOptions, kind: str, store: Store) -> str:
+    """The type a tensor is stored in."""
+    source = store.source.dtype
+    kept = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}.get(source, source)
+    if not takes_type(kind, store.name):
+        return "F32"
+    if options.dtype is not None:
+        return _CODES[options.dtype]
+    return kept if options.quantize is None else "BF16"
+
+
+def _typed(
+    options: ConvertOptions, kind: str, config: dict[str, Any], stores: list[Store]
+) -> tuple[dict[str, Any], list[Store]]:
+    """The stores with their types and bits, and the configuration that says so."""
+    result, bits = [], {}
+    for store in stores:
+        store = dataclasses.replace(store, dtype=_code(options, kind, store))
+        if options.quantize is not None and _fits(kind, store):
+            recipe = check_recipe(options.quantize)
+            bits[store.module] = bits_of(recipe, store.module, config)
+            store = dataclasses.replace(store, bits=bits[store.module])
+        result.append(store)
+    if bits:
+        config = {**config, "quantization": quantization_block(bits)}
+    return config, result
+
+
+def _fits(kind: str, store: Store) -> bool:
+    matrix = store.name.endswith(".weight") and is_matrix(kind, store.module)
+    return matrix and store.shape[-1] % GROUP_SIZE == 0
+
+
+def _left(part: _Part, options: ConvertOptions) -> list[str]:
+    """Matrices that were to be quantized and could not be."""
+    kind = {"flow": "flow", "text_encoder": "text", "vae": "vae"}[part.name]
+    if options.quantize is None:
+        return []
+    return [s.name for s in part.stores if s.bits is None and is_matrix(kind, s.module)]
+
+
+def _flow_part(
+    options: ConvertOptions, checkpoint: Checkpoint, architecture: Architecture
+) -> _Part:
+    layout = flow_layout(architecture.flow)
+    account(checkpoint.tensors, layout, architecture.dropped, str(checkpoint.path))
+    stores = [
+        Store(checkpoint.tensors[name], target.name, target.shape, "F32")
+        for name, target in layout.items()
+    ]
+    config, stores = _typed(options, "flow", architecture.flow.to_dict(), stores)
+    return _Part("flow", config, stores, sources=checkpoint)
+
+
+def _text_part(
+    options: ConvertOptions, directory: Path, checkpoint: Checkpoint, wanted: TextConfig | None
+) -> _Part:
+    source = text_source(directory, checkpoint, wanted)
+    stores = [Store(t, name, t.shape, "F32") for name, t in source.tensors.items()]
+    config, stores = _typed(options, "text", source.config, stores)
+    files = tuple(directory / name for name in TOKENIZER_FILES if (directory / name).is_file())
+    return _Part("text_encoder", config, stores, files, checkpoint)
+
+
+def _write(
+    part: _Part, work: Path, checkpoint: Checkpoint, digest: RunningDigest
+) -> Iterator[ConvertProgress]:
+    """Write a component, walking through its source from front to back."""
+    directory = work / part.name
+    directory.mkdir()
+    write_json(directory / "config.json", part.config)
+    for path in part.files:
+        shutil.copyfile(path, directory / path.name)
+    # Laid out by name as other tools do, filled in the order of the source.
+    stores = sorted(part.stores, key=lambda s: s.name)
+    writer = ShardWriter(directory, [plan for store in stores for plan in store.plans()])
+    order = {file: i for i, file in enumerate(part.sources.files)}
+    stores.sort(key=lambda s: (order[s.source.file], s.source.begin, s.source.offset))
+    done, total = 0, part.source_bytes
+    try:
+        for store in stores:
+            for count in store.write(writer):
+                done += count
+                yield ConvertProgress(part.name, done, total)
+            mx.clear_cache()
+            if part.sources is checkpoint:
+                digest.follow(order[store.source.file], store.source.end)
+    except BaseException:
+        writer.abort()
+        raise
+    writer.close()
+    gc.collect()
+
+
+def _model_config(
+    options: ConvertOptions, architecture: Architecture, parts: list[_Part], sha256: str
+) -> ModelConfig:
+    components = {part.name: part.name for part in parts}
+    for name, repository in (
+        ("vae", architecture.vae),
+        ("text_encoder", architecture.text_encoder),
+    ):
+        if repository and name not in components:
+            components[name] = f"hub:{repository}"
+    licence, attribution = licence_of(options)
+    return ModelConfig(
+        model_type=architecture.flow.model_type,
+        name=options.name or options.checkpoint.stem,
+        image_size=architecture.image_size,
+        text=architecture.text,
+        defaults=architecture.defaults,
+        source=SourceConfig(options.checkpoint.name, sha256, f"mlx-starflow {__version__}"),
+        licence=licence,
+        attribution=attribution,
+        components=components,
+    )

@@ -1,0 +1,180 @@
+"""The converter as a command: ``mlx-starflow convert`` and ``python -m convert.from_torch``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlx_starflow.errors import UsageError
+
+from .bundle import convert_steps
+from .options import ConvertOptions, ConvertProgress, ConvertReport
+
+_WIDTH = 24
+_PHASES = {"flow": "flow", "vae": "VAE", "text_encoder": "text encoder", "verify": "verify"}
+
+
+def convert_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A .pth or .safetensors checkpoint, or a directory of shards.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the bundle.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The YAML published with a STARFlow; default: the one beside it."),
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="diffusers AutoencoderKL: directory or hub repository.")
+    ] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="transformers T5 or Gemma: directory or hub repository.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, float16 or bfloat16 for the large matrices. Default: as stored; "
+            "bfloat16 with --quantize."
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option("--quantize", "-q", help="4 or 8 bits, or 'mixed' (4 and 8).")
+    ] = None,
+    noise_std: Annotated[
+        float | None,
+        typer.Option(help="Noise level of the training, where no file says it."),
+    ] = None,
+    weights_key: Annotated[
+        str | None, typer.Option(help="Which set of weights, where a checkpoint holds several.")
+    ] = None,
+    ignore_key: Annotated[
+        list[str] | None,
+        typer.Option(help="A YAML setting to pass over; may be repeated."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the model; default: the file's.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Reload, compare every tensor, and run the flow.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON object.")
+    ] = False,
+) -> None:
+    """Turn a PyTorch checkpoint into a bundle. PyTorch is not needed and nothing in it is run."""
+    options = ConvertOptions(
+        checkpoint=checkpoint.expanduser(),
+        output=output.expanduser(),
+        config=config,
+        vae=vae,
+        text_encoder=text_encoder,
+        dtype=dtype,
+        quantize=quantize,
+        noise_std=noise_std,
+        weights_key=weights_key,
+        ignore_keys=tuple(ignore_key or ()),
+        name=name,
+        overwrite=overwrite,
+        verify=verify,
+    )
+    with _terminable():
+        report = _follow(convert_steps(options))
+    _show(report, json_output)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite SIGTERM ends the conversion as an exception would: nothing is left behind."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where signals are not ours
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _follow(steps: Iterator[ConvertProgress | ConvertReport]) -> ConvertReport:
+    """Draw progress on standard error, where a person sees it; the last event is the report."""
+    bar = _Bar() if sys.stderr.isatty() else None
+    last = None
+    try:
+        for last in steps:
+            if bar is not None and isinstance(last, ConvertProgress):
+                bar.show(last)
+    finally:
+        steps.close()
+        if bar is not None:
+            bar.clear()
+    if not isinstance(last, ConvertReport):
+        raise UsageError("The conversion ended without a result.")
+    return last
+
+
+class _Bar:
+    """One line: phase, share, bytes, time left."""
+
+    def __init__(self) -> None:
+        self._phase, self._began, self._drawn = "", 0.0, 0.0
+
+    def show(self, event: ConvertProgress) -> None:
+        now = time.monotonic()
+        if event.phase != self._phase:
+            self._phase, self._began = event.phase, now
+        elif now - self._drawn < 0.1 and event.done < event.total:
+            return
+        self._drawn = now
+        share = event.done / event.total if event.total else 1.0
+        full = int(share * _WIDTH)
+        left = (now - self._began) * (1 / share - 1) if share > 0 else 0.0
+        sys.stderr.write(
+            f"\r\x1b[K{_PHASES[event.phase]:>12} [{'=' * full}{' ' * (_WIDTH - full)}] "
+            f"{_size(event.done)} of {_size(event.total)}, {_clock(left)} left"
+        )
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _show(report: ConvertReport, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), default=str))
+        return
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
+    if report.unquantized:
+        names = ", ".join(report.unquantized[:3])
+        more = f" and {len(report.unquantized) - 3} more" if len(report.unquantized) > 3 else ""
+        typer.echo(f"note: not quantized, groups of 64 do not fit: {names}{more}", err=True)
+    if report.verified:
+        found = ", ".join(f"{k} {v:.3g}" for k, v in report.verified.items())
+        typer.echo(f"verified: {found}", err=True)
+    typer.echo(
+        f"{report.output}: {report.model_type}, {report.parameters / 1e6:.1f} M parameters, "
+        f"{_size(report.source_bytes)} to {_size(report.written_bytes)} in {report.seconds:.1f} s "
+        f"({', '.join(report.components)})"
+    )

@@ -1,0 +1,36 @@
+"""``python -m convert.from_torch CHECKPOINT.pth --output DIR``: see ``--help``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mlx_starflow.errors import StarflowError, UsageError
+
+from .command import convert_command
+
+
+def main() -> None:
+    """Run the command. Exit status: 0 done, 2 wrong usage, 130 interrupted, 1 other failures."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(convert_command)
+    try:
+        app(standalone_mode=True)
+    except UsageError as error:
+        _fail(error, 2)
+    except StarflowError as error:
+        _fail(error, 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+
+
+def _fail(message: object, status: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A directory that appears whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlx_starflow.errors import ConfigError, StarflowError, UsageError
+
+_OLD = "replaced"  # where the replaced target waits
+_RESERVE = 16 << 20  # left free on the disk, for file tables and everybody else
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Errors: UsageError for a target that exists and may not, or is no bundle, to be replaced."""
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise UsageError(f"{target} exists. Choose another --output, or pass --overwrite.")
+    if target.is_symlink() or not target.is_dir():
+        raise UsageError(f"{target} is no directory; --overwrite replaces only converted models.")
+    if any(target.iterdir()) and not _is_bundle(target):
+        raise UsageError(
+            f"{target} holds something else than a converted model; --overwrite leaves it alone. "
+            "Choose another --output."
+        )
+
+
+def _is_bundle(directory: Path) -> bool:
+    try:
+        return "format_version" in json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def check_space(target: Path, needed: int) -> None:
+    """Errors: StarflowError where the disk lacks the bytes that will be written."""
+    parent = target.parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free - _RESERVE
+    if needed > free:
+        raise StarflowError(
+            f"{target} needs {needed / 1e9:.1f} GB and {max(free, 0) / 1e9:.1f} GB are free there. "
+            "Make room, choose another disk, or convert with --quantize or --dtype bfloat16."
+        )
+
+
+@contextmanager
+def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A working directory beside ``target`` that becomes ``target`` when the block ends well.
+
+    If it does not end well, the working directory is removed and the target is as it was. What a
+    killed run left behind is removed by the next one. Errors: UsageError, ConfigError where the
+    parent cannot be written.
+    """
+    check_target(target, overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_up(target)
+        work = _new_directory(target, "work")
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield work
+        _sync(work)
+        check_target(target, overwrite)
+        _put_in_place(work, target)
+    finally:
+        os.close(lock)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _new_directory(target: Path, kind: str) -> Path:
+    path = target.parent / f".{target.name}.partial-{kind}-{secrets.token_hex(4)}"
+    path.mkdir()
+    return path
+
+
+def _clear_up(target: Path) -> None:
+    """Remove the working directories of runs that are no more: nobody holds their lock.
+
+    A run killed while it replaced the target left the old one aside; that one is put back.
+    """
+    for path in target.parent.glob(f".{target.name}.partial-*"):
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (path / _OLD).is_dir() and not os.path.lexists(target):
+                    os.rename(path / _OLD, target)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _sync(directory: Path) -> None:
+    """Everything in it is on the disk, names included, before it gets its final name."""
+    for root, _, names in os.walk(directory):
+        for path in (*(os.path.join(root, n) for n in names), root):
+            _fsync(path)
+
+
+def _fsync(path: str | Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    old = None
+    if target.exists():
+        # A directory cannot replace a full one in one step; the old one steps aside for a moment.
+        old = _new_directory(target, "old")
+        os.rename(target, old / _OLD)
+    try:
+        os.rename(work, target)
+    except OSError:
+        if old is not None:
+            os.rename(old / _OLD, target)
+        raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    _fsync(target.parent)
