@@ -110,6 +110,10 @@ class Pipeline:
             lambda: _evaluated(encoder.encode(prompts, aspect_ratio=aspect_ratio).features)
         )
 
+    def label(self, prompt: str) -> int:
+        """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
+        return self._stages.label(prompt)
+
     def generate(
         self,
         prompt: str | int | Sequence[str | int] | None = None,
