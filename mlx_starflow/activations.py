@@ -14,22 +14,23 @@ import mlx.nn as nn
 
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x), exact, through erf."""
-    if _on_gpu():
+    if on_gpu():
         return nn.gelu(x)
     return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """The tanh approximation of GELU."""
-    if _on_gpu():
+    if on_gpu():
         return nn.gelu_approx(x)
     return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def silu(x: mx.array) -> mx.array:
     """x sigmoid(x)."""
-    return nn.silu(x) if _on_gpu() else x * mx.sigmoid(x)
+    return nn.silu(x) if on_gpu() else x * mx.sigmoid(x)
 
 
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
+    """Whether work goes to a GPU by default: there compiling fuses kernels and costs little."""
     return mx.default_device().type == mx.DeviceType.gpu

@@ -9,6 +9,7 @@ from mlx_starflow import SampleOptions, invert, invert_steps
 from mlx_starflow.errors import UsageError
 from mlx_starflow.grid import patchify, reverse
 from mlx_starflow.sampling import AUTO, SAMPLERS, BlockResult, Step
+from mlx_starflow.sampling.conditional import shared_rows
 from mlx_starflow.sampling.guidance import guide_linear, guide_normal
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -273,3 +274,48 @@ def test_bfloat16_keeps_its_own_promise():
     drift = np.abs(np.array(e.x) - exact).max() / exact.std()
     assert all(r.converged and r.residual <= 3e-2 for r in reports)
     assert 1e-4 < drift < 0.3, f"drift of the bfloat16 latent: {drift:.3f} deviations"
+
+
+@every_family
+@pytest.mark.parametrize("sampler", ["sequential", "sliding"])
+def test_compiled_steps_are_the_plain_ones_and_are_traced_once(family, sampler, monkeypatch):
+    from mlx_starflow.flow import Block
+    from mlx_starflow.sampling import compiled
+
+    monkeypatch.setattr(compiled, "BUCKET", 4)
+    traces, fixed_step = [], Block.fixed_step
+
+    def counted(self, *args, **kwargs):
+        traces.append(kwargs["visible"])
+        return fixed_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Block, "fixed_step", counted)
+    flow = random_flow(FAMILIES[family])
+    z, context = example(flow.config, guided=True)
+    options = dict(guidance=2.0, sampler=sampler, attention_temperature=0.7)
+    if sampler == "sliding":
+        options["block_size"] = 2
+    plain = invert(flow, z, context, compile=False, **options)
+    assert not traces
+    assert largest(invert(flow, z, context, compile=True, **options) - plain) < 1e-4
+    warm = len(traces)
+    assert 0 < warm <= 5 * len(flow.blocks)  # once per bucket of keys
+    assert largest(invert(flow, z, context, compile=True, **options) - plain) < 1e-4
+    assert len(traces) == warm
+
+
+@pytest.mark.parametrize("family", [name for name, c in FAMILIES.items() if c.text_channels])
+def test_rows_that_share_their_text_compute_it_once(family):
+    flow = random_flow(FAMILIES[family])
+    z, context = example(flow.config, batch=3)
+    null = mx.zeros_like(context[:1])
+    text = mx.concatenate([context[:2], context[:1], null, null, null])
+    rows, where = shared_rows(text)
+    assert rows.shape[0] == 3 and where.tolist() == [0, 1, 0, 2, 2, 2]
+    assert mx.array_equal(rows[where], text)
+    assert shared_rows(text[:2])[1] is None
+    together = invert(flow, z, text, guidance=2.0, sampler="sequential")
+    for i in range(3):
+        alone = mx.concatenate([text[i : i + 1], null])
+        x = invert(flow, z[i : i + 1], alone, guidance=2.0, sampler="sequential")
+        assert largest(together[i : i + 1] - x) < 1e-4

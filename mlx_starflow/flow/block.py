@@ -12,6 +12,7 @@ tokens with cached keys (``begin``, ``conditionals``). Loops over tokens belong 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ import mlx.nn as nn
 from ..config import BlockConfig, FlowConfig
 from ..errors import UsageError
 from ..grid import Grid, reverse, sequence_angles, spatial_angles
-from .cache import KVCache
+from .cache import FixedView, KVCache
 from .layers import Layer, RMSNorm
 from .rope import Rotation, rotation
 
@@ -161,11 +162,14 @@ class Block(Network):
                     f"This model has a learned table of {self.pos_embed.shape[0]} positions and "
                     f"cannot take a grid of {grid.height} x {grid.width} tokens."
                 )
-            table = reverse(self.pos_embed[None])[0] if self.config.flip else self.pos_embed
-            hidden = hidden + table[place : place + inputs.shape[1]]
+            hidden = hidden + self.position_table()[place : place + inputs.shape[1]]
         if offset is not None:
             hidden = hidden + offset
         return hidden.astype(self.layers[0].dtype)
+
+    def position_table(self) -> mx.array:
+        """Learned positions (T, channels) in the block's order."""
+        return reverse(self.pos_embed[None])[0] if self.config.flip else self.pos_embed
 
     def _class_offset(self, labels: mx.array | None) -> mx.array | None:
         """Class embedding (B, 1, channels) of labels (B,); their mean where the label is -1."""
@@ -180,9 +184,17 @@ class Block(Network):
     # A few tokens at a time
 
     def begin(
-        self, grid: Grid, context: mx.array | None, sharpness: mx.array | None = None
+        self,
+        grid: Grid,
+        context: mx.array | None,
+        sharpness: mx.array | None = None,
+        rows: mx.array | None = None,
     ) -> BlockState:
-        """Start a cached pass: the text's keys and values enter the cache."""
+        """Start a cached pass: the text's keys and values enter the cache.
+
+        ``rows`` (B,): which row of the context each row of the batch has, where several share
+        one (the null caption, say); its keys are then computed once. None: row i has row i.
+        """
         text = self.text(context)
         prefix = 0 if text is None else text.shape[1]
         state = BlockState(
@@ -192,8 +204,16 @@ class Block(Network):
             sharpness,
             [KVCache(prefix + grid.tokens) for _ in self.layers],
         )
-        if text is not None:
+        if text is not None and rows is None:
             self._advance(text, state, 0)
+        elif text is not None:
+            shared = None if sharpness is None else sharpness[: text.shape[0]]
+            once = dataclasses.replace(
+                state, sharpness=shared, caches=[KVCache(prefix) for _ in self.layers]
+            )
+            self._advance(text, once, 0)
+            for cache, short in zip(state.caches, once.caches, strict=True):
+                cache.fill(short, rows)
         return state
 
     def _advance(self, hidden: mx.array, state: BlockState, place: int) -> mx.array:
@@ -228,3 +248,39 @@ class Block(Network):
         if not self.flow.sos and t == 0:
             return self._zero_first(a), self._zero_first(b)
         return a, b
+
+    def fixed_step(
+        self,
+        previous: mx.array,
+        t: mx.array,
+        arrays: dict[str, mx.array],
+        caches: list[tuple[mx.array, mx.array]],
+        prefix: int,
+        visible: int,
+    ) -> tuple[mx.array, mx.array, list[tuple[mx.array, mx.array]]]:
+        """``conditionals`` with every shape fixed, for compilation: t >= 1 is an array, and all
+        state comes in and goes out as arrays.
+
+        ``arrays``: those of "cos", "sin", "table" (learned positions in the block's order),
+        "offset" and "sharpness" that there are. ``visible``: keys that attention looks at, at
+        least prefix + t + n. Returns a, b and the new caches.
+        """
+        n = previous.shape[1]
+        places = (t if self.flow.sos else t - 1) + mx.arange(n)
+        hidden = self.proj_in(previous.astype(mx.float32))
+        if "table" in arrays:
+            hidden = hidden + mx.take(arrays["table"], places, axis=0)
+        if "offset" in arrays:
+            hidden = hidden + arrays["offset"]
+        hidden = hidden.astype(self.layers[0].dtype)
+        places = prefix + places
+        turn = None
+        if "cos" in arrays:
+            cos, sin = (mx.take(arrays[k], places, axis=0) for k in ("cos", "sin"))
+            turn = Rotation(cos, sin, self.config.position == "sequence")
+        mask = mx.arange(visible) <= places[:, None]
+        views = [FixedView(keys, values, visible) for keys, values in caches]
+        for layer, view in zip(self.layers, views, strict=True):
+            hidden = layer(hidden, turn, mask, view, places[:1], arrays.get("sharpness"))
+        a, b = self._affine(hidden)
+        return a, b, [(view.keys, view.values) for view in views]

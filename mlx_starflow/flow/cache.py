@@ -9,7 +9,8 @@ class KVCache:
     """Rotated keys and values (B, kv_heads, capacity, head_dim).
 
     ``update`` writes rows at any place and returns all rows up to their end: what stands behind
-    them is ignored, so going back is writing again at an earlier place.
+    them is ignored, so going back is writing again at an earlier place. The write is in place
+    as long as nothing else holds the old buffer.
     """
 
     def __init__(self, capacity: int):
@@ -18,14 +19,36 @@ class KVCache:
         self.values: mx.array | None = None
 
     def update(self, keys: mx.array, values: mx.array, start: int) -> tuple[mx.array, mx.array]:
-        if self.keys is None:
-            b, heads, _, dim = keys.shape
-            self.keys = mx.zeros((b, heads, self.capacity, dim), keys.dtype)
-            self.values = mx.zeros((b, heads, self.capacity, dim), values.dtype)
+        self.reserve(keys)
         stop = start + keys.shape[2]
         self.keys[:, :, start:stop] = keys
         self.values[:, :, start:stop] = values
         return self.keys[:, :, :stop], self.values[:, :, :stop]
 
-    def arrays(self) -> list[mx.array]:
-        return [] if self.keys is None else [self.keys, self.values]
+    def reserve(self, like: mx.array) -> None:
+        """Make the buffers, for rows like these (B, kv_heads, n, head_dim), if there are none."""
+        if self.keys is None:
+            b, heads, _, dim = like.shape
+            self.keys = mx.zeros((b, heads, self.capacity, dim), like.dtype)
+            self.values = mx.zeros((b, heads, self.capacity, dim), like.dtype)
+
+    def fill(self, other: KVCache, rows: mx.array) -> None:
+        """Begin with what another cache holds, its rows chosen and repeated by ``rows`` (B,)."""
+        self.update(mx.take(other.keys, rows, axis=0), mx.take(other.values, rows, axis=0), 0)
+
+
+class FixedView:
+    """A cache inside a compiled step: the place is an array, the number of keys is fixed.
+
+    ``update`` returns the first ``visible`` rows; a mask has to hide those that do not count.
+    """
+
+    def __init__(self, keys: mx.array, values: mx.array, visible: int):
+        self.keys, self.values, self.visible = keys, values, visible
+
+    def update(
+        self, keys: mx.array, values: mx.array, start: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        self.keys = mx.slice_update(self.keys, keys, start, axes=(2,))
+        self.values = mx.slice_update(self.values, values, start, axes=(2,))
+        return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]

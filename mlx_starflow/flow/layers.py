@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from ..activations import gelu, gelu_tanh
 from ..config import BlockConfig
-from .cache import KVCache
+from .cache import FixedView, KVCache
 from .rope import Rotation, rotate
 
 
@@ -60,9 +60,9 @@ class Attention(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | None,
-        mask: str | None,
-        cache: KVCache | None = None,
-        start: int = 0,
+        mask: str | mx.array | None,
+        cache: KVCache | FixedView | None = None,
+        start: int | mx.array = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
         """x (B, S, channels) at places start ... start + S - 1 of the sequence -> the same shape.
@@ -81,9 +81,9 @@ class Attention(nn.Module):
             q = q * sharpness.astype(q.dtype)
         if cache is not None:
             k, v = cache.update(k, v, start)
-        out = mx.fast.scaled_dot_product_attention(
-            q, k, v, scale=self.head_dim**-0.5, mask=mask if q.shape[2] > 1 else None
-        )
+        if isinstance(mask, str) and q.shape[2] == 1:
+            mask = None  # one query sees every key there is
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
         out = self.proj(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
 
@@ -123,9 +123,9 @@ class Layer(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | None,
-        mask: str | None,
-        cache: KVCache | None = None,
-        start: int = 0,
+        mask: str | mx.array | None,
+        cache: KVCache | FixedView | None = None,
+        start: int | mx.array = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
         x = x + self.attention(x, rotation, mask, cache, start, sharpness)

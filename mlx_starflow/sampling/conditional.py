@@ -7,9 +7,12 @@ batch, and both halves continue with the same tokens.
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 
+from ..activations import on_gpu
 from ..flow import Block, Context
 from ..grid import Grid
+from .compiled import CompiledSteps
 from .guidance import guide_linear, guide_normal
 from .options import SampleOptions
 
@@ -37,8 +40,14 @@ class Conditional:
             cold = 1.0 / temperature
             scale = [1.0] * batch + [cold] * batch if tarflow else [cold] * rows
             self.sharpness = mx.array(scale)[:, None, None, None]
-        self.state = block.begin(grid, context, self.sharpness)
+        rows = None
+        if block.flow.text_channels and block.config.conditioned:
+            context, rows = shared_rows(context)
+        self.state = block.begin(grid, context, self.sharpness, rows)
         self.weight_reads = self.evaluations = 0
+        self.compiled = None
+        if options.compile if options.compile is not None else on_gpu():
+            self.compiled = CompiledSteps(block, self.state, options.block_size or 1)
 
     def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
         """sigma and b (B, n, D) of tokens t ... t + n - 1 of the block's order.
@@ -49,7 +58,10 @@ class Conditional:
         self.weight_reads += 1
         self.evaluations += previous.shape[1]
         rows = mx.concatenate([previous, previous]) if self.guided else previous
-        a, b = self.block.conditionals(self.state, rows, t, self.grid)
+        if self.compiled is not None and self.compiled.takes(previous.shape[1], t):
+            a, b = self.compiled(rows, t)
+        else:
+            a, b = self.block.conditionals(self.state, rows, t, self.grid)
         return self._combine(a, b, t)
 
     def all_at_once(self, u: mx.array) -> tuple[mx.array, mx.array]:
@@ -71,3 +83,16 @@ class Conditional:
             return self.block.sigma(a), b
         sigma_c, sigma_u = self.block.sigma(a_c), self.block.sigma(a_u)
         return guide_normal(sigma_c, b_c, sigma_u, b_u, weight)
+
+
+def shared_rows(context: mx.array) -> tuple[mx.array, mx.array | None]:
+    """The distinct rows of a context (N, L, D) and which of them each row is (N,), None where
+    no two are equal: what is the same for several pictures is computed once."""
+    if context.shape[0] == 1:
+        return context, None
+    distinct: dict[bytes, int] = {}
+    where = [distinct.setdefault(row.tobytes(), len(distinct)) for row in np.array(context)]
+    if len(distinct) == len(where):
+        return context, None
+    first = [where.index(i) for i in range(len(distinct))]
+    return context[mx.array(first)], mx.array(where)

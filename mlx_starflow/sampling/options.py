@@ -21,6 +21,7 @@ class SampleOptions:
     block_size: int | None = None  # tokens solved at a time, None: the sampler's own
     max_sweeps: int | None = None  # most passes over one window, None: the sampler's own
     windows: tuple[int, ...] | None = None  # "auto": tokens at a time for every block, 1 = one
+    compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
     certify: bool = True  # measure the residual of every block with one more pass
     guide: str = "ab"  # TarFlow: which outputs are guided, "ab" | "a" | "b"
     annealed: bool = False  # TarFlow: guidance grows from 0 at the first token to w at the last
