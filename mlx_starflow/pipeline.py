@@ -211,10 +211,8 @@ class Pipeline:
     def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
         stages = self._stages
         if noise is not None:
-            noise = mx.array(noise).astype(mx.float32)
-            if noise.ndim == 3:
-                noise = noise[None]
-            mx.eval(noise)
+            noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to
+            noise = mx.array(noise[None] if noise.ndim == 3 else noise)
         settings = resolve(
             stages.config, stages.flow_config, stages.factor, prompt, seed, **options
         )

@@ -7,14 +7,19 @@ several; so the work itself stays in one thread, which also lines up the calls o
 
 from __future__ import annotations
 
+import queue
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
+
+import mlx.core as mx
 
 from .errors import UsageError
 
 T = TypeVar("T")
+Task = tuple[Callable[[], object], Future]
 
 
 class Worker:
@@ -23,13 +28,10 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._closed = False
-        self._pool: ThreadPoolExecutor | None = None
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
+        self._end: weakref.finalize | None = None
+        self.closed = False
 
     def call(self, function: Callable[[], T]) -> T:
         """The result of function(), run in the worker's thread; its errors are raised here.
@@ -40,11 +42,12 @@ class Worker:
         if threading.current_thread() is self._thread:
             return function()
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise UsageError("This pipeline is closed; load it again to use it.")
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, self._name, initializer=self._remember)
-            future = self._pool.submit(function)
+            if self._thread is None:
+                self._start()
+            future: Future = Future()
+            self._tasks.put((function, future))
         try:
             return future.result()
         except BaseException:
@@ -54,15 +57,39 @@ class Worker:
     def post(self, function: Callable[[], object]) -> None:
         """Run function() after what waits already, without waiting for it."""
         with self._lock:
-            if self._pool is not None and not self._closed:
-                self._pool.submit(function)
+            if self._thread is not None and not self.closed:
+                self._tasks.put((function, Future()))
 
     def close(self) -> None:
-        """Let the thread end after the calls that wait; further calls are refused."""
+        """End the thread after what waits already; further calls are refused."""
         with self._lock:
-            self._closed = True
-            if self._pool is not None:
-                self._pool.shutdown(wait=False)
+            self.closed = True
+        if self._end is not None:
+            self._end()
 
-    def _remember(self) -> None:
-        self._thread = threading.current_thread()
+    def _start(self) -> None:
+        # A daemon, since Python joins other threads before anything could tell this one to end.
+        self._thread = threading.Thread(
+            target=_work, args=(self._tasks,), name=self._name, daemon=True
+        )
+        self._thread.start()
+        # Runs when the worker is closed or forgotten, and at the latest when Python ends.
+        self._end = weakref.finalize(self, _end, self._tasks, self._thread)
+
+
+def _work(tasks: queue.SimpleQueue[Task | None]) -> None:
+    while (task := tasks.get()) is not None:
+        function, future = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+        del task, function, future  # or the last result would live until the next task
+    mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
+
+
+def _end(tasks: queue.SimpleQueue[Task | None], thread: threading.Thread) -> None:
+    tasks.put(None)
+    if threading.current_thread() is not thread:
+        thread.join()

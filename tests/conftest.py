@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import classes_bundle, colours_bundle
+
+from convert.bundle import convert_steps
+from convert.options import ConvertOptions
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
@@ -29,3 +33,36 @@ def case_tensors(name: str) -> dict[str, np.ndarray]:
 def case_info(name: str) -> dict:
     """case.json of a reference case."""
     return json.loads((case_dir(name) / "case.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory) -> Path:
+    """A tiny STARFlow of pixels with the classes red, green, blue and yellow."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "colours")
+
+
+@pytest.fixture(scope="session")
+def classes(tmp_path_factory) -> Path:
+    """A tiny TarFlow with five classes."""
+    return classes_bundle(tmp_path_factory.mktemp("bundles") / "classes")
+
+
+@pytest.fixture(scope="session")
+def unconditional(tmp_path_factory) -> Path:
+    """A tiny TarFlow without classes."""
+    return classes_bundle(tmp_path_factory.mktemp("bundles") / "unconditional", num_classes=0)
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory) -> Path:
+    """The reference text-to-image pipeline (T5, flow, VAE) as a bundle, by the converter."""
+    flow = case_dir("t2i_tiny")
+    options = ConvertOptions(
+        checkpoint=flow / "checkpoint.pth",
+        output=tmp_path_factory.mktemp("bundles") / "t2i_tiny",
+        config=flow / "config.yaml",
+        vae=str(case_dir("vae_tiny")),
+        text_encoder=str(case_dir("t5_tiny")),
+    )
+    *_, report = convert_steps(options)
+    return report.output

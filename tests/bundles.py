@@ -1,0 +1,70 @@
+"""Tiny models with random weights as bundles on disk, for tests of everything around the numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from families import random_flow
+from mlx.utils import tree_flatten
+
+from mlx_starflow.checkpoint import write_component, write_json
+from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, SampleDefaults, TextConfig
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+def _block(**changes) -> BlockConfig:
+    plain = dict(layers=1, channels=32, heads=1, kv_heads=1, head_dim=32, mlp_channels=64)
+    return BlockConfig(**(plain | changes))
+
+
+def write_bundle(directory: Path, flow: FlowConfig, text: TextConfig | None, name: str) -> Path:
+    config = ModelConfig(
+        model_type=flow.model_type,
+        name=name,
+        image_size=flow.grid_size * flow.patch_size,
+        text=text,
+        defaults=SampleDefaults(guidance=1.5),
+        components={"flow": "flow"},
+    )
+    weights = dict(tree_flatten(random_flow(flow).parameters()))
+    # Gentle scales: noise far from a picture's must not overflow either.
+    weights = {k: v * 0.3 if ".proj_out." in k else v for k, v in weights.items()}
+    write_component(directory / "flow", flow.to_dict(), weights)
+    write_json(directory / "config.json", config.to_dict())
+    return directory
+
+
+def colours_bundle(directory: Path, mix_aspect: bool = True) -> Path:
+    """A STARFlow of pixels whose text is one of four colours; several aspect ratios."""
+    text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS)
+    flow = FlowConfig(
+        model_type="starflow",
+        in_channels=3,
+        patch_size=2,
+        grid_size=6,
+        blocks=(_block(flip=True), _block(), _block(conditioned=True, layers=2, flip=True)),
+        noise_std=0.2,
+        text_channels=text.channels,
+        text_length=1,
+        sos=True,
+        scale="softplus",
+        soft_clip=4.0,
+        mix_aspect=mix_aspect,
+    )
+    return write_bundle(directory, flow, text, "colours")
+
+
+def classes_bundle(directory: Path, num_classes: int = 5) -> Path:
+    """A TarFlow of grey pixels, with classes or (0) without."""
+    table = dict(position="table", conditioned=num_classes > 0)
+    flow = FlowConfig(
+        model_type="tarflow",
+        in_channels=1,
+        patch_size=2,
+        grid_size=4,
+        blocks=(_block(**table), _block(**table, flip=True)),
+        noise_std=0.1,
+        num_classes=num_classes,
+    )
+    return write_bundle(directory, flow, None, "classes")
