@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from mlx_starflow.app import generate_command
+from mlx_starflow.app import generate_command, score_command
 from mlx_starflow.app.failures import INTERRUPTED, explain
 from mlx_starflow.app.help import SectionedCommand
 from mlx_starflow.version import __version__
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 COMMANDS = {
     "generate": (generate_command.generate, generate_command.EPILOG),
+    "score": (score_command.score, score_command.EPILOG),
 }
 for _name, (_function, _epilog) in COMMANDS.items():
     app.command(_name, epilog=_epilog, cls=SectionedCommand)(_function)

@@ -21,7 +21,7 @@ class Picture:
 
     image: Image.Image  # mode RGB
     path: str
-    notes: tuple[str, ...] = ()  # sentences for the person who gave it
+    notes: tuple[str, ...] = ()  # what was done to it, to be read after "it was"
 
 
 def open_picture(path: str | Path) -> Picture:
@@ -75,7 +75,7 @@ def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            notes.append("its transparent parts were laid on white")
+            notes.append("laid on white where it is transparent")
     elif image.mode == "CMYK":
         notes.append("converted from CMYK without a colour profile")
     return image.convert("RGB")

@@ -88,13 +88,15 @@ class Score:
         offset = math.log(128.0) if self.noise == "uniform" else 0.0
         return (offset - self.nats_per_dim) / math.log(2.0)
 
-    def posterior(self) -> np.ndarray:
-        """(P,) probability of each context given the picture, all equally probable beforehand.
+    def posterior(self, first: int | None = None) -> np.ndarray:
+        """(P,) probability of each context given the picture, all equally probable beforehand;
+        among the ``first`` ones only, where that is given.
 
         With one draw Bayes' rule for that noised picture, exact; with K the normalised geometric
         mean of the K exact posteriors.
         """
-        weight = np.exp(self.mean - self.mean.max())
+        mean = self.mean[:first]
+        weight = np.exp(mean - mean.max())
         return weight / weight.sum()
 
     def advantage(self, over: int) -> tuple[np.ndarray, np.ndarray]:
