@@ -1,0 +1,207 @@
+"""The published implementations' numbers: every array of every reference case is met.
+
+Checkpoints go through the converter, as a user's would. Cases that are not among tests/data are
+checked where a shared copy of the reference data is at hand.
+"""
+
+import re
+from functools import cache
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import case_dir, case_info, case_tensors
+
+from convert.bundle import convert_checkpoint
+from convert.options import ConvertOptions
+from mlx_starflow import SampleOptions, bits_per_dim, denoise, invert, invert_steps, log_prob
+from mlx_starflow.checkpoint import load_component
+from mlx_starflow.config import FlowConfig
+from mlx_starflow.flow import Flow
+from mlx_starflow.grid import patchify, unpatchify
+from mlx_starflow.likelihood import normal_log_prob
+from mlx_starflow.sampling import BlockResult
+
+STARFLOW = [
+    "t2i_tiny",
+    "t2i_aspect",
+    "patch2_r2l",
+    "gqa_swiglu",
+    "gemma_top",
+    "wide_top",
+    "nosos_rope",
+    "labels",
+]
+TARFLOW = ["tarflow_cond", "tarflow_uncond", "tarflow_vp"]
+TIGHT = {"t2i_tiny": 2e-5, "gqa_swiglu": 2e-5}  # where a wrong epsilon would slip through
+
+
+@pytest.fixture(scope="session")
+def load_case(tmp_path_factory):
+    @cache
+    def load(name: str) -> tuple[Flow, dict[str, np.ndarray], dict]:
+        folder, info = case_dir(name), case_info(name)
+        config = folder / "config.yaml"
+        output = tmp_path_factory.mktemp("reference") / name
+        convert_checkpoint(
+            ConvertOptions(
+                checkpoint=folder / "checkpoint.pth",
+                output=output,
+                config=config if config.exists() else None,
+                noise_std=None if config.exists() else info["noise_std"],
+            )
+        )
+
+        def build(settings: dict) -> Flow:
+            return Flow(FlowConfig.from_dict(settings))
+
+        return load_component(output / "flow", build), case_tensors(name), info
+
+    return load
+
+
+def channels_last(a: np.ndarray) -> mx.array:
+    return mx.array(np.moveaxis(a, 1, -1))
+
+
+def assert_met(found: mx.array, expected: np.ndarray, share: float = 1e-4) -> None:
+    """Largest error at most ``share`` of the largest absolute value."""
+    found = np.array(found)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= share * np.abs(expected).max()
+
+
+def assert_picture(found: mx.array, expected: np.ndarray, share: float = 1e-4) -> None:
+    assert_met(found, np.moveaxis(expected, 1, -1), share)
+
+
+def context_of(tensors: dict, batch: int, guidance: float) -> mx.array:
+    return mx.array(tensors["text"] if guidance else tensors["text"][:batch])
+
+
+@pytest.mark.parametrize("name", STARFLOW)
+def test_forward(load_case, name):
+    flow, tensors, info = load_case(name)
+    x, context = channels_last(tensors["latent"]), context_of(tensors, info["batch"], 0)
+    z, logdet = flow(x, context)
+    share = TIGHT.get(name, 1e-4)
+    assert_picture(z, tensors["forward.z"], share)
+    means = 0.0
+    for i, (_, log_scale) in enumerate(flow.blockwise(x, context)):
+        if log_scale is None:
+            assert not tensors[f"forward.logdet.{i}"].any()
+            continue
+        assert_met(log_scale, tensors[f"forward.logdet.{i}"], share)
+        means += log_scale.mean().item()
+    loss = 0.5 * mx.square(z).mean().item() - means
+    assert loss == pytest.approx(float(tensors["forward.loss"]), abs=1e-4)
+    # the same number through the likelihood
+    numbers = z[0].size
+    half_log_2pi = 0.5 * np.log(2 * np.pi)
+    nats = -log_prob(flow, x, context).mean().item() / numbers
+    assert nats == pytest.approx(float(tensors["forward.loss"]) + half_log_2pi, abs=1e-4)
+    assert mx.allclose(log_prob(flow, x, context), normal_log_prob(z) + logdet)
+
+
+@pytest.mark.parametrize("sampler", ["sequential", "auto"])
+@pytest.mark.parametrize("guidance", [0.0, 3.6])
+@pytest.mark.parametrize("name", STARFLOW)
+def test_inverse_block_by_block(load_case, name, guidance, sampler):
+    flow, tensors, info = load_case(name)
+    z, context = channels_last(tensors["noise"]), context_of(tensors, info["batch"], guidance)
+    options = SampleOptions(guidance=guidance, sampler=sampler)
+    assert_picture(z, tensors[f"sequential.cfg{guidance}.0"])
+    for event in invert_steps(flow, z, context, options):
+        if isinstance(event, BlockResult):
+            inverted = len(flow.blocks) - event.block
+            assert_picture(event.x, tensors[f"sequential.cfg{guidance}.{inverted}"])
+            assert event.report.converged and event.report.residual <= 1e-4
+
+
+@pytest.mark.parametrize("name", STARFLOW)
+def test_published_jacobi(load_case, name):
+    flow, tensors, info = load_case(name)
+    z = channels_last(tensors["noise"])
+    for key, expected in tensors.items():
+        named = re.fullmatch(r"jacobi\.cfg([\d.]+)\.block(\d+)\.th(.+)", key)
+        if named is None:
+            continue
+        guidance, size, threshold = float(named[1]), int(named[2]), float(named[3])
+        x = invert(
+            flow,
+            z,
+            context_of(tensors, info["batch"], guidance),
+            guidance=guidance,
+            sampler="jacobi",
+            block_size=size,
+            tolerance=threshold,
+        )
+        assert_picture(x, expected, 1e-4 if threshold < 1e-6 else 2e-3)
+
+
+def test_attention_temperature(load_case):
+    flow, tensors, _ = load_case("nosos_rope")
+    x = invert(
+        flow,
+        channels_last(tensors["noise"]),
+        mx.array(tensors["text"]),
+        guidance=3.6,
+        sampler="sequential",
+        attention_temperature=0.8,
+    )
+    assert_picture(x, tensors["sequential.cfg3.6.temp0.8"])
+
+
+@pytest.mark.parametrize("name", STARFLOW)
+def test_denoised(load_case, name):
+    flow, tensors, info = load_case(name)
+    sample = channels_last(tensors[f"sequential.cfg3.6.{len(flow.blocks)}"])
+    context = context_of(tensors, info["batch"], 0)
+    assert flow.config.noise_std == info["noise_std"]
+    assert_picture(denoise(flow, sample, context, method="score"), tensors["self_denoised"])
+    if "learned_denoised" in tensors:
+        assert_picture(denoise(flow, sample, context), tensors["learned_denoised"])
+
+
+def labels_of(tensors: dict) -> mx.array | None:
+    return mx.array(tensors["label"].astype(np.int32)) if "label" in tensors else None
+
+
+@pytest.mark.parametrize("name", TARFLOW)
+def test_tarflow_forward(load_case, name):
+    flow, tensors, _ = load_case(name)
+    x, labels = channels_last(tensors["image"]), labels_of(tensors)
+    numbers = x[0].size
+    for key, context in (("forward", labels), ("forward.uncond", None)):
+        z, logdet = flow(x, context)
+        assert_met(patchify(z, flow.config), tensors[f"{key}.z"])
+        expected = tensors[f"{key}.logdet"]
+        assert np.abs(np.array(logdet) / numbers - expected).max() < 1e-4
+    z, logdet = flow(x, labels)
+    loss = 0.5 * mx.square(z).mean().item() - logdet.mean().item() / numbers
+    assert loss == pytest.approx(float(tensors["loss"]), abs=1e-4)
+    bits = bits_per_dim(log_prob(flow, x, labels), numbers)
+    assert_met(bits, tensors["bits_per_dim"])
+
+
+@pytest.mark.parametrize("sampler", ["sequential", "auto"])
+@pytest.mark.parametrize("name", TARFLOW)
+def test_tarflow_samples(load_case, name, sampler):
+    flow, tensors, _ = load_case(name)
+    labels = labels_of(tensors)
+    z = unpatchify(mx.array(tensors["noise"]), flow.training_grid(), flow.config)
+    keys = [key for key in tensors if key.startswith("sequential.")]
+    assert len(keys) == 5
+    for key in keys:
+        guidance, _, more = re.fullmatch(r"sequential\.cfg(\d+\.\d+)(\.(.+))?", key).groups()
+        options = dict(guidance=float(guidance), sampler=sampler)
+        if more == "annealed":
+            options["annealed"] = True
+        elif more == "guide_b":
+            options["guide"] = "b"
+        elif more:
+            options["attention_temperature"] = float(more.removeprefix("temp"))
+        assert_picture(invert(flow, z, labels, **options), tensors[key])
+    guided = max((k for k in keys if k.count(".") == 2), key=lambda k: float(k[14:]))
+    sample = channels_last(tensors[guided])
+    assert_picture(denoise(flow, sample, labels), tensors["self_denoised"])
