@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from ..image import write_whole
 from ..metadata import save_picture
 from ..pipeline import Pipeline, load
 from ..result import Result
+from ..selection import advantages
 from . import outputs
+from .acquire import Fetching
 from .console import Console, Progress
 from .failures import Interrupted
 from .request import Batch, noise_record
@@ -42,10 +45,12 @@ class Job:
     embed: bool = True  # settings inside the picture
     sidecar: bool = False  # settings beside the picture
     expected_weights: str | None = None  # of the picture that is replayed
+    best_of: bool = False  # keep the picture of each batch that fits its prompt best
+    carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
 
     @property
     def pictures(self) -> int:
-        return sum(len(b.keep or b.seeds) for b in self.batches)
+        return sum(1 if self.best_of else len(b.keep or b.seeds) for b in self.batches)
 
 
 @dataclass
@@ -70,16 +75,19 @@ def check(job: Job) -> None:
         outputs.check_directory(job.stepwise)
 
 
-def run(job: Job, console: Console) -> Report:
-    """Draw and save everything. Interrupted says what was finished by then."""
+def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
+    """Draw and save everything, with a model that is loaded already or the job's own.
+    Interrupted says what was finished by then."""
     check(job)
     report = Report()
     try:
-        with load(job.model, job.dtype, job.quantize, job.low_ram) as pipe:
+        with _pipeline(job, console, loaded) as pipe:
             _check_weights(job, pipe, console)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
+                if job.best_of:
+                    batch = _best(batch, pipe, result, console)
                 _save(job, batch, result, report)
         if job.grid:
             sheet = outputs.contact_sheet(report.pictures)
@@ -94,6 +102,26 @@ def run(job: Job, console: Console) -> Report:
     finally:
         console.clear()
     return report
+
+
+def _pipeline(
+    job: Job, console: Console, loaded: Pipeline | None
+) -> contextlib.AbstractContextManager[Pipeline]:
+    if loaded is not None:
+        return contextlib.nullcontext(loaded)
+    return load(job.model, job.dtype, job.quantize, job.low_ram, tell=Fetching(console))
+
+
+def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Batch:
+    """The batch with only its best picture kept, and why."""
+    scores = advantages(pipe, result)
+    best = int(scores.argmax())
+    console.say(
+        f"Kept seed {batch.seeds[best]}: the prompt adds {scores[best]:+.1f} nats to its "
+        f"log-likelihood, the most of {len(scores)} (least: {scores.min():+.1f})."
+    )
+    record = {"seeds": list(batch.seeds), "scores": [round(float(s), 3) for s in scores]}
+    return dataclasses.replace(batch, keep=(best,), best_of=record)
 
 
 def _draw(
@@ -124,7 +152,9 @@ def _draw(
 
 def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     for i in batch.keep or range(len(batch.seeds)):
-        metadata = result.metadata_of(i)
+        metadata = {**result.metadata_of(i), **job.carried}
+        if batch.best_of is not None:
+            metadata["best_of"] = batch.best_of
         if job.noise is not None:
             metadata["noise"] = noise_record(job.noise_file, job.noise)
         path = outputs.name(job.output, batch.seeds[i], batch.prompt_number, job.pictures > 1)

@@ -54,6 +54,12 @@ NumImages = Annotated[
     _option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures for each prompt and "
             "seed, made together as one batch; they get the seeds S, S+1, ..."),
 ]  # fmt: skip
+BestOf = Annotated[
+    int | None,
+    _option("--best-of", panel=WHAT, metavar="N", min=2, help="Draw N as one batch (seeds S, S+1, "
+            "...) and keep the one that the prompt explains best: the greatest exact log p(x | "
+            "prompt) - log p(x | no prompt). All scores are stored in the picture."),
+]  # fmt: skip
 AspectRatio = Annotated[
     str | None,
     _option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
@@ -159,6 +165,7 @@ def generate(
     seed: o.Seed = None,
     auto_seeds: AutoSeeds = None,
     num_images: NumImages = None,
+    best_of: BestOf = None,
     aspect_ratio: AspectRatio = None,
     width: Width = None,
     height: Height = None,
@@ -205,11 +212,15 @@ def generate(
         "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
         "aspect_ratio": aspect_ratio, "width": width, "height": height,
     }  # fmt: skip
+    if best_of and num_images:
+        raise UsageError("--best-of draws its own batch; leave --num-images out.")
+    num_images = best_of or num_images
     overruled = bool(seed or auto_seeds or num_images)
     start = given_noise(noise, None if overruled else stored)
     if start is not None and stored is None:
         num_images = num_images or len(start)
     old = stored or {}
+    changed = overruled or bool(prompts) or any(v is not None for v in given.values())
     job = Job(
         model=model or old.get("model"),
         dtype=dtype.value if dtype else old.get("dtype"),
@@ -226,6 +237,8 @@ def generate(
         embed=metadata is not False,
         sidecar=metadata is True,
         expected_weights=old.get("weights") if model in (None, old.get("model")) else None,
+        best_of=best_of is not None,
+        carried={"best_of": old["best_of"]} if "best_of" in old and not changed else {},
     )
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))

@@ -51,6 +51,7 @@ class Batch:
     seeds: tuple[int, ...]
     prompt_number: int | None = None  # counted from 1, where there are several prompts
     keep: tuple[int, ...] | None = None  # the pictures that are saved; None: all
+    best_of: dict[str, Any] | None = None  # what the choice of the kept picture was made from
 
 
 def merged(given: dict[str, Any], stored: dict[str, Any] | None) -> dict[str, Any]:
