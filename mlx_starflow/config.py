@@ -191,7 +191,7 @@ class SampleDefaults(_Config):
 
     guidance: float = 3.6
     sampler: str = "auto"
-    tolerance: float = 1e-4  # largest error of a token, in units of the latent's deviation
+    tolerance: float | None = None  # largest error of a token; None: what the precision allows
     denoise: bool = True
 
 

@@ -21,8 +21,15 @@ class Conditional:
     """Affine parameters of one block for a batch of B pictures, with cached keys."""
 
     def __init__(
-        self, block: Block, grid: Grid, context: Context, batch: int, options: SampleOptions
+        self,
+        block: Block,
+        grid: Grid,
+        context: Context,
+        batch: int,
+        options: SampleOptions,
+        steps_of: int | None = None,
     ):
+        """``steps_of``: tokens per step that are worth compiling, None: the options' window."""
         self.block, self.grid, self.options = block, grid, options
         self.tokens = grid.tokens
         tarflow = block.flow.model_type == "tarflow"
@@ -47,7 +54,7 @@ class Conditional:
         self.weight_reads = self.evaluations = 0
         self.compiled = None
         if options.compile if options.compile is not None else on_gpu():
-            self.compiled = CompiledSteps(block, self.state, options.block_size or 1)
+            self.compiled = CompiledSteps(block, self.state, steps_of or options.block_size or 1)
 
     def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
         """sigma and b (B, n, D) of tokens t ... t + n - 1 of the block's order.

@@ -1,0 +1,58 @@
+"""The windows of the default sampler: chosen by cost, measured once."""
+
+import pytest
+from families import FAMILIES, example, random_flow
+
+from mlx_starflow import SampleOptions, calibration, invert
+from mlx_starflow.calibration import windows_for
+from mlx_starflow.sampling.calibrate import COMMITTED_PER_SWEEP, best_window, calibrate
+
+
+def test_cheap_wide_passes_choose_a_wide_window_and_dear_ones_a_narrow():
+    flat = dict.fromkeys(COMMITTED_PER_SWEEP, 1.0)  # bound by reading weights
+    assert best_window(flat, 64) == max(COMMITTED_PER_SWEEP)
+    linear = {n: float(n) for n in COMMITTED_PER_SWEEP}  # bound by arithmetic
+    assert best_window(linear, 64) == 1
+    assert best_window({1: 1.0, 4: 1.1, 8: 1.2, 16: 2.4, 32: 4.8}, 64) == 8
+    assert best_window({}, 1) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_measured_windows_give_the_same_sample(family):
+    flow = random_flow(FAMILIES[family])
+    z, context = example(flow.config, guided=True)
+    options = SampleOptions(guidance=2.0)
+    windows = calibrate(flow, flow.training_grid(), 2, options)
+    assert len(windows) == len(flow.blocks)
+    assert all(1 <= w <= flow.training_grid().tokens for w in windows)
+    expected = invert(flow, z, context, guidance=2.0, sampler="sequential")
+    x = invert(flow, z, context, guidance=2.0, windows=windows)
+    assert abs(x - expected).max().item() < 1e-4
+
+
+def test_measured_once_and_read_back(tmp_path, monkeypatch):
+    flow = random_flow(FAMILIES["released"])
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return (9, 9, 4)
+
+    monkeypatch.setattr(calibration, "calibrate", counted)
+    arguments = (flow, flow.training_grid(), 2, SampleOptions(guidance=2.0), tmp_path / "cache")
+    assert windows_for(*arguments) == (9, 9, 4)
+    assert windows_for(*arguments) == (9, 9, 4)
+    assert len(calls) == 1
+    windows_for(flow, flow.training_grid(), 3, SampleOptions(guidance=2.0), tmp_path / "cache")
+    assert len(calls) == 2  # another batch is another measurement
+    (tmp_path / "cache" / "windows.json").write_text("{ not json")
+    assert windows_for(*arguments) == (9, 9, 4)
+    assert len(calls) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    flow = random_flow(FAMILIES["released"])
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    windows = windows_for(flow, flow.training_grid(), 1, SampleOptions(), blocked / "cache")
+    assert len(windows) == 3
