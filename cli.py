@@ -11,25 +11,29 @@ from typing import Annotated
 
 import typer
 
-from mlx_starflow.app import generate_command, score_command
-from mlx_starflow.app.failures import INTERRUPTED, explain
+from convert.command import convert_command
+from mlx_starflow.app import generate_command, info_command, models_command, score_command
+from mlx_starflow.app.failures import INTERRUPTED, USAGE, explain
 from mlx_starflow.app.help import SectionedCommand
 from mlx_starflow.version import __version__
 
 app = typer.Typer(
     name="mlx-starflow",
     help="Pictures from a sentence on your own machine, by normalizing flows on MLX.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = {
     "generate": (generate_command.generate, generate_command.EPILOG),
+    "convert": (convert_command, None),
+    "info": (info_command.info, info_command.EPILOG),
     "score": (score_command.score, score_command.EPILOG),
 }
 for _name, (_function, _epilog) in COMMANDS.items():
     app.command(_name, epilog=_epilog, cls=SectionedCommand)(_function)
+app.add_typer(models_command.models, name="models")
 
 
 def _version(wanted: bool) -> None:
@@ -40,11 +44,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,7 +100,7 @@ def _hint(message: str) -> str:
     found = re.search(r"No such command '([^']+)'", message)
     if found is None or "Did you mean" in message:  # newer versions of Typer have said it
         return ""
-    near = difflib.get_close_matches(found.group(1), COMMANDS, n=1)
+    near = difflib.get_close_matches(found.group(1), [*COMMANDS, "models"], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

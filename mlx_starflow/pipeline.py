@@ -12,13 +12,14 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from .acquire import acquire
 from .config import ModelConfig
+from .download import Tell
 from .errors import Cancelled, UsageError
 from .events import BlockProgress, Event
 from .flow import Flow
 from .generation import decode, generation
 from .image import to_pictures
-from .locate import locate
 from .preview import RoughDecoder
 from .result import Result
 from .settings import Settings, resolve
@@ -41,18 +42,20 @@ def load(
     dtype: str | None = None,
     quantize: int | str | None = None,
     low_ram: bool = False,
+    tell: Tell | None = None,
 ) -> Pipeline:
     """A pipeline for a model: a bundle directory, a hub repository or a known name.
 
     None is the model embedded in the package. ``dtype`` ("float32", "float16", "bfloat16") and
     ``quantize`` (4, 8 or "mixed" bits) change the precision of the flow's large matrices while
     loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
-    needed, and reads them again for the next call. Components are read when first used; nothing
-    is downloaded that is complete on disk.
+    needed, and reads them again for the next call. ``tell`` receives the events of a download and
+    a conversion, if there is one (``mlx_starflow.download``, ``mlx_starflow.hub``). Components
+    are read when first used; nothing is downloaded that is complete on disk.
     Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
     """
     name = str(model) if model is not None else "default"
-    return Pipeline(Stages(locate(model), name, dtype, quantize), low_ram)
+    return Pipeline(Stages(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram)
 
 
 class Pipeline:

@@ -10,8 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .acquire import acquire_component
 from .checkpoint import load_component, read_bundle_config, read_component_config
 from .config import FlowConfig, ModelConfig, VAEConfig
+from .download import Tell
 from .errors import UsageError
 from .fingerprint import fingerprint
 from .flow import Flow
@@ -29,10 +31,12 @@ class Stages:
         name: str,
         dtype: str | None = None,
         quantize: int | str | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.directory, self.name = directory, name
         self.config: ModelConfig = read_bundle_config(directory)
         self.dtype, self.quantize = dtype, quantize
+        self._tell = tell
         self.flow_config = FlowConfig.from_dict(*self._settings("flow"))
         self.vae_config: VAEConfig | None = None
         if "vae" in self.config.components:
@@ -45,7 +49,8 @@ class Stages:
 
     def path(self, component: str) -> Path:
         """Directory of a component, inside the bundle or wherever its reference leads."""
-        return self.directory / self.config.components[component]
+        reference = self.config.components[component]
+        return acquire_component(self.directory, reference, component, self._tell)
 
     @property
     def factor(self) -> int:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS
+
+# isort: split
 from bundles import classes_bundle, colours_bundle
 
 from convert.bundle import convert_steps
