@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,6 +15,7 @@ from .sampling import SampleOptions
 from .sampling.calibrate import calibrate
 
 FILE = "windows.json"
+_one_at_a_time = threading.Lock()  # threads that ask for the same measurement share the first
 
 
 def windows_for(
@@ -23,13 +25,14 @@ def windows_for(
     where this device, precision, model shape, grid and batch were measured before, else measured
     now and written there. A cache that cannot be read or written costs a new measurement."""
     key = _key(flow, grid, batch, options)
-    known = _read(cache)
-    found = known.get(key)
-    if isinstance(found, list) and len(found) == len(flow.blocks):
-        return tuple(found)
-    windows = calibrate(flow, grid, batch, options)
-    if cache is not None:
-        _write(cache, known | {key: list(windows)})
+    with _one_at_a_time:
+        known = _read(cache)
+        found = known.get(key)
+        if isinstance(found, list) and len(found) == len(flow.blocks):
+            return tuple(found)
+        windows = calibrate(flow, grid, batch, options)
+        if cache is not None:
+            _write(cache, known | {key: list(windows)})
     return windows
 
 

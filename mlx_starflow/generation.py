@@ -5,6 +5,7 @@ Runs in one thread (see ``worker``); leaving the iteration stops the work.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from .blas import blas_in_use
+from .calibration import windows_for
 from .denoise import denoise
 from .events import (
     BlockDone,
@@ -29,9 +31,11 @@ from .events import (
     TextEncoded,
 )
 from .flow import Flow
+from .grid import grid_of
 from .image import check_finite, to_pictures
+from .model_cache import cache_directory
 from .result import Result
-from .sampling import BlockReport, Step, invert_steps
+from .sampling import AUTO, BlockReport, Step, invert_steps
 from .settings import Settings
 from .stages import Stages, precision
 from .text import TextFeatures
@@ -75,6 +79,7 @@ def generation(
 
     noise = seeded_noise(stages, settings) if noise is None else noise
     mx.eval(noise)
+    settings = with_windows(settings, flow, noise)
     x, reports = noise, []
     for item in invert_steps(flow, noise, context, settings.sample_options()):
         name = block_name(item.block, len(flow.blocks))
@@ -111,6 +116,16 @@ def generation(
         "decode",
         Result(images, latents, x, noise, settings, tuple(reports), warnings, metadata),
     )
+
+
+def with_windows(settings: Settings, flow: Flow, noise: mx.array) -> Settings:
+    """Settings that name the windows of the default sampler, so that they can be replayed."""
+    if settings.sampler != AUTO or settings.windows is not None or settings.block_size is not None:
+        return settings
+    grid = grid_of(noise, flow.config)
+    options = settings.sample_options()
+    windows = windows_for(flow, grid, noise.shape[0], options, cache_directory())
+    return dataclasses.replace(settings, windows=windows)
 
 
 def decode(stages: Stages, latents: mx.array) -> mx.array:

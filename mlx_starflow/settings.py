@@ -30,6 +30,7 @@ class Settings:
     sampler: str
     tolerance: float | None  # None: the sampler's own
     block_size: int | None
+    windows: tuple[int, ...] | None  # "auto": tokens solved at a time, for every block
     steps: int | None  # most sweeps over a window of tokens
     attention_temperature: float
     guide: str  # TarFlow: guided outputs
@@ -45,6 +46,7 @@ class Settings:
             sampler=self.sampler,
             tolerance=self.tolerance,
             block_size=self.block_size,
+            windows=self.windows,
             max_sweeps=self.steps,
             certify=True,
             guide=self.guide,
@@ -68,6 +70,7 @@ def resolve(
     sampler: str | None = None,
     tolerance: float | None = None,
     block_size: int | None = None,
+    windows: Sequence[int] | None = None,
     attention_temperature: float | None = None,
     guide: str | None = None,
     annealed: bool = False,
@@ -100,6 +103,7 @@ def resolve(
         sampler=sampler or model.defaults.sampler,
         tolerance=tolerance,
         block_size=block_size,
+        windows=None if windows is None else tuple(windows),
         steps=steps,
         attention_temperature=attention_temperature or 1.0,
         guide=guide or "ab",

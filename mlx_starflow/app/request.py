@@ -23,6 +23,7 @@ REPLAYED = (
     "sampler",
     "tolerance",
     "block_size",
+    "windows",
     "steps",
     "attention_temperature",
     "guide",
@@ -34,7 +35,8 @@ REPLAYED = (
 )
 # Choosing one of the first on the command line puts aside the picture's choice of the others.
 RULES = {
-    "sampler": ("tolerance", "block_size", "steps"),
+    "sampler": ("tolerance", "block_size", "windows", "steps"),
+    "block_size": ("windows",),
     "denoise": ("noise_std", "denoiser"),
     "denoiser": ("noise_std",),
     "width": ("aspect_ratio",),
