@@ -1,4 +1,4 @@
-"""Tiny models with random weights as bundles on disk, for tests of everything around the numbers."""
+"""Tiny models with random weights on disk, for tests of everything around the numbers."""
 
 from __future__ import annotations
 
@@ -35,22 +35,27 @@ def write_bundle(directory: Path, flow: FlowConfig, text: TextConfig | None, nam
     return directory
 
 
-def colours_bundle(directory: Path, mix_aspect: bool = True) -> Path:
+def colours_bundle(directory: Path, channels: int = 32, grid_size: int = 6) -> Path:
     """A STARFlow of pixels whose text is one of four colours; several aspect ratios."""
     text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS)
+    size = dict(channels=channels, head_dim=channels, mlp_channels=2 * channels)
     flow = FlowConfig(
         model_type="starflow",
         in_channels=3,
         patch_size=2,
-        grid_size=6,
-        blocks=(_block(flip=True), _block(), _block(conditioned=True, layers=2, flip=True)),
+        grid_size=grid_size,
+        blocks=(
+            _block(**size, flip=True),
+            _block(**size),
+            _block(**size, conditioned=True, layers=2, flip=True),
+        ),
         noise_std=0.2,
         text_channels=text.channels,
         text_length=1,
         sos=True,
         scale="softplus",
         soft_clip=4.0,
-        mix_aspect=mix_aspect,
+        mix_aspect=True,
     )
     return write_bundle(directory, flow, text, "colours")
 

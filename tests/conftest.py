@@ -46,6 +46,12 @@ def colours(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wide(tmp_path_factory) -> Path:
+    """The same, wide enough for quantization in groups of 64."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64)
+
+
+@pytest.fixture(scope="session")
 def classes(tmp_path_factory) -> Path:
     """A tiny TarFlow with five classes."""
     return classes_bundle(tmp_path_factory.mktemp("bundles") / "classes")

@@ -1,0 +1,34 @@
+"""Running the command in this process: exit status, standard output and standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+import cli
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@pytest.fixture
+def run(capfd, monkeypatch, tmp_path):
+    """run("generate", "red", ...) in an empty directory, tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            cli.main([str(a) for a in arguments])
+        return Outcome(leaving.value.code, *capfd.readouterr())
+
+    return call

@@ -1,0 +1,219 @@
+"""``mlx-starflow generate``: every flag draws, and every picture can be drawn again from itself."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from command import run  # noqa: F401
+from PIL import Image
+
+from mlx_starflow.app.generate_command import generate
+from mlx_starflow.metadata import read_metadata
+
+# Flag -> (model, arguments beside the prompt). Those that say where and not what are in FILES.
+REPLAYED = {
+    "seed": ("colours", ["--seed", "3"]),
+    "auto_seeds": ("colours", ["--auto-seeds", "1"]),
+    "num_images": ("colours", ["--num-images", "3"]),
+    "best_of": ("colours", ["--best-of", "3"]),
+    "aspect_ratio": ("colours", ["--aspect-ratio", "16:9"]),
+    "width": ("colours", ["--width", "16"]),
+    "height": ("colours", ["--height", "14"]),
+    "noise": ("colours", ["--noise", "noise.npy"]),
+    "guidance": ("colours", ["--guidance", "0.5"]),
+    "sampler": ("colours", ["--sampler", "jacobi"]),
+    "steps": ("colours", ["--steps", "2"]),
+    "tolerance": ("colours", ["--tolerance", "0.1"]),
+    "block_size": ("colours", ["--sampler", "jacobi", "--block-size", "4"]),
+    "attention_temperature": (
+        "colours",
+        ["--sampler", "sequential", "--attention-temperature", "0.7"],
+    ),
+    "guide": ("classes", ["--guide", "b"]),
+    "annealed": ("classes", ["--annealed"]),
+    "denoise": ("colours", ["--no-denoise"]),
+    "noise_std": ("colours", ["--noise-std", "0.1"]),
+    "denoiser": ("colours", ["--denoiser", "score"]),
+    "dtype": ("colours", ["--dtype", "bfloat16"]),
+    "quantize": ("wide", ["--quantize", "4"]),
+    "low_ram": ("colours", ["--low-ram"]),
+    "cache_limit_gb": ("colours", ["--cache-limit-gb", "1"]),
+    "output": ("colours", ["--output", "deep/er/picture.webp"]),
+    "metadata": ("colours", ["--metadata"]),
+    "grid": ("colours", ["--grid"]),
+    "stepwise_image_output_dir": ("colours", ["--stepwise-image-output-dir", "steps"]),
+    "save_latents": ("colours", ["--save-latents", "latents.npy"]),
+    "json_": ("colours", ["--json"]),
+    "quiet": ("colours", ["--quiet"]),
+    "verbose": ("colours", ["--verbose"]),
+    "debug": ("colours", ["--debug"]),
+    "prompt": ("colours", []),
+}
+# Tested by themselves below.
+FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model"}
+
+
+@pytest.fixture
+def model(request, colours, classes, wide):
+    def path(name: str):
+        return {"colours": colours, "classes": classes, "wide": wide}[name]
+
+    return path
+
+
+def pixels(path) -> bytes:
+    with Image.open(path) as picture:
+        return picture.tobytes()
+
+
+def test_the_table_has_every_flag():
+    assert set(REPLAYED) | FILES == set(inspect.signature(generate).parameters)
+
+
+@pytest.mark.parametrize("flag", REPLAYED)
+def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flag):  # noqa: F811
+    name, arguments = REPLAYED[flag]
+    np.save(tmp_path / "noise.npy", np.ones((1, 12, 12, 3), np.float32) / 2)
+    prompt = "1" if name == "classes" else "red"
+    first = run("generate", prompt, "--model", model(name), *arguments)
+    assert first.status == 0, first.err
+    made = [r["path"] for r in json.loads(first.out)["images"]] if flag == "json_" else first.lines
+    (tmp_path / "noise.npy").unlink()  # the picture alone must do
+    again = run("generate", "-C", made[0], "--output", "again" + made[0][made[0].rindex(".") :])
+    assert again.status == 0, again.err
+    assert len(again.lines) == 1
+    assert pixels(again.lines[0]) == pixels(made[0])
+    one, two = read_metadata(made[0]), read_metadata(again.lines[0])
+    for volatile in ("created_at", "seconds", "peak_memory_bytes", "blocks"):
+        one.pop(volatile), two.pop(volatile)
+    assert one == two
+
+
+def test_flags_change_the_picture(run, model):  # noqa: F811
+    """Else the test above would compare one picture with itself."""
+    made = {}
+    for flag in ("guidance", "steps", "denoise", "noise_std", "attention_temperature"):
+        _, arguments = REPLAYED[flag]
+        out = run("generate", "red", "--model", model("colours"), "--seed", 1, *arguments)
+        made[flag] = pixels(out.lines[0])
+    assert len(set(made.values())) == len(made)
+
+
+def test_the_command_line_beats_the_picture(run, colours):  # noqa: F811
+    first = run("generate", "red", "-m", colours, "--seed", 1, "--guidance", 2, "--sampler",
+                "jacobi", "--block-size", 4)  # fmt: skip
+    again = run("generate", "blue", "-C", first.lines[0], "--seed", 9, "--sampler", "sequential")
+    settings = read_metadata(again.lines[0])
+    assert (settings["prompt"], settings["seed"], settings["sampler"]) == ("blue", 9, "sequential")
+    assert (settings["guidance"], settings["block_size"]) == (2, None)
+
+
+def test_the_sidecar_replays_too(run, colours):  # noqa: F811
+    first = run("generate", "green", "-m", colours, "--metadata", "-o", "a.jpg")
+    again = run("generate", "-C", "a.json", "-o", "b.jpg")
+    assert pixels(first.lines[0]) == pixels(again.lines[0])
+
+
+def test_no_metadata_leaves_none(run, colours, tmp_path):  # noqa: F811
+    for suffix in ("png", "jpg", "webp"):
+        run("generate", "red", "-m", colours, "--no-metadata", "-o", f"a.{suffix}")
+        data = (tmp_path / f"a.{suffix}").read_bytes()
+        assert b"red" not in data and b"seed" not in data
+        refused = run("generate", "-C", f"a.{suffix}")
+        assert refused.status == 1 and "holds no settings" in refused.err
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_names_never_overwrite(run, colours, tmp_path):  # noqa: F811
+    command = ("generate", "red", "-m", colours, "-o", "x/fox.png", "--seed", 4)
+    assert [run(*command).lines for _ in range(3)] == [
+        ["x/fox.png"],
+        ["x/fox_1.png"],
+        ["x/fox_2.png"],
+    ]
+    several = run("generate", "red", "-m", colours, "-o", "x/fox.png", "--seed", 4, 5, 6)
+    assert several.lines == [f"x/fox_seed_{s}.png" for s in (4, 5, 6)]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_several_seeds_are_the_pictures_of_each_alone(run, colours):  # noqa: F811
+    several = run("generate", "red", "-m", colours, "--seed", 1, 2, "--seed", 3)
+    alone = [run("generate", "red", "-m", colours, "--seed", s).lines[0] for s in (1, 2, 3)]
+    assert [pixels(p) for p in several.lines] == [pixels(p) for p in alone]
+
+
+def test_a_prompt_file(run, colours, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "prompts.txt").write_text("red\n\n  blue \n", encoding="utf-8")
+    from_file = run("generate", "--prompt-file", "prompts.txt", "-m", colours, "--seed", 1)
+    assert from_file.lines == ["image_prompt_1_seed_1.png", "image_prompt_2_seed_1.png"]
+    assert [read_metadata(p)["prompt"] for p in from_file.lines] == ["red", "blue"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("red\nblue\n"))
+    piped = run("generate", "--prompt-file", "-", "-m", colours, "--seed", 1)
+    assert [pixels(p) for p in piped.lines] == [pixels(p) for p in from_file.lines]
+    option = run("generate", "--prompt", "red", "-m", colours, "--seed", 1)
+    assert pixels(option.lines[0]) == pixels(from_file.lines[0])
+
+
+def test_latents_and_noise_are_exchanged_exactly(run, colours):  # noqa: F811
+    first = run("generate", "red", "-m", colours, "--seed", 1, "--num-images", 2,
+                "--save-latents", "a.safetensors")  # fmt: skip
+    arrays = mx.load("a.safetensors")
+    assert set(arrays) == {"latents", "noise", "denoised"}
+    assert arrays["noise"].shape == (2, 12, 12, 3)
+    again = run("generate", "red", "-m", colours, "--noise", "a.safetensors", "-o", "b.png",
+                "--save-latents", "b.npy")  # fmt: skip
+    assert [pixels(p) for p in again.lines[:2]] == [pixels(p) for p in first.lines[:2]]
+    assert np.array_equal(np.load("b.npy"), np.array(arrays["latents"]))
+
+
+def test_json_is_one_object_and_nothing_else(run, colours):  # noqa: F811
+    made = run("generate", "red", "-m", colours, "--json", "--seed", 1, 2, "--grid")
+    result = json.loads(made.out)
+    assert [image["seed"] for image in result["images"]] == [1, 2]
+    assert result["files"] == ["image_grid.png"]
+    image = result["images"][0]
+    assert image["residual"] < 1e-3 and image["converged"]
+    assert {b["block"] for b in image["blocks"]} == {0, 1, 2}
+    assert set(image["seconds"]) >= {"text", "deep block", "shallow 1", "denoise", "decode"}
+
+
+def test_a_contact_sheet_and_the_steps(run, colours, tmp_path):  # noqa: F811
+    made = run("generate", "red", "-m", colours, "--seed", 1, 2, 3, "--grid",
+               "--stepwise-image-output-dir", "steps")  # fmt: skip
+    assert Image.open("image_grid.png").size == (24, 24)
+    steps = sorted(p.name for p in (tmp_path / "steps").iterdir())
+    assert steps[:5] == [*(f"seed_1_step_{i}_of_4.png" for i in (1, 2, 3, 4)), "seed_1_strip.png"]
+    assert pixels("steps/seed_1_step_4_of_4.png") == pixels(made.lines[0])
+    assert Image.open("steps/seed_1_strip.png").size == (48, 12)
+
+
+def test_messages_and_silence(run, colours):  # noqa: F811
+    plain = run("generate", "red", "-m", colours)
+    assert plain.err == "" and "\r" not in plain.out and "\x1b" not in plain.out
+    assert "passes" in run("generate", "red", "-m", colours, "--verbose").err
+    assert run("generate", "red", "-m", colours, "--quiet").err == ""
+
+
+def test_a_replay_with_other_weights_says_so(run, colours, tmp_path):  # noqa: F811
+    made = run("generate", "red", "-m", colours, "--metadata").lines[0]
+    data = json.loads((tmp_path / made).with_suffix(".json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps(data | {"weights": "0" * 16}))
+    assert "other weights" in run("generate", "-C", "other.json").err
+
+
+def test_seeds_are_spread():
+    from cli import spread_seeds
+
+    assert spread_seeds(["a", "--seed", "1", "2", "-o", "3"]) == [
+        "a", "--seed", "1", "--seed", "2", "-o", "3",
+    ]  # fmt: skip
+    assert spread_seeds(["--seed", "1", "x", "2"]) == ["--seed", "1", "x", "2"]
+    assert spread_seeds(["--seed", "--", "--seed", "1", "2"]) == [
+        "--seed", "--", "--seed", "1", "2",
+    ]  # fmt: skip
+    assert spread_seeds(["--seed"]) == ["--seed"]
