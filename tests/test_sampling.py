@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from families import FAMILIES, example, random_flow
+from mlx.utils import tree_flatten
 
 from mlx_starflow import SampleOptions, invert, invert_steps
 from mlx_starflow.errors import UsageError
@@ -145,6 +146,8 @@ def test_report_counts_the_work_and_the_certificate_holds():
         assert report.evaluations >= tokens
         assert sum(report.sweeps.values()) == tokens
         assert report.certificate_reads == 1
+        size = sum(w.nbytes for _, w in tree_flatten(flow.blocks[result.block].parameters()))
+        assert report.bytes_read == size * report.weight_reads
         assert report.host_syncs == report.weight_reads + report.certificate_reads
     events = invert_steps(flow, z, context, SampleOptions(guidance=2.0, sampler="sequential"))
     for result in [e for e in events if isinstance(e, BlockResult)]:

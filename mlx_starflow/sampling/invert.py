@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
@@ -84,6 +85,7 @@ def _invert_block(
         certificate_reads = 1
     u = reverse(outcome.tokens) if flip else outcome.tokens
     mx.eval(u)
+    size = sum(weight.nbytes for _, weight in tree_flatten(block.parameters()))
     return u, BlockReport(
         block=index,
         sampler=options.sampler,
@@ -92,6 +94,7 @@ def _invert_block(
         weight_reads=conditional.weight_reads - outcome.certificate_reads,
         evaluations=evaluations,
         sweeps=outcome.sweeps,
+        bytes_read=size * (conditional.weight_reads - outcome.certificate_reads),
         certificate_reads=certificate_reads,
         host_syncs=outcome.host_syncs,
         residual=residual,

@@ -57,6 +57,7 @@ class BlockReport:
     weight_reads: int  # passes over the block's weights; text prefix and certificate apart
     evaluations: int  # tokens put through the network, guidance halves not counted twice
     sweeps: dict[int, int] = field(default_factory=dict)  # histogram, see Outcome
+    bytes_read: int = 0  # bytes of weights that these passes read
     certificate_reads: int = 0  # passes spent on the residual
     host_syncs: int = 0  # times the host waited for the device to decide something
     residual: float | None = None  # max |b + sigma v - u| of a parallel pass, None: not asked
