@@ -1,0 +1,38 @@
+"""Prompts to measure with: scenes in plain words that any text-to-image model draws."""
+
+from __future__ import annotations
+
+PROMPTS = (
+    "a fox in snow",
+    "a red boat on the sea at sunset",
+    "a white rabbit in a meadow",
+    "two yellow birds in the forest",
+    "a black cat in the city at night",
+    "a big green tree on the beach",
+    "a blue car in the desert",
+    "three orange fish in the sea",
+    "a rocket in the night sky",
+    "a small house in the mountains at dawn",
+    "a purple flower in a meadow in the rain",
+    "a red mushroom in the forest in fog",
+    "a dog on the beach under clouds",
+    "a yellow star in the night sky",
+    "a painting of a white house in snow",
+    "two foxes in the forest at sunset",
+    "a green boat by the sea in the morning",
+    "a small red car in the city in the rain",
+    "a black bird in the mountains",
+    "a picture of a blue flower in the desert",
+    "three cats in the city",
+    "a big orange rocket in the desert at dusk",
+    "a rabbit in the snow at night",
+    "a purple fish in the sea in daylight",
+    "two trees in a meadow in falling snow",
+    "a huge white dog in the mountains",
+    "a tiny yellow mushroom in the woods",
+    "a red house on the beach at sunrise",
+    "an illustration of a green bird in a forest",
+    "a black car in the mountains in fog",
+    "three blue stars in the night sky",
+    "a little orange cat in the snow",
+)

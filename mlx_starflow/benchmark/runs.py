@@ -1,0 +1,96 @@
+"""One inversion, measured, and the sums over several of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..flow import Context, Flow
+from ..sampling import BlockReport, BlockResult, SampleOptions, invert_steps
+from .clock import Clock
+from .results import Work
+
+
+@dataclass(frozen=True)
+class Run:
+    """A batch of noise turned into samples once."""
+
+    latents: mx.array  # (B, h, w, c) float32
+    reports: tuple[BlockReport, ...]  # of the blocks that do something, the deep one first
+    seconds: dict[int, float]  # by block
+    peaks: dict[int, int]  # bytes, by block
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    def part(self, deep: bool) -> float:
+        """Seconds of the deep block, or of all the others."""
+        first = self.reports[0].block
+        return sum(s for block, s in self.seconds.items() if (block == first) == deep)
+
+
+def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptions) -> Run:
+    """Invert noise (B, h, w, c) and measure every block."""
+    clock, reports, x = Clock(), [], noise
+    mx.eval(noise, *([] if context is None else [context]))
+    clock.start()
+    for event in invert_steps(flow, noise, context, options):
+        if isinstance(event, BlockResult):
+            x = event.x
+            mx.eval(x)
+            clock.lap(str(event.block))
+            if event.report.weight_reads:  # an identity block reads none
+                reports.append(event.report)
+    seconds = {int(b): s for b, s in clock.seconds.items()}
+    return Run(x, tuple(reports), seconds, {int(b): p for b, p in clock.peaks.items()})
+
+
+def block_bytes(flow: Flow) -> dict[int, int]:
+    """Bytes of every block's weights as they are in memory."""
+    return {
+        index: sum(value.nbytes for _, value in tree_flatten(block.parameters()))
+        for index, block in enumerate(flow.blocks)
+    }
+
+
+def work_of(runs: Sequence[Run], sizes: dict[int, int], deep: bool) -> Work | None:
+    """The cost of the deep block, or of all the others together; None where there are none."""
+    reports = [r for run in runs for r in (run.reports[:1] if deep else run.reports[1:])]
+    if not reports:
+        return None
+    blocks = [r.block for r in (runs[0].reports[:1] if deep else runs[0].reports[1:])]
+    sweeps: Counter[int] = Counter()
+    for report in reports:
+        sweeps.update(report.sweeps)
+    mean = 1 / len(runs)
+    return Work(
+        blocks=len(blocks),
+        weight_bytes=sum(sizes[b] for b in blocks),
+        windows=tuple(r.window for r in reports[: len(blocks)]),
+        samplers=tuple(r.sampler for r in reports[: len(blocks)]),
+        weight_reads=mean * sum(r.weight_reads for r in reports),
+        reads_by_block=tuple(
+            mean * sum(r.weight_reads for r in reports if r.block == b) for b in blocks
+        ),
+        certificate_reads=mean * sum(r.certificate_reads for r in reports),
+        evaluations_per_token=sum(r.evaluations for r in reports) / sum(r.tokens for r in reports),
+        host_syncs=mean * sum(r.host_syncs for r in reports),
+        bytes_read=mean
+        * sum((r.weight_reads + r.certificate_reads) * sizes[r.block] for r in reports),
+        sweeps=dict(sorted(sweeps.items())),
+    )
+
+
+def weighted_reads(runs: Sequence[Run], sizes: dict[int, int]) -> tuple[float, float]:
+    """Mean reads of the whole flow's weights per batch: by the sampler, and by certificates."""
+    whole = sum(sizes.values()) * len(runs)
+    reports = [r for run in runs for r in run.reports]
+    return (
+        sum(r.weight_reads * sizes[r.block] for r in reports) / whole,
+        sum(r.certificate_reads * sizes[r.block] for r in reports) / whole,
+    )
