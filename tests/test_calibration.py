@@ -9,12 +9,12 @@ from mlx_starflow.sampling.calibrate import COMMITTED_PER_SWEEP, best_window, ca
 
 
 def test_cheap_wide_passes_choose_a_wide_window_and_dear_ones_a_narrow():
-    flat = dict.fromkeys(COMMITTED_PER_SWEEP, 1.0)  # bound by reading weights
-    assert best_window(flat, 64) == max(COMMITTED_PER_SWEEP)
-    linear = {n: float(n) for n in COMMITTED_PER_SWEEP}  # bound by arithmetic
-    assert best_window(linear, 64) == 1
-    assert best_window({1: 1.0, 4: 1.1, 8: 1.2, 16: 2.4, 32: 4.8}, 64) == 8
-    assert best_window({}, 1) == 1
+    rates = COMMITTED_PER_SWEEP
+    flat = dict.fromkeys(rates, 1.0)  # bound by reading weights
+    assert best_window(flat, rates) == max(rates)
+    linear = {n: float(n) for n in rates}  # bound by arithmetic
+    assert best_window(linear, rates) == 1
+    assert best_window({1: 1.0, 4: 1.1, 8: 1.2, 16: 2.4, 32: 4.8}, rates) == 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)

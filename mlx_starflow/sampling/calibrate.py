@@ -1,14 +1,16 @@
-"""A short measurement that chooses the deep block's window for this device.
+"""A short measurement that chooses every block's window for this device.
 
 A pass over n tokens costs one read of the weights until the arithmetic of its rows outweighs
 it; where that is differs by chip, precision and batch. The deep block commits so many tokens a
-sweep for a window of n (measured on a trained flow, see docs/sampling.md); the window with the
-least time per committed token wins, one token at a time included.
+sweep for a window of n, a shallow block needs so many sweeps over the whole sequence (measured
+on a trained flow, see docs/sampling.md); the window with the least time per committed token
+wins, one token at a time included.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import mlx.core as mx
 
@@ -19,37 +21,51 @@ from .options import SampleOptions
 
 # Tokens that the deep block commits per sweep, by window.
 COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.25, 8: 1.45, 16: 1.85, 32: 2.2}
+SHALLOW_SWEEPS = 9  # over the whole sequence
 REPEATS = 3
 
 
 def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tuple[int, ...]:
     """Windows for every block of a flow, for ``SampleOptions.windows``.
 
-    Takes some 20 passes of the deep block over a few tokens with made-up inputs.
+    Takes some 30 passes over a few tokens, and 4 over the whole sequence, of made-up inputs.
     """
-    windows = [grid.tokens] * len(flow.blocks)
-    deep = flow.blocks[-1]
-    if isinstance(deep, Block):
-        windows[-1] = best_window(window_costs(flow, grid, batch, options), grid.tokens)
+    tokens, deep = grid.tokens, len(flow.blocks) - 1
+    windows, shallow = [], {}
+    for index, block in enumerate(flow.blocks):
+        config = flow.config.blocks[index]
+        if not isinstance(block, Block):
+            windows.append(tokens)
+        elif index == deep:
+            rates = {n: r for n, r in COMMITTED_PER_SWEEP.items() if n <= tokens}
+            costs = window_costs(flow, index, grid, batch, options, rates)
+            windows.append(best_window(costs, rates))
+        else:
+            if config not in shallow:  # blocks of one shape cost the same
+                rates = {1: 1.0, tokens: max(1.0, tokens / SHALLOW_SWEEPS)}
+                costs = window_costs(flow, index, grid, batch, options, rates)
+                shallow[config] = best_window(costs, rates)
+            windows.append(shallow[config])
     return tuple(windows)
 
 
-def window_costs(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> dict[int, float]:
-    """Seconds of one pass of the deep block over n tokens in mid-sequence, by n."""
+def window_costs(
+    flow: Flow, index: int, grid: Grid, batch: int, options: SampleOptions, windows: Iterable[int]
+) -> dict[int, float]:
+    """Seconds of one pass of a block over n tokens in mid-sequence, for every n of windows."""
     config = flow.config
-    rows = 2 * batch if options.guidance else batch
     context = None
     if config.text_channels:
+        rows = 2 * batch if options.guidance else batch
         context = mx.zeros((rows, config.text_length, config.text_channels))
     elif config.num_classes:
-        context = mx.zeros((rows,), dtype=mx.int32)
+        context = mx.zeros((2 * batch if options.guidance else batch,), dtype=mx.int32)
     costs = {}
-    for n in COMMITTED_PER_SWEEP:
-        if n > grid.tokens // 2:
-            break
-        block = Conditional(flow.blocks[-1], grid, context, batch, options, steps_of=n)
+    for n in windows:
+        block = Conditional(flow.blocks[index], grid, context, batch, options, steps_of=n)
         previous = mx.zeros((batch, n, config.token_channels))
-        t = max(1, (grid.tokens - n) // 2)
+        mx.eval(block.affine(previous[:, :1], 0))
+        t = (grid.tokens - n) // 2
         mx.eval(block.affine(previous, t))
         seconds = []
         for _ in range(REPEATS):
@@ -60,8 +76,6 @@ def window_costs(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> 
     return costs
 
 
-def best_window(costs: dict[int, float], tokens: int) -> int:
-    """The window with the least time per committed token."""
-    if not costs:
-        return tokens
-    return min(costs, key=lambda n: costs[n] / COMMITTED_PER_SWEEP[n])
+def best_window(costs: dict[int, float], rates: dict[int, float]) -> int:
+    """The window with the least time per committed token, ``rates`` tokens committed a sweep."""
+    return min(costs, key=lambda n: costs[n] / rates[n])
