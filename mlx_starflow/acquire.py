@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from .download import Tell
+from .errors import HubError, ModelNotFoundError
 from .hub import Sources, resolve, resolve_component
+from .models import KNOWN, known_model
 
 
 def acquire(
@@ -19,7 +22,13 @@ def acquire(
 
         convert_sources(sources, output, tell)
 
-    return resolve(model, converter, quantize, tell)
+    try:
+        return resolve(model, converter, quantize, tell)
+    except (HubError, ModelNotFoundError) as error:
+        near = _nearest(str(model))
+        if near is None:
+            raise
+        raise type(error)(f"{error} Did you mean {near!r}?") from error
 
 
 def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None = None) -> Path:
@@ -31,3 +40,11 @@ def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None
         convert_component(source, kind, output, tell=tell)
 
     return resolve_component(bundle, reference, kind, converter, tell)
+
+
+def _nearest(name: str) -> str | None:
+    """The known name that was probably meant by one that is unknown."""
+    if known_model(name) is not None:
+        return None
+    known = [n for model in KNOWN for n in (model.name, *model.aliases)]
+    return next(iter(difflib.get_close_matches(name.casefold(), known, 1, 0.75)), None)

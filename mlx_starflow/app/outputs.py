@@ -18,12 +18,12 @@ DEFAULT = "image.png"
 
 def check_output(output: Path) -> None:
     """Refuse, before any work, a place that cannot be written or a suffix that is not known."""
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory; name a file in it, such as {output}/image.png.")
     try:
         format_of(output)
     except ImageError as error:
         raise UsageError(str(error)) from None
-    if output.is_dir():
-        raise UsageError(f"{output} is a directory; name a file in it, such as {output}/image.png.")
     check_directory(output.parent)
 
 
