@@ -49,6 +49,7 @@ _STARFLOW_3B = KnownModel(
             "txt_size": 128,
             "channel_size": 4,
             "patch_size": 1,
+            "blocks": 6,
             "noise_std": 0.3,
             "rope": 1,
             "sos": 1,

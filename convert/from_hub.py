@@ -1,0 +1,130 @@
+"""What a published model becomes, once ``mlx_starflow.hub`` has it on this disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mlx_starflow.checkpoint import write_json
+from mlx_starflow.config import TextConfig
+from mlx_starflow.hub import Sources
+from mlx_starflow.shards import ShardWriter
+
+from .bundle import Event, convert_steps
+from .options import ConvertOptions, ConvertProgress
+from .sources import open_checkpoint
+from .staging import check_space, staged_directory
+from .storing import Store
+from .text import TOKENIZER_FILES, text_source
+from .vae import vae_config, vae_stores
+
+CONVERTED = "This copy was converted to MLX by mlx-starflow."
+_KEPT = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}  # everything else stays as it is
+
+Tell = Callable[[Event], object]
+
+
+def convert_sources(sources: Sources, output: Path, tell: Tell | None = None) -> None:
+    """Convert a downloaded model with everything it needs into a bundle at ``output``.
+
+    ``tell`` receives ConvertProgress and at the end the ConvertReport. Errors: as convert_steps.
+    """
+    model = sources.model
+    options = ConvertOptions(
+        checkpoint=sources.checkpoint,
+        output=output,
+        settings=_settings(sources) or None,
+        vae=str(sources.vae) if sources.vae else None,
+        text_encoder=str(sources.text_encoder) if sources.text_encoder else None,
+        dtype=model.dtype if sources.quantize is None else None,
+        quantize=sources.quantize,
+        name=model.name,
+        licence=model.licence,
+        attribution=f"{model.attribution} {CONVERTED}".strip(),
+    )
+    for event in convert_steps(options):
+        if tell is not None:
+            tell(event)
+
+
+def _settings(sources: Sources) -> dict[str, Any]:
+    """What is known of the model by its name, corrected by what its weights tell: the checkpoint
+    under a name may be replaced by one of another resolution."""
+    settings = dict(sources.model.settings)
+    if not settings:
+        return settings
+    with ExitStack() as stack:
+        checkpoint = open_checkpoint(sources.checkpoint)
+        stack.callback(checkpoint.close)
+        shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    # No block of the released model is empty, so the last one with weights is the last.
+    numbers = [int(n.split(".")[1]) for n in shapes if n.startswith("blocks.")]
+    settings["blocks"] = 1 + max(numbers, default=settings["blocks"] - 1)
+    mask = next((s for n, s in shapes.items() if n.endswith(".attn_mask")), None)
+    if "var" in shapes and mask is not None:
+        tokens = shapes["var"][0]
+        factor = vae_config(sources.vae).factor if sources.vae else 1
+        settings["img_size"] = math.isqrt(tokens) * settings["patch_size"] * factor
+        settings["txt_size"] = mask[0] - tokens
+    return settings
+
+
+def convert_component(
+    source: Path,
+    kind: str,
+    output: Path,
+    text: TextConfig | None = None,
+    tell: Tell | None = None,
+) -> None:
+    """Convert a VAE or text encoder alone, in the precision it is stored in.
+
+    ``kind``: "vae" or "text_encoder"; ``text``: what the flow was trained with, which the encoder
+    has to fit. Errors: as convert_steps; then nothing is left behind.
+    """
+    with ExitStack() as stack:
+        checkpoint = open_checkpoint(source)
+        stack.callback(checkpoint.close)
+        files: list[Path] = []
+        if kind == "vae":
+            autoencoder = vae_config(source)
+            config, stores = autoencoder.to_dict(), vae_stores(checkpoint, autoencoder)
+        else:
+            encoder = text_source(source, checkpoint, text)
+            config = encoder.config
+            stores = [_as_stored(Store(t, n, t.shape, "F32")) for n, t in encoder.tensors.items()]
+            files = [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
+        plans = [plan for store in stores for plan in store.plans()]
+        total = sum(plan.nbytes for plan in plans)
+        check_space(output, total)
+        with staged_directory(output) as work:
+            write_json(work / "config.json", config)
+            for path in files:
+                (work / path.name).write_bytes(path.read_bytes())
+            _write(stores, ShardWriter(work, plans), kind, total, tell)
+            for file in checkpoint.files:
+                file.check_unchanged()
+
+
+def _write(
+    stores: list[Store], writer: ShardWriter, kind: str, total: int, tell: Tell | None
+) -> None:
+    done = 0
+    try:
+        for store in stores:
+            for count in store.write(writer):
+                done += count
+                if tell is not None:
+                    tell(ConvertProgress(kind, done, total))
+    except BaseException:
+        writer.abort()
+        raise
+    writer.close()
+
+
+def _as_stored(store: Store) -> Store:
+    dtype = store.source.dtype
+    return dataclasses.replace(store, dtype=_KEPT.get(dtype, dtype))
