@@ -12,7 +12,13 @@ from typing import Annotated
 import typer
 
 from convert.command import convert_command
-from mlx_starflow.app import generate_command, info_command, models_command, score_command
+from mlx_starflow.app import (
+    benchmark_command,
+    generate_command,
+    info_command,
+    models_command,
+    picture_commands,
+)
 from mlx_starflow.app.failures import INTERRUPTED, USAGE, explain
 from mlx_starflow.app.help import SectionedCommand
 from mlx_starflow.version import __version__
@@ -29,7 +35,8 @@ COMMANDS = {
     "generate": (generate_command.generate, generate_command.EPILOG),
     "convert": (convert_command, None),
     "info": (info_command.info, info_command.EPILOG),
-    "score": (score_command.score, score_command.EPILOG),
+    **picture_commands.COMMANDS,
+    "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
 }
 for _name, (_function, _epilog) in COMMANDS.items():
     app.command(_name, epilog=_epilog, cls=SectionedCommand)(_function)

@@ -56,7 +56,9 @@ def infill_steps(
     free = _free_list(free, grid)
     if z.shape != x.shape:
         raise UsageError(f"The noise has shape {tuple(z.shape)}, the data {tuple(x.shape)}.")
-    check_options(flow, dataclasses.replace(options, sampler="sequential"))
+    # Runs of kept tokens have any length: nothing to compile for.
+    options = dataclasses.replace(options, sampler="sequential", compile=False)
+    check_options(flow, options)
     context = stacked_context(flow, context, x.shape[0], options)
     known = _inputs_of_blocks(flow, x, grid, context, options)
     u = patchify(z.astype(mx.float32), flow.config)
@@ -104,7 +106,7 @@ def _draw(
         sigma, b = block.affine(inputs, t)  # for a kept run: only its keys and values count
         tokens.append(sigma * v[:, t:end] + b if free[t] else known[:, t:end])
         previous = tokens[-1][:, -1:]
-        mx.async_eval(previous, *block.state.arrays())
+        mx.async_eval(previous)
         t = end
         yield t
     return mx.concatenate(tokens, axis=1)

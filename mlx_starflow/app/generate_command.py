@@ -204,6 +204,11 @@ def generate(
     """
     began = time.perf_counter()
     stored = read_metadata(config_from_metadata) if config_from_metadata else None
+    if stored and "command" in stored:
+        raise UsageError(
+            f"{config_from_metadata} was made by {stored['command']!r}; --config-from-metadata "
+            "repeats pictures of generate, decode and vary."
+        )
     prompts = _prompts(prompt, prompt_option, prompt_file)
     given = {
         "guidance": guidance, "sampler": sampler, "steps": steps, "tolerance": tolerance,
