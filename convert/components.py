@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlx_starflow.errors import HubError, ModelNotFoundError
+from mlx_starflow.errors import ModelNotFoundError
+from mlx_starflow.hub import download_component
 
 from .options import ConvertOptions
 
 MAX_LICENCE_BYTES = 1 << 20
-_FILES = {
-    "vae": ["config.json", "*.safetensors", "*.safetensors.index.json"],
-    "text_encoder": ["*.json", "*.safetensors", "*.model"],
-}
 _APPLE = (
     "Apple Machine Learning Research Model is licensed under the Apple Machine Learning Research "
     "Model License Agreement. This copy was converted to MLX by mlx-starflow."
@@ -31,25 +28,11 @@ def component_directory(given: str | None, kind: str) -> Path | None:
     if path.is_dir():
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not path.exists():
-        return _download(given, kind)
+        return download_component(given, kind)
     raise ModelNotFoundError(
         f"--{kind.replace('_', '-')} {given} is neither a directory nor a hub repository "
         "(owner/name)."
     )
-
-
-def _download(repository: str, kind: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=_FILES[kind]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise HubError(
-            f"{repository} could not be downloaded: {reason} Give a directory instead, or try "
-            "again when the hub can be reached."
-        ) from error
 
 
 def licence_files(checkpoint: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from .checkpoint import read_bundle_config
 from .download import Tell
 from .errors import HubError, ModelNotFoundError
 from .hub import Sources, resolve, resolve_component
@@ -37,7 +38,7 @@ def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None
     def converter(source: Path, kind: str, output: Path) -> None:
         from convert.from_hub import convert_component
 
-        convert_component(source, kind, output, tell=tell)
+        convert_component(source, kind, output, read_bundle_config(bundle).text, tell)
 
     return resolve_component(bundle, reference, kind, converter, tell)
 

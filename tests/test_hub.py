@@ -341,3 +341,21 @@ def test_names_that_mean_nothing(ask, tmp_path):
     (tmp_path / "empty").mkdir()
     found = ask("resolve", str(tmp_path / "empty"))
     assert "config.json is missing" in found["error"]
+
+
+def test_the_converter_takes_repositories_too(hub, tmp_path):
+    """--vae and --text-encoder with a repository: the same download, the same cache."""
+    source = case_dir("t2i_tiny")
+    command = [sys.executable, "-m", "convert.from_torch", str(source / "checkpoint.pth")]
+    command += ["--config", str(source / "config.yaml"), "--output", str(tmp_path / "bundle")]
+    command += ["--vae", "stabilityai/sd-vae-ft-ema", "--text-encoder", "google/flan-t5-xl"]
+    options = dict(cwd=ROOT, env=variables(hub, tmp_path), capture_output=True, text=True)
+    done = subprocess.run(command, timeout=60, **options)
+    assert done.returncode == 0, done.stderr
+    assert problem_in_bundle(tmp_path / "bundle") is None
+    assert {"vae", "text_encoder"} <= {p.name for p in (tmp_path / "bundle").iterdir()}
+    command[command.index("google/flan-t5-xl")] = "nobody/nothing"
+    command[command.index(str(tmp_path / "bundle"))] = str(tmp_path / "other")
+    done = subprocess.run(command, timeout=60, **options)
+    assert done.returncode == 1 and "no repository nobody/nothing" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "other").exists()
