@@ -1,64 +1,70 @@
-"""The ``mlx-starflow`` command: a table of commands and what surrounds every one of them."""
+"""The ``mlx-starflow`` command: a table of commands and what surrounds every one of them.
+
+Everything is imported inside ``main``, so that Ctrl-C is answered from the first moment on.
+"""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
-import traceback
-from typing import Annotated
-
-import typer
-
-from convert.command import convert_command
-from mlx_starflow.app import (
-    benchmark_command,
-    generate_command,
-    info_command,
-    models_command,
-    picture_commands,
-)
-from mlx_starflow.app.failures import INTERRUPTED, USAGE, explain
-from mlx_starflow.app.help import SectionedCommand
-from mlx_starflow.version import __version__
-
-app = typer.Typer(
-    name="mlx-starflow",
-    help="Pictures from a sentence on your own machine, by normalizing flows on MLX.",
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-COMMANDS = {
-    "generate": (generate_command.generate, generate_command.EPILOG),
-    "convert": (convert_command, None),
-    "info": (info_command.info, info_command.EPILOG),
-    **picture_commands.COMMANDS,
-    "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
-}
-for _name, (_function, _epilog) in COMMANDS.items():
-    app.command(_name, epilog=_epilog, cls=SectionedCommand)(_function)
-app.add_typer(models_command.models, name="models")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"mlx-starflow {__version__}")
-        raise typer.Exit
+def build():
+    """The Typer application with all commands."""
+    from typing import Annotated
 
+    import typer
 
-@app.callback()
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
-        raise typer.Exit(USAGE)
+    from convert.command import convert_command
+    from mlx_starflow.app import (
+        benchmark_command,
+        generate_command,
+        info_command,
+        models_command,
+        picture_commands,
+    )
+    from mlx_starflow.app.help import SectionedCommand
+    from mlx_starflow.version import __version__
+
+    app = typer.Typer(
+        name="mlx-starflow",
+        help="Pictures from a sentence on your own machine, by normalizing flows on MLX.",
+        invoke_without_command=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    commands = {
+        "generate": (generate_command.generate, generate_command.EPILOG),
+        "convert": (convert_command, None),
+        "info": (info_command.info, info_command.EPILOG),
+        **picture_commands.COMMANDS,
+        "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
+    }
+    for name, (function, epilog) in commands.items():
+        app.command(name, epilog=epilog, cls=SectionedCommand)(function)
+    app.add_typer(models_command.models, name="models")
+
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"mlx-starflow {__version__}")
+            raise typer.Exit
+
+    Version = Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ]
+
+    def root(context: typer.Context, version: Version = False) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help(), err=True)
+            raise typer.Exit(2)
+
+    # Typer reads annotations from a module's names; these are local to this function.
+    root.__annotations__ = {"context": typer.Context, "version": Version}
+    app.callback()(root)
+    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,24 +73,34 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = spread_seeds([a for a in arguments if a != "--debug"])
     try:
-        status = app(arguments, prog_name="mlx-starflow", standalone_mode=False)
+        status = build()(arguments, prog_name="mlx-starflow", standalone_mode=False) or 0
         sys.stdout.flush()
+    except SystemExit:
+        raise
     except BrokenPipeError:  # whoever read standard output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
-        if debug:
-            traceback.print_exc()
-        failure = explain(error)
-        sys.stderr.write(f"mlx-starflow: {failure.message}{_hint(failure.message)}\n")
-        status = failure.status
-    if status == INTERRUPTED:
+        status = _failed(error, debug)
+    if status == 130:
         # A thread may be busy with a step of seconds; nobody waits for it any more.
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-    sys.exit(status or 0)
+        os._exit(status)
+    sys.exit(status)
+
+
+def _failed(error: BaseException, debug: bool) -> int:
+    """Say what went wrong; the exit status."""
+    from mlx_starflow.app.failures import explain
+
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    failure = explain(error)
+    sys.stdout.flush()
+    sys.stderr.write(f"mlx-starflow: {failure.message}\n")
+    sys.stderr.flush()
+    return failure.status
 
 
 def spread_seeds(arguments: list[str]) -> list[str]:
@@ -100,15 +116,6 @@ def spread_seeds(arguments: list[str]) -> list[str]:
             inside = argument == "--seed"
         spread.append(argument)
     return spread
-
-
-def _hint(message: str) -> str:
-    """The nearest command to a misspelt one."""
-    found = re.search(r"No such command '([^']+)'", message)
-    if found is None or "Did you mean" in message:  # newer versions of Typer have said it
-        return ""
-    near = difflib.get_close_matches(found.group(1), [*COMMANDS, "models"], n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 if __name__ == "__main__":
