@@ -11,7 +11,7 @@ from PIL import Image
 from .errors import UsageError
 from .flow import Context
 from .image import from_picture
-from .picture import Picture, fitted, open_picture
+from .picture import Picture, fitted, in_grey, open_picture
 from .pipeline import Pipeline
 from .settings import sizes
 
@@ -35,6 +35,8 @@ def prepared(
     elif isinstance(picture, Image.Image):
         picture = Picture(picture.convert("RGB"), "the picture")
     picture = fitted(picture, list(known.values()), fit)
+    if pipe.vae is None and pipe.flow.config.in_channels == 1:
+        picture = in_grey(picture)
     return picture, next(r for r, size in known.items() if size == picture.image.size)
 
 

@@ -81,6 +81,14 @@ def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
     return image.convert("RGB")
 
 
+def in_grey(picture: Picture) -> Picture:
+    """The picture for a model that knows no colours; noted where it had any."""
+    grey = picture.image.convert("L").convert("RGB")
+    if np.abs(np.asarray(grey, int) - np.asarray(picture.image, int)).max() <= 1:
+        return picture
+    return Picture(grey, picture.path, (*picture.notes, "reduced to grey, all this model knows"))
+
+
 def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") -> Picture:
     """The picture at one of the model's ``sizes`` (width, height).
 

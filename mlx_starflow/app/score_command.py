@@ -28,14 +28,13 @@ Examples:
   mlx-starflow score paintings/ --json
   mlx-starflow score fox.png --prompt "a fox in snow" --map surprise.png
 
-What the numbers mean:
-  A latent model gives the density of the latent with the noise of its training added, so the
-  score is a mean over --draws draws of that noise, with its standard error. It is not the
-  probability of the clean picture, and bits per dimension may be negative. A TarFlow gives the
-  bits per dimension of the 8-bit pixels, an upper bound of their coding cost (uniform
-  dequantisation). Likelihood measures how ordinary every detail is, not how good a picture
-  looks: simple pictures score high (see docs/likelihood.md). The posterior takes all prompts
-  given as equally probable beforehand.
+What the numbers mean: a latent model gives the density of the latent with the noise of its
+training added, so the score is a mean over --draws draws of that noise, with its standard error.
+It is not the probability of the clean picture, and bits per dimension may be negative. A TarFlow
+gives the bits per dimension of the 8-bit pixels, an upper bound of their coding cost (uniform
+dequantisation). Likelihood measures how ordinary every detail is, not how good a picture looks:
+simple pictures score high (see docs/likelihood.md). The posterior takes all prompts given as
+equally probable beforehand.
 """
 BATCH = 16  # pictures scored together
 
