@@ -67,25 +67,34 @@ def build():
     return app
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command line and leave with its exit status; the one place where errors are shown."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    arguments = spread_seeds([a for a in arguments if a != "--debug"])
-    try:
-        status = build()(arguments, prog_name="mlx-starflow", standalone_mode=False) or 0
-        sys.stdout.flush()
-    except SystemExit:
-        raise
-    except BrokenPipeError:  # whoever read standard output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    except BaseException as error:
-        status = _failed(error, debug)
+def main() -> None:
+    """Run the command line of this process and leave with its exit status."""
+    status = run(sys.argv[1:])
+    sys.stdout.flush()
     if status == 130:
         # A thread may be busy with a step of seconds; nobody waits for it any more.
         os._exit(status)
+    mlx = sys.modules.get("mlx.core")
+    if hasattr(mlx, "clear_streams"):
+        mlx.clear_streams()  # MLX wants this at the end of a process, see its documentation
     sys.exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; its exit status. The one place where errors are shown."""
+    debug = "--debug" in arguments
+    arguments = spread_seeds([a for a in arguments if a != "--debug"])
+    try:
+        status = build()(arguments, prog_name="mlx-starflow", standalone_mode=False)
+        sys.stdout.flush()
+        return status or 0
+    except BrokenPipeError:  # whoever read standard output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException as error:
+        return _failed(error, debug)
 
 
 def _failed(error: BaseException, debug: bool) -> int:

@@ -27,8 +27,7 @@ def run(capfd, monkeypatch, tmp_path):
 
     def call(*arguments) -> Outcome:
         capfd.readouterr()
-        with pytest.raises(SystemExit) as leaving:
-            cli.main([str(a) for a in arguments])
-        return Outcome(leaving.value.code, *capfd.readouterr())
+        status = cli.run([str(a) for a in arguments])
+        return Outcome(status, *capfd.readouterr())
 
     return call
