@@ -16,7 +16,7 @@ from typing import Any
 from mlx_starflow.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 64 << 20
-MAX_INSTRUCTIONS = 1_000_000
+MAX_INSTRUCTIONS = 500_000
 MAX_TEXT = 4096  # characters of a name; longer strings are refused
 _MARK = object()
 

@@ -16,7 +16,8 @@ import yaml
 
 from mlx_starflow.errors import ConfigError
 
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 1 << 16
+MAX_ITEMS = 1000
 _SWITCH = ("0", "1", "true", "false", "yes", "no", "on", "off")
 
 
@@ -105,9 +106,9 @@ def _pairs(data: Any, path: Path) -> dict[str, Any]:
         ((key, value),) = item.items()
         if not isinstance(key, str):
             raise ConfigError(f"{path}: {str(key)[:80]!r} is not the name of a setting.")
-        if key in result and result[key] is not value and str(result[key]) != str(value):
+        if key in result and _short(result[key]) != _short(value):
             raise ConfigError(
-                f"{path}: {key!r} is given twice, as {str(result[key])[:80]} and {str(value)[:80]}."
+                f"{path}: {key!r} is given twice, as {_short(result[key])} and {_short(value)}."
             )
         result[key] = value
     return result
@@ -122,7 +123,7 @@ def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = (
                 values[key] = _parse(key, value, _TYPES[key], where)
         elif key not in ignore and not IGNORED.fullmatch(key):
             raise ConfigError(
-                f"{where}: the setting {key!r} (= {str(value)[:80]!r}) is unknown. If it concerns "
+                f"{where}: the setting {key!r} (= {_short(value)}) is unknown. If it concerns "
                 f"only training, pass --ignore-key {key}."
             )
     settings = Settings(**values, given=frozenset(values), where=where)
@@ -148,10 +149,11 @@ def _check(settings: Settings) -> None:
 
 def _parse(key: str, value: Any, kind: str, where: str) -> Any:
     """A value of the declared type; the file may spell numbers as strings."""
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = text.strip()
+    text = _short(value)
     try:
-        if len(text) > 1000 or isinstance(value, dict):
+        if isinstance(value, list):
+            text = " ".join(map(_short, value[:MAX_ITEMS]))
+        elif isinstance(value, dict):
             raise ValueError
         if kind.startswith("str"):
             return "" if text.lower() in ("none", "null", "") else text
@@ -169,6 +171,13 @@ def _parse(key: str, value: Any, kind: str, where: str) -> Any:
             f"{where}: {key} is {text[:80]!r}; expected "
             f"{'0 or 1' if kind == 'bool' else 'a number'}."
         ) from None
+
+
+def _short(value: Any) -> str:
+    """A value on one line. Containers are not spelled out: aliases can make a page a galaxy."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return str(value).strip()[:200]
+    return f"a {type(value).__name__}"
 
 
 def _whole(text: str) -> int:

@@ -85,7 +85,8 @@ class Store:
         if code.startswith("F8"):
             values = _FLOAT8[code][values]
         elif code == "F64":
-            values = values.astype(np.float32)
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+                values = values.astype(np.float32)
         if values.dtype == np.uint16:
             finite = not ((values & 0x7F80) == 0x7F80).any()
         else:
