@@ -1,7 +1,8 @@
 """Samplers side by side in one interleaved run.
 
 Every sampler first inverts every noise once, untimed and with its residual measured: that warms it
-up and gives its counts, its samples and its pictures. Then the timed rounds go A B C A B C ...,
+up and gives its counts, its samples and its pictures. The windows of the default sampler are
+measured before, as ``generate`` does once per device. Then the timed rounds go A B C A B C ...,
 so that a machine that gets slower or busier gets so for all of them.
 """
 
@@ -15,7 +16,8 @@ import mlx.core as mx
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
 from ..grid import grid_of
-from ..sampling import check_options
+from ..sampling import SampleOptions, check_options
+from ..sampling.calibrate import calibrate
 from .clock import Clock
 from .finish import Finish, psnr
 from .machine import this_machine
@@ -88,9 +90,15 @@ class _Comparison:
         # Everything is measured against the sequential sample, asked for or not.
         self.references = [_Variant(SamplerSpec(REFERENCE), b) for b in batches]
         self.examined = list(dict.fromkeys([*self.references, *self.variants]))
+        self.windows = {b: self._plan(b) for b in batches if any(s.planned for s in specs)}
         count = len(noises)
         self.todo = count * (len(self.examined) + options.repeat * len(self.variants))
         self.done = 0
+
+    def _plan(self, batch: int) -> tuple[int, ...]:
+        self.progress("measuring windows", 0.0)
+        grid = grid_of(self.cases[batch][0][0], self.flow.config)
+        return calibrate(self.flow, grid, batch, SampleOptions(guidance=self.options.guidance))
 
     def result(self) -> BenchmarkResult:
         looked = {v: self._examine(v) for v in self.examined}
@@ -130,7 +138,8 @@ class _Comparison:
         self.progress(f"{variant.spec}{several}", self.done / self.todo)
         self.done += 1
         noise, context = self.cases[variant.batch][case]
-        options = variant.spec.options(self.options.guidance, certify)
+        windows = self.windows[variant.batch] if variant.spec.planned else None
+        options = variant.spec.options(self.options.guidance, certify, windows)
         return run_once(self.flow, noise, context, options)
 
     def _pictures(self, variant: _Variant, runs: list[Run]) -> list[mx.array] | None:

@@ -36,14 +36,22 @@ class SamplerSpec:
         """
         return self.sampler not in (REFERENCE, PUBLISHED)
 
-    def options(self, guidance: float, certify: bool) -> SampleOptions:
-        """The same in the sampler's terms."""
+    @property
+    def planned(self) -> bool:
+        """Whether the windows are to be measured on this device beforehand."""
+        return self.sampler == AUTO and self.block_size is None
+
+    def options(
+        self, guidance: float, certify: bool, windows: tuple[int, ...] | None = None
+    ) -> SampleOptions:
+        """The same in the sampler's terms; ``windows`` of every block, where they are planned."""
         return SampleOptions(
             guidance=guidance,
             sampler=self.sampler,
             block_size=self.block_size,
             tolerance=self.tolerance,
             max_sweeps=self.max_sweeps,
+            windows=windows,
             certify=certify,
         )
 
