@@ -207,29 +207,25 @@ class _Starflow:
             fits = inner % (2 * heads) == 0 and (rows - inner) * heads == 2 * kv_heads * inner
             return inner // heads if fits else head_dim
 
-        block = shapes.block(
-            guess, position="sequence", conditioned=text_length > 0, flip=self.flip(i)
-        )
-        said = (True, "rms_norm", True, False, True, qk_norm, False)
-        names = ("gate_proj", "norm.bias", "post_norm", "qkv.bias", "final_norm", "query_norm")
-        found = (
-            block.gated_mlp,
-            block.norm,
-            block.post_norm,
-            block.bias,
-            block.final_norm,
-            block.qk_norm,
-            block.project_text,
-        )
-        for name, a, b in zip((*names, "proj_txt"), said, found, strict=True):
-            if a != b:
+        for name, expected in (
+            ("attn_blocks.0.mlp.gate_proj.weight", True),
+            (_ATTENTION + "norm.bias", False),
+            (_ATTENTION + "qkv.bias", False),
+            (_ATTENTION + "post_norm.weight", True),
+            (_ATTENTION + "query_norm.weight", qk_norm),
+            ("final_norm.weight", True),
+            ("proj_txt.weight", False),
+        ):
+            if (name in shapes) != expected:
                 raise ConfigError(
-                    f"{self.settings.where}: use_pretrained_lm is {lm}, and its deep block "
-                    f"{shapes.prefix}* {'lacks' if a is True else 'has'} {name}. "
+                    f"{self.settings.where}: use_pretrained_lm is {lm}, and the weights "
+                    f"{'lack' if expected else 'have'} {shapes.prefix + name!r}. "
                     "Is it the configuration of this checkpoint?"
                 )
         self.compare("sos", "sos_embed" in shapes, f"{shapes.prefix}sos_embed")
-        return block
+        return shapes.block(
+            guess, position="sequence", conditioned=text_length > 0, flip=self.flip(i)
+        )
 
     def denoiser(self, text_length: int) -> BlockConfig | None:
         shapes = BlockShapes.of(_DENOISER, self.tensors, self.where)

@@ -2,7 +2,8 @@
 it costs. Needs about 45 GB of disk and no PyTorch. From the repository's root:
 
     PYTHONPATH=. python tests/full_size.py make     BIG/starflow_3B_t2i_256x256.pth
-    PYTHONPATH=. python tests/full_size.py measure  BIG/starflow_3B_t2i_256x256.pth BIG/out --dtype bfloat16
+    PYTHONPATH=. python tests/full_size.py measure  BIG/starflow_3B_t2i_256x256.pth BIG/out \\
+        --dtype bfloat16
     PYTHONPATH=. python tests/full_size.py forward  BIG/out
 
 ``measure`` converts in a process of its own and watches it: peak resident memory in total, the part
