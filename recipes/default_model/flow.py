@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .rope import apply_rotary, rotary_table
+from .rope import apply_rotary, rotary_table, split_pairs
 
 # softplus(a + SOFTPLUS_SHIFT) = 1 at a = 0: an untrained block is the identity.
 SOFTPLUS_SHIFT = 0.541324854612918
@@ -63,14 +63,21 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
+        order = split_pairs(head_dim, 2 * width)
+        order = torch.cat([order, torch.arange(2 * width, 3 * width)])
+        self.register_buffer("row_order", order, persistent=False)
 
     def forward(self, s, table=None, cache: dict | None = None, temperature: float = 1.0):
         """Causal attention; with `cache` the rows continue those already in it."""
         batch, rows, width = s.shape
-        qkv = self.qkv(self.norm(s)).view(batch, rows, 3, -1, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        weight, bias = self.qkv.weight, self.qkv.bias
         if table is not None:
-            q, k = apply_rotary(q, table), apply_rotary(k, table)
+            weight, bias = weight[self.row_order], bias[self.row_order]
+        qkv = F.linear(self.norm(s), weight, bias).view(batch, rows, 3, -1, self.head_dim)
+        qk, v = qkv[:, :, :2], qkv[:, :, 2].transpose(1, 2)
+        if table is not None:
+            qk = apply_rotary(qk, table)
+        q, k = qk.permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
             if "k" in cache:
                 k, v = torch.cat([cache["k"], k], 2), torch.cat([cache["v"], v], 2)
@@ -88,7 +95,9 @@ class MLP(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.main = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.main = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, s: Tensor) -> Tensor:
         return self.main(self.norm(s))

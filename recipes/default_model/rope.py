@@ -33,8 +33,36 @@ def rotary_table(
     return torch.stack([table.cos(), table.sin()]).float().to(device)
 
 
+def split_pairs(head_dim: int, rows: int) -> Tensor:
+    """Row order of a q or k projection (rows = heads · head_dim) that puts pair halves apart.
+
+    Scores do not change when q and k are permuted alike, and contiguous halves rotate far faster.
+    """
+    head = torch.arange(head_dim).view(-1, 2).t().reshape(-1)
+    return (torch.arange(0, rows, head_dim)[:, None] + head).reshape(-1)
+
+
+class _Rotate(torch.autograd.Function):
+    """x·cos + swap(x)·(−sin, sin); its own inverse with the sine negated, hence its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad, cos, -sin), None, None
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    low, high = x[..., :half], x[..., half:]
+    return torch.cat([low * cos - high * sin, high * cos + low * sin], -1)
+
+
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the pairs (x_2k, x_2k+1) of x (B, heads, n, head_dim) by angle k of each row."""
-    cos, sin = table.to(x.dtype)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+    """Rotate x (B, n, ..., head_dim), halves apart as by `split_pairs`, by each row's angles."""
+    cos, sin = table.to(x.dtype).view(2, table.shape[1], *[1] * (x.ndim - 3), -1)
+    return _Rotate.apply(x, cos, sin)

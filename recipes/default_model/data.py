@@ -1,0 +1,76 @@
+"""Paintings on disk: pictures in one growing array per split, scenes and captions beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .painter import Scene, caption, paint_many
+from .settings import DataSettings
+
+_CHUNK = 2048
+# Held-out paintings come from a series of seeds that training never touches.
+_HELD_OUT_SEED = 1_000_000
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_json(path: Path, value) -> None:
+    """Replace the file in one step, so that an interruption never leaves half of it."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1))
+    partial.replace(path)
+
+
+def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda text: None) -> None:
+    """Paint one split chunk by chunk; a later call goes on after the last finished chunk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = split == "held_out"
+    count = settings.held_out if held_out else settings.train
+    seed = settings.seed + (_HELD_OUT_SEED if held_out else 0)
+    shape = (count, settings.size, settings.size, 3)
+    pictures = folder / f"{split}.npy"
+    if not pictures.exists():
+        np.lib.format.open_memmap(pictures, "w+", np.uint8, shape).flush()
+    array = np.lib.format.open_memmap(pictures, "r+")
+    if array.shape != shape:
+        raise ValueError(f"{pictures} holds {array.shape}, the recipe wants {shape}: remove it")
+    lines = folder / f"{split}.jsonl"
+    done = read_json(folder / f"{split}.json").get("done", 0)
+    kept = lines.read_text().splitlines(keepends=True)[:done] if lines.exists() else []
+    lines.write_text("".join(kept))
+    while done < count:
+        n = min(_CHUNK, count - done)
+        images, texts, scenes = paint_many(n, seed, settings.size, settings.workers, start=done)
+        array[done : done + n] = images
+        array.flush()
+        with lines.open("a") as file:
+            for i, (scene, text) in enumerate(zip(scenes, texts, strict=True)):
+                rng = np.random.default_rng([seed, done + i, 1])
+                more = [caption(scene, rng) for _ in range(settings.captions - 1)]
+                row = {"scene": asdict(scene), "captions": [text, *more]}
+                file.write(json.dumps(row) + "\n")
+        done += n
+        write_json(folder / f"{split}.json", {"done": done, "count": count})
+        say(f"painted {split} {done}/{count}")
+
+
+def is_painted(folder: Path, split: str) -> bool:
+    state = read_json(folder / f"{split}.json")
+    return bool(state) and state["done"] == state["count"]
+
+
+def open_pictures(folder: Path, split: str) -> np.ndarray:
+    """(n, size, size, 3) uint8, mapped from disk."""
+    return np.load(folder / f"{split}.npy", mmap_mode="r")
+
+
+def read_scenes(folder: Path, split: str) -> tuple[list[Scene], list[list[str]]]:
+    """The scenes of a split and, for each, its captions."""
+    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
+    return [Scene(**row["scene"]) for row in rows], [row["captions"] for row in rows]

@@ -1,0 +1,91 @@
+"""The trained parts as ordinary published files, and from them the bundle by the converter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from .flow import FlowShape
+from .painter import vocabulary
+from .settings import Recipe
+from .text import save_encoder
+from .train import load_averaged
+
+CHECKPOINT = "paintings_128x128.pth"
+
+
+def published_settings(shape: FlowShape, image_size: int, noise_std: float) -> dict:
+    """The YAML's keys and values, as STARFlow checkpoints are published with them."""
+    return {
+        "img_size": image_size,
+        "txt_size": shape.text_size,
+        "channel_size": shape.channel_size,
+        "patch_size": shape.patch_size,
+        "channels": shape.channels,
+        "head_dim": shape.head_dim,
+        "blocks": len(shape.layers_per_block),
+        "layers_per_block": " ".join(map(str, shape.layers_per_block)),
+        "noise_std": noise_std,
+        "rope": int(shape.rope),
+        "sos": int(shape.sos),
+        "seq_order": "R2L" if shape.right_to_left else "L2R",
+        "use_softplus": int(shape.use_softplus),
+        "cond_top_only": int(shape.cond_top_only),
+        "use_final_norm": int(shape.use_final_norm),
+        "soft_clip": shape.soft_clip,
+        "vae": "vae",
+        "text": "gemma",
+    }
+
+
+def write_checkpoint(path: Path, state: dict, settings: dict) -> None:
+    """``.pth`` and the YAML beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: p.detach().float().contiguous() for name, p in state.items()}, path)
+    lines = "".join(f"- {key}: {value}\n" for key, value in settings.items())
+    path.with_suffix(".yaml").write_text("arguments:\n" + lines)
+
+
+def export_files(folder: Path, flow_folder: Path, vae: Path, tokenizer, recipe: Recipe) -> int:
+    """Write checkpoint, YAML, ``vae`` and ``text_encoder`` into `folder`; returns the step."""
+    flow, encoder, step = load_averaged(flow_folder, recipe.flow, recipe.text, len(tokenizer))
+    settings = published_settings(recipe.flow.shape, recipe.data.size, recipe.flow.noise_std)
+    write_checkpoint(folder / CHECKPOINT, flow.state_dict(), settings)
+    shutil.rmtree(folder / "vae", ignore_errors=True)
+    shutil.copytree(vae, folder / "vae")
+    save_encoder(encoder, tokenizer, folder / "text_encoder")
+    return step
+
+
+def convert_bundle(folder: Path, bundle: Path, recipe: Recipe, dtype: str = "bfloat16") -> None:
+    """Run the converter on the exported files and add what the command line tells a person."""
+    from convert.bundle import convert_steps
+    from convert.options import ConvertOptions
+
+    options = ConvertOptions(
+        checkpoint=folder / CHECKPOINT,
+        output=bundle,
+        config=(folder / CHECKPOINT).with_suffix(".yaml"),
+        vae=str(folder / "vae"),
+        text_encoder=str(folder / "text_encoder"),
+        dtype=dtype,
+        name="paintings",
+        licence="MIT",
+        attribution="Weights made by the mlx-starflow project from its own paintings.",
+        overwrite=True,
+        verify=True,
+    )
+    for _ in convert_steps(options):
+        pass
+    words = vocabulary()
+    spoken = {"subject": "subjects", "place": "places", "colour": "colours", "size": "sizes"}
+    spoken |= {"count": "counts", "time": "times", "weather": "weathers", "words": "words"}
+    table = {name: words[key] for name, key in spoken.items()}
+    (bundle / "vocabulary.json").write_text(json.dumps(table, indent=1) + "\n")
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["defaults"] = {**config["defaults"], "guidance": recipe.guidance}
+    path.write_text(json.dumps(config, indent=2) + "\n")

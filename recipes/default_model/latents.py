@@ -1,0 +1,84 @@
+"""Paintings as latents and token ids: what the flow's training reads, so that no VAE runs in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import open_pictures, read_scenes, write_json
+from .text import tokenize
+from .vae import encode_pictures
+
+_CHUNK = 2048
+
+
+def encode_split(
+    folder: Path, paint: Path, split: str, model, say=lambda text: None, device: str = "cpu"
+) -> None:
+    """Write SPLIT.npy (n, C, h, w) and SPLIT.flipped.npy: scaled mean latents, float16.
+
+    Goes on after the last finished chunk. Flipped pictures make a training set twice as large.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures, scale = open_pictures(paint, split), model.config.scaling_factor
+    for name, flip in ((split, False), (f"{split}.flipped", True)):
+        if split == "held_out" and flip:
+            continue
+        path = folder / f"{name}.npy"
+        if path.exists():
+            continue
+        parts = []
+        for start in range(0, len(pictures), _CHUNK):
+            chunk = folder / f"{name}.{start}.part.npy"
+            if not chunk.exists():
+                latents = encode_pictures(model, pictures[start : start + _CHUNK], device, flip)
+                partial = folder / "partial.npy"
+                np.save(partial, (latents * scale).half().numpy())
+                partial.replace(chunk)
+                say(f"encoded {name} {min(start + _CHUNK, len(pictures))}/{len(pictures)}")
+            parts.append(chunk)
+        np.save(folder / "partial.npy", np.concatenate([np.load(part) for part in parts]))
+        (folder / "partial.npy").replace(path)
+        for part in parts:
+            part.unlink()
+
+
+def tokenize_split(folder: Path, paint: Path, split: str, tokenizer, length: int) -> None:
+    """Write SPLIT.tokens.npy (n, captions, length) uint8 or uint16."""
+    _, captions = read_scenes(paint, split)
+    flat = [text for texts in captions for text in texts]
+    ids = tokenize(tokenizer, flat, length).numpy().astype(np.uint16)
+    np.save(folder / f"{split}.tokens.npy", ids.reshape(len(captions), -1, length))
+
+
+def open_latents(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n or 2n rows: as painted, then flipped) and tokens (n, captions, length)."""
+    parts = [np.load(folder / f"{split}.npy")]
+    if (folder / f"{split}.flipped.npy").exists():
+        parts.append(np.load(folder / f"{split}.flipped.npy"))
+    return np.concatenate(parts), np.load(folder / f"{split}.tokens.npy")
+
+
+def rows_of(
+    latents: np.ndarray, tokens: np.ndarray, rows: np.ndarray, rng
+) -> tuple[Tensor, Tensor]:
+    """A batch: latents (B, C, h, w) float32 and, for each, one of its captions' ids (B, length)."""
+    phrasing = rng.integers(tokens.shape[1], size=len(rows))
+    ids = tokens[rows % len(tokens), phrasing].astype(np.int64)
+    return torch.from_numpy(latents[rows].astype(np.float32)), torch.from_numpy(ids)
+
+
+def write_latent_report(folder: Path, split: str) -> None:
+    latents, _ = open_latents(folder, split)
+    sample = latents[:: max(1, len(latents) // 4000)].astype(np.float32)
+    write_json(
+        folder / "report.json",
+        {
+            "std": float(sample.std()),
+            "channel_std": sample.std((0, 2, 3)).round(3).tolist(),
+            "channel_mean": sample.mean((0, 2, 3)).round(3).tolist(),
+        },
+    )

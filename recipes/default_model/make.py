@@ -1,0 +1,147 @@
+"""``python -m recipes.default_model.make``: from nothing to the bundle, stage by stage.
+
+Every stage skips what is complete and goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import settings
+from .classifier import fit_classifier, load_classifier
+from .data import is_painted, open_pictures, paint_split, read_json, read_scenes, write_json
+from .evaluate import evaluate_bundle
+from .export import convert_bundle, export_files
+from .latents import encode_split, open_latents, tokenize_split, write_latent_report
+from .painter import vocabulary
+from .parallel import launch, rank
+from .settings import Recipe
+from .text import build_tokenizer
+from .train import train_flow
+from .vae import fit_autoencoder
+
+STAGES = ("paint", "vae", "encode", "flow", "classifier", "export", "evaluate")
+_SPLITS = ("held_out", "train")
+
+
+class Log:
+    """Lines on standard output and in the run's log, with the time of day."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self, text: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')} {text}"
+        print(line, flush=True)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+def _paint(run: Path, recipe: Recipe, log: Log) -> None:
+    for split in _SPLITS:
+        if not is_painted(run / "paint", split):
+            paint_split(run / "paint", split, recipe.data, log)
+
+
+def _vae_job(run: Path, recipe: Recipe, log: Log) -> None:
+    pictures = (open_pictures(run / "paint", split) for split in ("train", "held_out"))
+    fit_autoencoder(run / "vae", *pictures, recipe.vae, log)
+
+
+def _vae(run: Path, recipe: Recipe, log: Log) -> None:
+    if not (run / "vae" / "report.json").exists():
+        launch(_vae_job, (run, recipe, log), recipe.data.workers)
+    log(f"vae {read_json(run / 'vae' / 'report.json')}")
+
+
+def _encode(run: Path, recipe: Recipe, log: Log) -> None:
+    from diffusers import AutoencoderKL
+
+    if (run / "latents" / "report.json").exists():
+        return
+    model = AutoencoderKL.from_pretrained(run / "vae" / "vae").eval()
+    tokenizer = build_tokenizer(vocabulary()["words"])
+    for split in _SPLITS:
+        encode_split(run / "latents", run / "paint", split, model, log)
+        length = recipe.flow.shape.text_size
+        tokenize_split(run / "latents", run / "paint", split, tokenizer, length)
+    write_latent_report(run / "latents", "train")
+
+
+def _flow_job(run: Path, recipe: Recipe, log: Log) -> None:
+    train, held_out = (open_latents(run / "latents", split) for split in ("train", "held_out"))
+    words = len(build_tokenizer(vocabulary()["words"]))
+    train_flow(run / "flow", train, held_out, words, recipe.flow, recipe.text, log)
+    if rank() == 0:
+        write_json(run / "flow" / "report.json", read_json(run / "flow" / "progress.json"))
+
+
+def _flow(run: Path, recipe: Recipe, log: Log) -> None:
+    if not (run / "flow" / "report.json").exists():
+        launch(_flow_job, (run, recipe, log), recipe.data.workers)
+
+
+def _classifier_job(run: Path, recipe: Recipe, log: Log) -> None:
+    train, held_out = (
+        (open_pictures(run / "paint", split), read_scenes(run / "paint", split)[0])
+        for split in ("train", "held_out")
+    )
+    fit_classifier(run / "classifier", train, held_out, recipe.classifier, log)
+
+
+def _classifier(run: Path, recipe: Recipe, log: Log) -> None:
+    if not (run / "classifier" / "report.json").exists():
+        launch(_classifier_job, (run, recipe, log), recipe.data.workers)
+
+
+def _export(run: Path, recipe: Recipe, log: Log) -> None:
+    tokenizer = build_tokenizer(vocabulary()["words"])
+    step = export_files(run / "export", run / "flow", run / "vae" / "vae", tokenizer, recipe)
+    convert_bundle(run / "export", run / "bundle", recipe)
+    size = sum(path.stat().st_size for path in (run / "bundle").rglob("*") if path.is_file())
+    log(f"exported step {step}: {run / 'bundle'}, {size / 1e6:.1f} MB")
+
+
+def _evaluate(run: Path, recipe: Recipe, log: Log) -> None:
+    judge = load_classifier(run / "classifier")
+    evaluate_bundle(run / "evaluate", run / "bundle", judge, recipe.evaluated, log)
+
+
+_RUN: dict[str, Callable[[Path, Recipe, Log], None]] = {
+    "paint": _paint,
+    "vae": _vae,
+    "encode": _encode,
+    "flow": _flow,
+    "classifier": _classifier,
+    "export": _export,
+    "evaluate": _evaluate,
+}
+
+
+def make(run: Path, recipe: Recipe, stages: tuple[str, ...] = STAGES) -> None:
+    """Run the stages in order; the bundle comes to RUN/bundle, the measurements to RUN/evaluate."""
+    run.mkdir(parents=True, exist_ok=True)
+    log = Log(run / "log.txt")
+    for stage in STAGES:
+        if stage in stages:
+            log(f"stage {stage}")
+            _RUN[stage](run, recipe, log)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the embedded model.")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, to try the road")
+    parser.add_argument("--run", type=Path, help="folder of this run")
+    parser.add_argument("--stage", action="append", choices=STAGES, help="only this; repeatable")
+    options = parser.parse_args()
+    name = "toy" if options.toy else "main"
+    run = options.run or Path(__file__).parent / "runs" / name
+    recipe = settings.toy() if options.toy else settings.full()
+    make(run, recipe, tuple(options.stage or STAGES))
+
+
+if __name__ == "__main__":
+    main()

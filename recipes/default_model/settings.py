@@ -1,0 +1,114 @@
+"""Every number of the recipe in one place: the shipped model's, and a toy's for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .flow import FlowShape
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    train: int = 60_000  # paintings
+    held_out: int = 2_000  # paintings never trained on, from another series of seeds
+    size: int = 128  # pixels per side
+    captions: int = 6  # phrasings kept per painting
+    seed: int = 1
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class VAESettings:
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    latent_channels: int = 6
+    norm_groups: int = 8
+    images: int = 9_000  # images seen in all, counted in full pictures
+    crop: int = 64  # side of the crops of the first part; the rest sees whole pictures
+    crop_share: float = 0.75
+    batch: int = 8  # whole pictures per step (crops: as many pixels per half step)
+    learning_rate: float = 3e-3
+    latent_noise: float = 0.12  # of the latents' own standard deviation, while training
+    kl_weight: float = 1e-6
+    edge_weight: float = 0.1  # of the gradient term
+    seed: int = 2
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    head_dim: int = 32
+    feed_forward: int = 256
+    length: int = 16  # tokens, <bos> included
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    shape: FlowShape = field(
+        default_factory=lambda: FlowShape(
+            channel_size=6, layers_per_block=(1, 1, 5), text_size=16, text_width=128
+        )
+    )
+    images: int = 400_000  # images seen in all
+    batch: int = 64
+    learning_rate: float = 1e-3
+    matrix_learning_rate: float = 2e-3  # Muon, for the matrices inside the layers
+    weight_decay: float = 0.01
+    warm_up: int = 100  # steps
+    noise_std: float = 0.2
+    caption_dropout: float = 0.1
+    ema: float = 0.999
+    save_seconds: float = 180.0
+    seed: int = 3
+
+
+@dataclass(frozen=True)
+class ClassifierSettings:
+    images: int = 60_000  # images seen in all
+    batch: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 4
+
+
+@dataclass(frozen=True)
+class Recipe:
+    data: DataSettings = field(default_factory=DataSettings)
+    vae: VAESettings = field(default_factory=VAESettings)
+    text: TextSettings = field(default_factory=TextSettings)
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    guidance: float = 2.0  # default of the shipped model
+    evaluated: int = 300  # prompts
+
+
+def full() -> Recipe:
+    return Recipe()
+
+
+def toy() -> Recipe:
+    """Every stage in seconds, to show that the road is passable; the pictures are noise."""
+    return Recipe(
+        data=DataSettings(train=96, held_out=16, size=64, captions=2, workers=1),
+        vae=VAESettings(
+            channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4, images=64, crop=32, batch=4
+        ),
+        text=TextSettings(width=32, layers=2, heads=2, head_dim=16, feed_forward=32),
+        flow=replace(
+            FlowSettings(),
+            shape=FlowShape(
+                grid=4,
+                channels=32,
+                head_dim=32,
+                layers_per_block=(1, 2),
+                text_size=16,
+                text_width=32,
+            ),
+            images=192,
+            batch=16,
+            warm_up=2,
+            save_seconds=0.0,
+        ),
+        classifier=ClassifierSettings(images=128, batch=16),
+        evaluated=4,
+    )

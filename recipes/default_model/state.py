@@ -1,0 +1,32 @@
+"""Training states on disk: written beside and renamed, so a kill never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def save_state(path: Path, state: dict) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_state(path: Path, device: str = "cpu") -> dict | None:
+    """The last saved state, or None where training has not begun."""
+    if not path.exists():
+        return None
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def step_generator(seed: int, step: int, device: str = "cpu") -> torch.Generator:
+    """All randomness of one step comes from (seed, step): a resumed run repeats it exactly."""
+    return torch.Generator(device).manual_seed(seed * 10_000_019 + step)
+
+
+def pick_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

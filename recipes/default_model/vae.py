@@ -1,0 +1,195 @@
+"""Fit diffusers' AutoencoderKL to the paintings: first on crops, then on whole pictures."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data import write_json
+from .optimizer import build_optimizers, cosine, set_rates
+from .parallel import agree, average_gradients, rank, share
+from .settings import VAESettings
+from .state import load_state, pick_device, save_state, step_generator
+
+
+def new_autoencoder(settings: VAESettings, size: int):
+    """An untrained AutoencoderKL; one level per entry of `channels`, halving between levels."""
+    from diffusers import AutoencoderKL
+
+    levels = len(settings.channels)
+    return AutoencoderKL(
+        block_out_channels=settings.channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        latent_channels=settings.latent_channels,
+        norm_num_groups=settings.norm_groups,
+        sample_size=size,
+        scaling_factor=1.0,
+    )
+
+
+def to_tensor(pictures: np.ndarray, device: str = "cpu") -> Tensor:
+    """uint8 (B, H, W, 3) → float (B, 3, H, W) in [-1, 1], channels last in memory."""
+    x = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
+    return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _is_matrix(name: str, parameter) -> bool:
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8
+
+
+def _schedule(settings: VAESettings) -> tuple[int, int]:
+    """Numbers of steps on crops and on whole pictures."""
+    on_crops = settings.images * settings.crop_share / (settings.batch / 2)
+    return int(on_crops), int(settings.images * (1 - settings.crop_share) / settings.batch)
+
+
+def _batch(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) -> np.ndarray:
+    rng = np.random.default_rng([settings.seed, step])
+    size, side = pictures.shape[1], settings.crop
+    n = settings.batch // 2 * (size // side) ** 2 if crops else settings.batch
+    rows = []
+    for i in rng.integers(len(pictures), size=n):
+        picture = pictures[i]
+        if crops:
+            top, left = rng.integers(size - side + 1, size=2)
+            picture = picture[top : top + side, left : left + side]
+        rows.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
+    return np.stack(rows[share(n)])
+
+
+def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+
+
+def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator):
+    with torch.autocast(x.device.type, torch.bfloat16):
+        mean = model.encode(x).latent_dist.mean
+        # The decoder must forgive what the flow gets slightly wrong: it never sees exact ones.
+        noise = torch.randn(mean.shape, generator=generator, device=x.device)
+        z = mean + settings.latent_noise * mean.detach().float().std() * noise
+        y = model.decode(z).sample
+    y = y.float()
+    squared = F.mse_loss(y, x)
+    edge = sum(F.l1_loss(a, b) for a, b in zip(_edges(y), _edges(x), strict=True))
+    loss = squared + settings.edge_weight * (edge + F.l1_loss(y, x))
+    return loss + settings.kl_weight * mean.float().square().mean(), squared
+
+
+@torch.no_grad()
+def reconstruction_psnr(model, pictures: np.ndarray, device: str = "cpu") -> float:
+    """Mean over pictures of 10·log10(1 / MSE), pixels in [0, 1], reconstructions clipped."""
+    values = []
+    for start in range(0, len(pictures), 32):
+        x = to_tensor(pictures[start : start + 32], device)
+        with torch.autocast(device, torch.bfloat16, enabled=False):
+            y = model.decode(model.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        error = ((y - x) / 2).square().flatten(1).mean(1)
+        values += (-10 * error.log10()).tolist()
+    return float(np.mean(values))
+
+
+@torch.no_grad()
+def encode_pictures(model, pictures: np.ndarray, device: str = "cpu", flip: bool = False) -> Tensor:
+    """Mean latents (n, C, h, w), as the encoder gives them (unscaled), float32."""
+    parts = []
+    for start in range(0, len(pictures), 64):
+        x = to_tensor(pictures[start : start + 64], device)
+        with torch.autocast(device, torch.bfloat16):
+            mean = model.encode(x.flip(-1) if flip else x).latent_dist.mean
+        parts.append(mean.float().cpu().contiguous())
+    return torch.cat(parts)
+
+
+def fit_autoencoder(
+    folder: Path,
+    pictures: np.ndarray,
+    held_out: np.ndarray,
+    settings: VAESettings,
+    say=lambda text: None,
+    stop_after: int | None = None,
+) -> None:
+    """Train to the end of the schedule (or `stop_after` steps) and save a diffusers directory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = pick_device()
+    torch.manual_seed(settings.seed)
+    model = new_autoencoder(settings, pictures.shape[1]).to(device)
+    model = model.to(memory_format=torch.channels_last)
+    optimizers = build_optimizers(
+        list(model.named_parameters()), _is_matrix, settings.learning_rate, settings.learning_rate
+    )
+    first = 0
+    if state := load_state(folder / "state.pt", device):
+        model.load_state_dict(state["model"])
+        for optimizer, held in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(held)
+        first = state["step"]
+    on_crops, on_whole = _schedule(settings)
+    total = on_crops + on_whole
+    saved = time.monotonic()
+
+    def save(step: int) -> None:
+        held = [optimizer.state_dict() for optimizer in optimizers]
+        parts = {"model": model.state_dict(), "optimizers": held, "step": step}
+        if rank() == 0:
+            save_state(folder / "state.pt", parts)
+
+    for step in range(first, total):
+        set_rates(optimizers, cosine(step, total, warm_up=50))
+        x = to_tensor(_batch(pictures, settings, step, step < on_crops), device)
+        loss, squared = _loss(
+            model, x, settings, step_generator(settings.seed + rank(), step, device)
+        )
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(model.parameters())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        if rank() == 0 and (step % 100 == 0 or step == total - 1):
+            psnr = reconstruction_psnr(model, held_out[:64], device) if step % 500 == 0 else None
+            say(
+                f"vae step {step}/{total} loss {loss.item():.4f} "
+                f"train psnr {-10 * math.log10(squared.item() / 4):.2f}"
+                + (f" held-out psnr {psnr:.2f}" if psnr else "")
+            )
+        if agree(time.monotonic() - saved > 120):
+            save(step + 1)
+            saved = time.monotonic()
+        if stop_after is not None and step + 1 >= stop_after:
+            return save(step + 1)
+    save(total)
+    if rank() == 0:
+        _finish(folder, model, pictures, held_out, settings, device)
+
+
+def _finish(folder, model, pictures, held_out, settings: VAESettings, device: str) -> None:
+    model.eval()
+    latents = encode_pictures(model, pictures[:: max(1, len(pictures) // 2000)], device)
+    std = latents.std().item()
+    model.register_to_config(scaling_factor=1.0 / std)
+    # The log-variance half was not trained: make it state the noise the decoder was trained with.
+    c = settings.latent_channels
+    with torch.no_grad():
+        model.quant_conv.weight[c:] = 0
+        model.quant_conv.bias[c:] = 2 * math.log(settings.latent_noise * std)
+    model.to("cpu").to(memory_format=torch.contiguous_format).save_pretrained(folder / "vae")
+    model.to(device)
+    channels = latents.std(dim=(0, 2, 3)) / std
+    write_json(
+        folder / "report.json",
+        {
+            "held_out_psnr": round(reconstruction_psnr(model, held_out[:1000], device), 3),
+            "scaling_factor": 1.0 / std,
+            "latent_channel_std": [round(v, 3) for v in channels.tolist()],
+            "latent_channel_mean": [round(v, 3) for v in (latents.mean((0, 2, 3)) / std).tolist()],
+            "images_seen": settings.images,
+        },
+    )
