@@ -1,0 +1,33 @@
+"""Activations against their definitions."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_starflow.activations import LARGE, gelu, gelu_tanh, rational_erf, silu
+
+X = np.linspace(-12, 12, 2 * LARGE, dtype=np.float32)
+
+
+@pytest.mark.parametrize("count", [LARGE // 8, 2 * LARGE])
+def test_values(count):
+    x = X[:: len(X) // count]
+    wide = x.astype(np.float64)
+    erf = np.array([math.erf(v / math.sqrt(2)) for v in wide])
+    tanh = np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
+    for found, expected in (
+        (gelu(mx.array(x)), 0.5 * wide * (1 + erf)),
+        (gelu_tanh(mx.array(x)), 0.5 * wide * (1 + tanh)),
+        (silu(mx.array(x)), wide / (1 + np.exp(-wide))),
+    ):
+        assert np.abs(np.array(found) - expected).max() < 2e-6
+
+
+def test_erf_and_its_slope():
+    erf = np.array([math.erf(v) for v in X])
+    assert np.abs(np.array(rational_erf(mx.array(X))) - erf).max() < 5e-7
+    slope = mx.grad(lambda x: rational_erf(x).sum())(mx.array(X))
+    expected = 2 / math.sqrt(math.pi) * np.exp(-(X.astype(np.float64) ** 2))
+    assert np.abs(np.array(slope) - expected).max() < 5e-6
