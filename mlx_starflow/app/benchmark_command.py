@@ -1,32 +1,22 @@
-"""``mlx-starflow benchmark``: samplers, batches and precisions, measured side by side."""
+"""The flags of ``mlx-starflow benchmark``."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..benchmark import (
-    BenchmarkOptions,
-    RandomShape,
-    compare,
-    parse_specs,
-    random_flow,
-)
-from ..benchmark.subject import Subject, model_subject, random_subject
+from ..benchmark import RandomShape, parse_specs
 from ..errors import UsageError
-from ..inputs import contexts_of, latents_of
-from ..pipeline import load
-from ..quantization_cost import CostOptions, Precision, quantization_cost
 from . import options as o
+from .benchmark import Job, compare_precisions, compare_samplers
 from .benchmark_table import comparison_tables, quantization_table
 from .console import Console
 from .options import HOW, WHAT, _option
 from .request import read_prompts
-from .shared_commands import Fit, FitOption, Guidance, take_picture
+from .shared_commands import Fit, FitOption, Guidance
 
 SAMPLERS = "sequential,jacobi,auto"
 EPILOG = """\b
@@ -122,25 +112,29 @@ def benchmark(
     """
     console = Console(quiet)
     shape = _shape(random, grid, text, model, prompt_file, picture)
-    kept = (dtype.value if dtype else None, quantize.recipe if quantize else None)
     lines = read_prompts(prompt_file) if prompt_file else None
+    job = Job(
+        shape=shape,
+        model=model,
+        dtype=dtype.value if dtype else None,
+        quantize=quantize.recipe if quantize else None,
+        prompts=lines,
+        count=prompts or (len(lines) if lines else 8 if quantization else 2),
+        batch=batch or 1,
+        guidance=guidance,
+    )
     try:
         if quantization:
             _refuse("--quantization measures precisions: leave out {}.", {
                 "--samplers": samplers, "--repeat": repeat, "--batch": batch,
                 "--dtype": dtype, "--quantize": quantize,
             })  # fmt: skip
-            count = prompts or (len(lines) if lines else 8)
-            result, about = _precisions(shape, model, count, guidance, lines, picture, fit, console)
+            about, result = compare_precisions(job, picture or [], fit, console)
             table = quantization_table(result)
         else:
             _refuse("{} belongs to --quantization.", {"--picture": picture})
             specs = parse_specs(SAMPLERS if samplers is None else samplers)
-            options = {"repeat": repeat or 3}
-            count = prompts or (len(lines) if lines else 2)
-            result, about = _samplers(
-                shape, model, kept, specs, options, (count, batch or 1, guidance), lines, console
-            )
+            about, result = compare_samplers(job, specs, repeat or 3, console)
             table = comparison_tables(result)
     finally:
         console.clear()
@@ -148,82 +142,6 @@ def benchmark(
         typer.echo(json.dumps({**about, **result.to_dict()}))
     else:
         typer.echo(f"{about['subject']}\n{table}")
-
-
-def _samplers(shape, model, kept, specs, options, asked, lines, console: Console):
-    count, batch, guidance = asked
-    with ExitStack() as stack:
-        if shape is not None:
-            flow = random_flow(shape, *kept)
-            subject = random_subject(shape, count, batch, guidance)
-        else:
-            console.say("Loading the model and encoding the prompts ...")
-            pipe = stack.enter_context(load(model, *kept))
-            flow = pipe.flow
-            subject = model_subject(pipe, count, batch, guidance, lines)
-        result = compare(
-            flow,
-            subject.contexts,
-            subject.noises,
-            specs,
-            BenchmarkOptions(guidance=subject.guidance, **options),
-            subject.finish,
-            _progress(console),
-        )
-    return result, _about(shape, model, subject, dtype=kept[0], quantize=kept[1])
-
-
-def _precisions(shape, model, count, guidance, lines, pictures, fit, console: Console):
-    """The cost of precisions on one batch of ``count`` samples."""
-    given: dict[str, Any] = {}
-    with ExitStack() as stack:
-        if shape is not None:
-            subject = random_subject(shape, 1, count, guidance)
-            noise, context = subject.noises[0], subject.contexts[0]
-
-            def flow_in(precision: Precision):
-                return random_flow(shape, precision.dtype, precision.quantize)
-        else:
-            console.say("Loading the model and encoding the prompts ...")
-            pipe = stack.enter_context(load(model))
-            subject = model_subject(pipe, count, 1, guidance, lines)
-            noise, context = subject.joined()
-            if pictures:
-                taken = [take_picture(pipe, path, fit, console)[0].image for path in pictures]
-                given["latents"] = latents_of(pipe, taken)
-                null = contexts_of(pipe, [""] * len(taken))
-                given["latent_context"] = null
-
-            def flow_in(precision: Precision):
-                with load(model, precision.dtype, precision.quantize) as own:
-                    return own.flow
-
-        result = quantization_cost(
-            flow_in,
-            context,
-            noise,
-            finish=subject.finish,
-            options=CostOptions(guidance=subject.guidance),
-            progress=_progress(console),
-            **given,
-        )
-    return result, _about(shape, model, subject, scored=[str(p) for p in pictures or []])
-
-
-def _about(shape: RandomShape | None, model: str | None, subject: Subject, **more) -> dict:
-    if shape is None:
-        name = f"Model {model or 'default'}"
-    else:
-        name = (
-            f"Random weights: width {shape.width}, layers {' '.join(map(str, shape.layers))}, "
-            f"text {shape.text_length}x{shape.text_channels}"
-        )
-    return {
-        "subject": name,
-        "prompts": list(subject.prompts),
-        "text_encoding": subject.text,
-        **more,
-    }
 
 
 def _shape(random, grid, text, model, prompt_file, picture) -> RandomShape | None:
@@ -241,7 +159,3 @@ def _refuse(sentence: str, flags: dict[str, Any]) -> None:
     given = [name for name, value in flags.items() if value]
     if given:
         raise UsageError(sentence.format(", ".join(given)))
-
-
-def _progress(console: Console):
-    return lambda what, share: console.draw("benchmark", what, share, None)

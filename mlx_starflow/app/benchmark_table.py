@@ -75,7 +75,19 @@ def aligned(rows: list[list[str]], left: int = 1) -> str:
 
 
 def _time(rows: tuple[SamplerResult, ...]) -> list[list[str]]:
-    table = [["sampler", "pictures", "seconds", "deep", "shallow", "speed-up", "of one", "peak MB"]]
+    table = [
+        [
+            "sampler",
+            "pictures",
+            "seconds",
+            "deep",
+            "shallow",
+            "CPU s",
+            "speed-up",
+            "of one",
+            "peak MB",
+        ]
+    ]
     for r in rows:
         table.append(
             [
@@ -84,6 +96,7 @@ def _time(rows: tuple[SamplerResult, ...]) -> list[list[str]]:
                 _spread(r.seconds),
                 f"{r.seconds_deep.median:.3f}",
                 "" if r.seconds_shallow is None else f"{r.seconds_shallow.median:.3f}",
+                f"{r.cpu_seconds.median:.3f}",
                 "" if r.speedup is None else _spread(r.speedup, ".2f"),
                 "" if r.batch_cost is None else f"x{r.batch_cost.median:.2f}",
                 _mega(max(r.peak_memory.values())),

@@ -166,6 +166,7 @@ class _Comparison:
             seconds=Spread.of(times),
             seconds_deep=Spread.of([r.part(deep=True) for r in timed[variant]]),
             seconds_shallow=shallow and Spread.of([r.part(deep=False) for r in timed[variant]]),
+            cpu_seconds=Spread.of([r.cpu_seconds for r in timed[variant]]),
             speedup=_ratio(timed.get(base), timed[variant]),
             batch_cost=_ratio(timed[variant], timed[one])
             if variant.batch > 1 and one in timed

@@ -52,6 +52,7 @@ class SamplerResult:
     seconds: Spread  # of a batch, noise to sample
     seconds_deep: Spread
     seconds_shallow: Spread | None  # None: the flow has one block
+    cpu_seconds: Spread  # of all threads: on a busy machine steadier than the wall's
     speedup: Spread | None  # over sequential in the same round; None: sequential was not timed
     batch_cost: Spread | None  # times the seconds of one picture; None for one picture
     deep: Work

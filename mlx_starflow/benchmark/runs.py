@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Run:
     reports: tuple[BlockReport, ...]  # of the blocks that do something, the deep one first
     seconds: dict[int, float]  # by block
     peaks: dict[int, int]  # bytes, by block
+    cpu_seconds: float  # of all threads of this process
 
     @property
     def total(self) -> float:
@@ -39,6 +41,7 @@ def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptio
     clock, reports, x = Clock(), [], noise
     mx.eval(noise, *([] if context is None else [context]))
     clock.start()
+    cpu = time.process_time()
     for event in invert_steps(flow, noise, context, options):
         if isinstance(event, BlockResult):
             x = event.x
@@ -46,8 +49,10 @@ def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptio
             clock.lap(str(event.block))
             if event.report.weight_reads:  # an identity block reads none
                 reports.append(event.report)
+    cpu = time.process_time() - cpu
     seconds = {int(b): s for b, s in clock.seconds.items()}
-    return Run(x, tuple(reports), seconds, {int(b): p for b, p in clock.peaks.items()})
+    peaks = {int(b): p for b, p in clock.peaks.items()}
+    return Run(x, tuple(reports), seconds, peaks, cpu)
 
 
 def block_bytes(flow: Flow) -> dict[int, int]:
