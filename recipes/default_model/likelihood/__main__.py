@@ -1,0 +1,107 @@
+"""All tables about likelihood, by one command:
+
+python -m recipes.default_model.likelihood --judge recipes/default_model/runs/main/classifier
+
+Tables go to standard output in Markdown, and with --output to a JSON file as well. The paintings
+come from a series of seeds of their own: no model and no judge has seen them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mlx_starflow.pipeline import load
+
+from ..painter import COLOURS, PLACES, SUBJECTS, paint_many
+from .round_trip import round_trips
+from .separation import separation
+from .zero_shot import draws_and_errors, zero_shot
+
+SEED = 7_000_000  # of the paintings
+PARTS = ("separation", "zero-shot", "draws", "round-trip", "best-of", "edit")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a bundle; default: the embedded model")
+    parser.add_argument(
+        "--judge", type=Path, help="folder of the recipe's classifier, for best-of and edit"
+    )
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--count", type=int, default=128, help="paintings for most tables")
+    parser.add_argument("--prompts", type=int, default=60, help="prompts of best-of")
+    parser.add_argument("--edits", type=int, default=40)
+    parser.add_argument("--draws", type=int, default=4, help="noise draws a score")
+    parser.add_argument("--output", type=Path, help="also write all numbers here, as JSON")
+    options = parser.parse_args()
+    found = {}
+    for part in options.part or PARTS:
+        began = time.perf_counter()
+        found[part] = _measure(part, options)
+        print(f"\n### {part}\n\n{table(found[part])}", flush=True)
+        print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        if options.output:
+            options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _measure(part: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    n, guidance_caption = options.count, "a fox in snow"
+    if part == "round-trip":
+        with load(options.model) as pipe:
+            guidance = pipe.config.defaults.guidance
+            images, _, _ = paint_many(4, SEED + 3, pipe.config.image_size)
+        return round_trips(options.model, images, guidance_caption, guidance)
+    with load(options.model) as pipe:
+        size = pipe.config.image_size
+        if part == "separation":
+            calibration, _, _ = paint_many(n, SEED + 1, size)
+            paintings, _, _ = paint_many(n, SEED, size)
+            return separation(pipe, calibration, paintings, options.draws)
+        if part == "zero-shot":
+            paintings, _, scenes = paint_many(n, SEED, size)
+            return zero_shot(pipe, paintings, scenes, options.draws)
+        if part == "draws":
+            paintings, captions, _ = paint_many(16, SEED, size)
+            return draws_and_errors(pipe, paintings, captions, 64)
+        return _judged(part, pipe, options)
+
+
+def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from ..classifier import load_classifier  # PyTorch is needed here and nowhere else
+    from .following import best_of, edits
+
+    if options.judge is None:
+        sys.exit(f"{part} needs --judge, the classifier that the recipe has trained")
+    judge = load_classifier(options.judge)
+    if part == "best-of":
+        rng = np.random.default_rng(SEED)
+        asked = []
+        for _ in range(options.prompts):
+            subject, place = rng.choice(SUBJECTS), rng.choice(PLACES)
+            colour = rng.choice(COLOURS) if rng.random() < 0.6 else None
+            asked.append((str(subject), str(place), colour and str(colour)))
+        return best_of(pipe, judge, asked)
+    paintings, _, scenes = paint_many(4 * options.edits, SEED + 2, pipe.config.image_size)
+    single = [i for i, s in enumerate(scenes) if s.count == 1 and s.weather == "clear"]
+    chosen = single[: options.edits]
+    return edits(pipe, judge, paintings[chosen], [scenes[i] for i in chosen], draws=8)
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown: a row for each key, a column for each key of any row."""
+    columns = list(dict.fromkeys(c for row in rows.values() for c in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [f"{row[c]:.3g}" if c in row else "" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Naming what a painting shows by nothing but its likelihood under captions; and what the number
+of noise draws is worth."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from mlx_starflow.inputs import contexts_of, latents_of
+from mlx_starflow.pipeline import Pipeline
+from mlx_starflow.scoring import Score, ScoreOptions, score_pictures
+
+from ..painter import PLACES, SUBJECTS, Scene
+
+# One plain phrase for each place, as captions of the training have it.
+PLACE_PHRASES = {
+    "snow": "in snow", "forest": "in a forest", "desert": "in the desert", "beach": "on the beach",
+    "meadow": "in a meadow", "mountains": "in the mountains", "city": "in the city",
+    "night sky": "in the night sky", "sea": "in the sea",
+}  # fmt: skip
+
+
+def zero_shot(
+    pipe: Pipeline, paintings: np.ndarray, scenes: list[Scene], draws: int
+) -> dict[str, dict[str, float]]:
+    """Accuracy for 1, 2, 4 ... ``draws`` draws: the subject among all by "a SUBJECT", then the
+    place among all by "a SUBJECT PLACE" with the subject found before."""
+    options = ScoreOptions(draws=draws)
+    x = latents_of(pipe, [Image.fromarray(p) for p in paintings])
+    by_subject = score_pictures(
+        pipe.flow, x, contexts_of(pipe, [f"a {s}" for s in SUBJECTS]), options
+    )
+    counts = [2**i for i in range(draws.bit_length()) if 2**i <= draws]
+    table: dict[str, dict[str, float]] = {}
+    found = {k: [_best(s, k) for s in by_subject] for k in counts}
+    by_place = _places(pipe, x, [SUBJECTS[i] for i in found[draws]], options)
+    for k in counts:
+        right = [SUBJECTS[i] == scene.subject for i, scene in zip(found[k], scenes, strict=True)]
+        places = [_best(s, k) for s in by_place]
+        placed = [PLACES[i] == scene.place for i, scene in zip(places, scenes, strict=True)]
+        table[str(k)] = {"subject": float(np.mean(right)), "place": float(np.mean(placed))}
+    table["chance"] = {"subject": 1 / len(SUBJECTS), "place": 1 / len(PLACES)}
+    return table
+
+
+def _best(score: Score, draws: int) -> int:
+    return int(score.log_p[:, :draws].mean(axis=1).argmax())
+
+
+def _places(pipe: Pipeline, x: mx.array, subjects: list[str], options: ScoreOptions) -> list[Score]:
+    scores: list[Score | None] = [None] * len(subjects)
+    for subject in dict.fromkeys(subjects):
+        rows = [i for i, s in enumerate(subjects) if s == subject]
+        prompts = [f"a {subject} {PLACE_PHRASES[place]}" for place in PLACES]
+        part = score_pictures(pipe.flow, x[mx.array(rows)], contexts_of(pipe, prompts), options)
+        for i, score in zip(rows, part, strict=True):
+            scores[i] = score
+    return scores
+
+
+def draws_and_errors(
+    pipe: Pipeline, paintings: np.ndarray, captions: list[str], draws: int
+) -> dict[str, dict[str, float]]:
+    """Standard error in nats of the mean over K draws, for K = 1, 4, 16, ...: of log p(x | its
+    caption) and of its difference to the null caption, whose draws are the same.
+
+    Measured, not derived: the spread of the means of disjoint groups of K among all ``draws``,
+    root mean square over the paintings.
+    """
+    rows = []
+    for picture, caption in zip(paintings, captions, strict=True):
+        x = latents_of(pipe, [Image.fromarray(picture)])
+        contexts = contexts_of(pipe, [caption, ""])
+        rows.append(score_pictures(pipe.flow, x, contexts, ScoreOptions(draws=draws))[0].log_p)
+    log_p = np.stack(rows)  # (N, 2, K)
+    both = np.stack([log_p[:, 0], log_p[:, 0] - log_p[:, 1]], axis=1)
+    between = both.mean(axis=2).std(axis=0, ddof=1)
+    table = {}
+    for k in (k for k in (1, 2, 4, 8, 16, 32) if 2 * k <= draws):
+        groups = both[:, :, : draws // k * k].reshape(len(both), 2, -1, k).mean(axis=3)
+        spread = np.sqrt(groups.var(axis=2, ddof=1).mean(axis=0))
+        table[str(k)] = {"log p": float(spread[0]), "gain": float(spread[1])}
+    table["between paintings"] = {"log p": float(between[0]), "gain": float(between[1])}
+    return table
