@@ -217,7 +217,7 @@ def _metadata(
         "dtype": stages.dtype,
         "quantize": stages.quantize,
         "precision": weights,
-        "device": str(mx.default_device()),
+        "device": device_name(),
         "blas": blas_in_use(),
         "residual": max(residuals, default=None),
         "converged": all(r.converged for r in reports),
@@ -226,6 +226,13 @@ def _metadata(
         "seconds": clock.seconds,
         "peak_memory_bytes": clock.peaks,
     }
+
+
+def device_name() -> str:
+    """Kind and name of the device that does the work: "gpu (Apple M4 Max)"."""
+    device = mx.default_device()
+    kind = "gpu" if device == mx.Device(mx.gpu) else "cpu"
+    return f"{kind} ({mx.device_info().get('device_name', 'unknown')})"
 
 
 class _Clock:

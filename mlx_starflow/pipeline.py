@@ -39,7 +39,7 @@ class Flag(Protocol):
 
 def load(
     model: str | Path | None = None,
-    dtype: str | None = None,
+    dtype: str | mx.Dtype | None = None,
     quantize: int | str | None = None,
     low_ram: bool = False,
     tell: Tell | None = None,
@@ -55,6 +55,8 @@ def load(
     Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
     """
     name = str(model) if model is not None else "default"
+    if isinstance(dtype, mx.Dtype):
+        dtype = str(dtype).removeprefix("mlx.core.")
     return Pipeline(Stages(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram)
 
 

@@ -14,6 +14,7 @@ import typer
 from ..blas import blas_in_use
 from ..bundle_check import bytes_in
 from ..errors import ModelNotFoundError, UsageError
+from ..generation import device_name
 from ..hub import resolve
 from ..locate import EMBEDDED
 from ..metadata import read_metadata
@@ -58,8 +59,7 @@ def machine() -> dict[str, Any]:
         "mlx-starflow": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "device": str(mx.default_device()),
-        "device_name": device.get("device_name", platform.machine()),
+        "device": device_name(),
         "memory_gb": round(_memory() / 2**30, 1),
         "recommended_working_set_gb": _gigabytes(device.get("max_recommended_working_set_size")),
         "blas": blas_in_use(),
