@@ -14,7 +14,8 @@ _STOPS = np.array(
     [(22, 11, 57), (86, 16, 110), (147, 38, 103), (202, 66, 75), (240, 112, 32), (252, 176, 20),
      (250, 236, 130)], np.float32,
 )  # fmt: skip
-_OPACITY = 0.62
+_OPACITY = 0.7
+_DIM = (80, 100)  # darkest level and range of the grey picture below, so that colours stay true
 _SCALE_WIDTH, _BAR_WIDTH, _MARGIN = 96, 18, 12
 MINIMUM_SIDE = 384  # smaller pictures are enlarged, or the scale could not be read
 
@@ -48,8 +49,8 @@ def heatmap(
     large = picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
     painted = colours((values - low) / (high - low)).round().astype(np.uint8)
     cover = Image.fromarray(painted).resize(size, Image.Resampling.NEAREST)
-    # Laid over a grey version: the picture's own colours would be taken for the scale's.
-    grey = large.convert("L").convert("RGB")
+    # Laid over a pale grey version: the picture's own colours would be taken for the scale's.
+    grey = large.convert("L").point(lambda g: _DIM[0] + g * _DIM[1] // 255).convert("RGB")
     whole = Image.new("RGB", (2 * size[0] + _MARGIN + _SCALE_WIDTH, size[1]), "white")
     whole.paste(large, (0, 0))
     whole.paste(Image.blend(grey, cover, _OPACITY), (size[0] + _MARGIN, 0))
@@ -62,7 +63,8 @@ def _draw_scale(whole: Image.Image, x: int, low: float, high: float, unit: str) 
     top, bottom = 40, whole.height - 16
     for y in range(top, bottom):
         share = 1 - (y - top) / (bottom - top - 1)
-        colour = tuple(int(c) for c in colours(np.array(share)))
+        laid = _OPACITY * colours(np.array(share)) + (1 - _OPACITY) * (_DIM[0] + _DIM[1] / 2)
+        colour = tuple(int(c) for c in laid)
         pen.line([(x, y), (x + _BAR_WIDTH, y)], fill=colour)
     for i in range(5):
         y = bottom - 1 - i * (bottom - top - 1) / 4
