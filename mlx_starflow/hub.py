@@ -73,6 +73,7 @@ def resolve(
     a bundle. With ``quantize`` a copy of that precision is used or made; if only the unquantized
     copy is there, that one (loading quantizes the same matrices).
     ``tell`` receives DownloadPlan before the first byte, DownloadProgress and ConversionStarted.
+    Without a ``converter`` only what is on this disk is found, and nothing is downloaded.
     Errors: ModelNotFoundError, HubError, and those of conversion.
     """
     name = EMBEDDED if model is None else str(model)
@@ -82,7 +83,7 @@ def resolve(
     if known is not None:
         return _known(known, converter, quantize, tell)
     if is_repository(name) and not Path(name).expanduser().exists():
-        return _repository(name, tell)
+        return _repository(name, converter is not None, tell)
     names = ", ".join([EMBEDDED, *(m.name for m in KNOWN)])
     raise ModelNotFoundError(
         f"{name}: no directory of this name, no known model ({names}), and no hub repository "
@@ -108,12 +109,12 @@ def resolve_component(
     target = cache_directory() / "components" / f"{repository.replace('/', '--')}@{kind}"
     if problem_in_component(target) is None:
         return target
+    if converter is None:
+        raise _absent(repository)
     with locked(target):
         if problem_in_component(target) is None:
             return target
         source = download_component(repository, kind, tell)
-        if converter is None:
-            raise _unconverted(repository)
         if tell is not None:
             tell(ConversionStarted(repository, target))
         converter(source, kind, target)
@@ -151,6 +152,8 @@ def _known(
     for candidate in (target, cached_path(model.name, model.dtype)):
         if problem_in_bundle(candidate) is None:
             return candidate
+    if converter is None:
+        raise _absent(model.name)
     with locked(target):
         if problem_in_bundle(target) is None:  # another process has just made it
             return target
@@ -160,8 +163,6 @@ def _known(
                 f"Remove it (mlx-starflow models remove {model.name}) and run this again."
             )
         sources = _sources(model, quantize, tell)
-        if converter is None:
-            raise _unconverted(model.name)
         if tell is not None:
             tell(ConversionStarted(model.name, target))
         converter(sources, target)
@@ -208,11 +209,13 @@ def _download(
         fetch(file, tell)
 
 
-def _repository(name: str, tell: Tell | None) -> Path:
+def _repository(name: str, download: bool, tell: Tell | None) -> Path:
     """A hub repository that holds a bundle."""
     config = cached_checkpoint(name, "config.json")
     if config is not None and problem_in_bundle(config.parent) is None:
         return config.parent
+    if not download:
+        raise _absent(name)
     listing = list_repository(name)
     if "config.json" not in listing or "flow/config.json" not in listing:
         checkpoints = [f for f in listing if f.endswith((".pth", ".pt"))]
@@ -234,7 +237,7 @@ def _repository(name: str, tell: Tell | None) -> Path:
     return directory
 
 
-def _unconverted(name: str) -> ModelNotFoundError:
+def _absent(name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{name} is downloaded and not converted yet. Use: mlx-starflow models download {name}"
+        f"{name} is not on this disk. Get it with: mlx-starflow models download {name}"
     )

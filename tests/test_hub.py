@@ -55,6 +55,8 @@ try:
         text = TextConfig("t5", 12, 32)
         convert = lambda source, kind, target: convert_component(source, kind, target, text)
         path = hub.resolve_component(None, name, rest[0], convert, tell)
+    elif what == "look":
+        path = hub.resolve(name)
     else:
         quantize = int(rest[0]) if rest else None
         path = hub.resolve(name, convert_sources, quantize, tell)
@@ -116,6 +118,9 @@ def variables(hub: Hub, folder: Path) -> dict[str, str]:
 
 
 def test_download_convert_and_never_ask_again(hub, ask, tmp_path):
+    absent = ask("look", "apple/starflow")
+    assert absent["kind"] == "ModelNotFoundError" and "models download" in absent["error"]
+    assert ask("look", "some/colours")["kind"] == "ModelNotFoundError" and hub.requests == []
     first = ask("resolve", "apple/starflow")
     assert "error" not in first, first["error"]
     # Told before downloading: every file that is needed, how large, and on what terms.
@@ -145,6 +150,7 @@ def test_download_convert_and_never_ask_again(hub, ask, tmp_path):
     assert features.features.shape == (1, 12, 32)
 
     hub.requests.clear()
+    assert ask("look", "apple/starflow")["path"] == first["path"]
     again = ask("resolve", "starflow")  # an alias of the same model
     assert again["path"] == first["path"] and again["plan"] == []
     assert hub.requests == []

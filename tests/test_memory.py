@@ -1,0 +1,167 @@
+"""What a request is said to need is what it takes, and the advice about it is right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+from bundles import colours_bundle
+from mlx.utils import tree_flatten
+
+import mlx_starflow as sf
+from mlx_starflow.checkpoint import load_component
+from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
+from mlx_starflow.errors import OutOfMemoryError
+from mlx_starflow.flow import Flow
+from mlx_starflow.memory import (
+    Budget,
+    Need,
+    component_bytes,
+    decoding_bytes,
+    denoising_bytes,
+    device_budget,
+    memory_need,
+    plan_memory,
+    sampling_bytes,
+)
+from mlx_starflow.settings import resolve
+from mlx_starflow.stages import Stages
+from mlx_starflow.text.t5 import T5Config, T5Encoder
+from mlx_starflow.vae import AutoencoderKL
+
+HUGE = 10**15
+
+
+def build(kind: str):
+    return {
+        "flow": lambda config: Flow(FlowConfig.from_dict(config)),
+        "vae": lambda config: AutoencoderKL(VAEConfig.from_dict(config)),
+        "text_encoder": lambda config: T5Encoder(T5Config.from_dict(config)),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "quantize"),
+    [
+        ("flow", None, None),
+        ("flow", "float32", None),
+        ("flow", "bfloat16", None),
+        ("flow", None, 4),
+        ("flow", "bfloat16", 8),
+        ("flow", "float16", "mixed"),
+        ("text_encoder", None, None),
+        ("text_encoder", "bfloat16", None),
+        ("vae", None, None),
+    ],
+)
+def test_weights_are_counted_to_the_byte(converted, kind, dtype, quantize):
+    module = load_component(converted / kind, build(kind), dtype, quantize)
+    held = sum(array.nbytes for _, array in tree_flatten(module.parameters()))
+    assert component_bytes(converted / kind, dtype, quantize) == held
+
+
+def request(stages: Stages, prompt: str, **options):
+    return resolve(stages.config, stages.flow_config, stages.factor, prompt, **options)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("low_ram", [False, True])
+def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ram):
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    with sf.load(converted, low_ram=low_ram) as pipe:
+        result = pipe.generate("a fox", seed=1, num_images=pictures)
+    measured = max(result.metadata["peak_memory_bytes"].values()) - before
+    stages = Stages(converted, "tiny")
+    need = memory_need(stages, request(stages, "a fox", num_images=pictures)).peak(low_ram)
+    assert measured * 0.95 <= need <= measured * 3, f"said {need}, took {measured}"
+
+
+@pytest.fixture(scope="module")
+def stages(converted) -> Stages:
+    return Stages(converted, "tiny")
+
+
+def budget(size: int, physical: int = HUGE) -> Budget:
+    return Budget(size, physical, "The test device")
+
+
+def test_what_fits_is_done_as_asked(stages):
+    settings = request(stages, "a fox")
+    plan = plan_memory(stages, settings, budget=budget(HUGE))
+    assert plan.warning is None and not plan.low_ram
+    assert plan_memory(stages, settings, low_ram=True, budget=budget(HUGE)).low_ram
+    exact = plan.need.peak(False)
+    assert plan_memory(stages, settings, budget=budget(exact)).warning is None
+
+
+def test_components_are_dropped_where_that_helps(stages):
+    settings = request(stages, "a fox")
+    need = memory_need(stages, settings)
+    assert need.peak(True) < need.peak(False)
+    plan = plan_memory(stages, settings, budget=budget(need.peak(False) - 1))
+    assert plan.low_ram and "--low-ram" in plan.warning
+    assert "The test device recommends at most" in plan.warning
+
+
+def test_the_precision_that_would_fit_is_named(tmp_path):
+    """A flow whose weights outweigh everything else."""
+    folder = colours_bundle(tmp_path / "wide")
+    config = json.loads((folder / "flow" / "config.json").read_text())
+    wide = {"channels": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "mlp_channels": 1024}
+    wide["layers"] = 4
+    config["blocks"] = [block | wide for block in config["blocks"]]
+    flow = Flow(FlowConfig.from_dict(config))
+    weights = dict(tree_flatten(flow.parameters()))
+    mx.save_safetensors(str(folder / "flow" / "model.safetensors"), weights)
+    (folder / "flow" / "config.json").write_text(json.dumps(config))
+    stages = Stages(folder, "wide")
+    settings = request(stages, "red", denoise=False)
+    peaks = {q: memory_need(stages, settings, q, stored=True).peak(True) for q in (8, "mixed", 4)}
+    assert peaks[4] < peaks["mixed"] < peaks[8] < memory_need(stages, settings).peak(True)
+    for recipe, peak in peaks.items():
+        plan = plan_memory(stages, settings, budget=budget(peak))
+        assert f"converted with --quantize {recipe} would fit" in plan.warning
+        assert plan.low_ram
+    least = plan_memory(stages, settings, budget=budget(peaks[4] - 1))
+    assert "too small" in least.warning and "very slow" in least.warning
+    with pytest.raises(OutOfMemoryError, match="too small"):
+        plan_memory(stages, settings, budget=budget(peaks[4] - 1, physical=peaks[4] - 1))
+    # Quantizing while loading has the whole of the weights in memory first.
+    loading = Stages(folder, "wide", quantize=4)
+    assert memory_need(loading, settings).loading == component_bytes(folder / "flow")
+    assert memory_need(loading, settings).flow == component_bytes(folder / "flow", None, 4)
+
+
+def test_one_component_at_a_time_needs_the_largest_alone():
+    need = Need(10, 20, 5, encoding=3, sampling=2, denoising=8, decoding=30, loading=0)
+    assert need.peak(low_ram=True) == 35 and need.peak(low_ram=False) == 65
+    assert replace(need, loading=100).peak(low_ram=False) == 115
+    assert replace(need, loading=100).peak(low_ram=True) == 100
+
+
+def released(channels: int = 3072) -> FlowConfig:
+    """The released 3B text-to-image flow."""
+    sizes = dict(channels=channels, heads=48, kv_heads=48, head_dim=64, mlp_channels=4 * channels)
+    blocks = tuple(BlockConfig(layers=n, conditioned=n == 24, **sizes) for n in (2, 2, 2, 2, 2, 24))
+    return FlowConfig("starflow", 4, 1, 32, blocks, 0.3, text_channels=2048, text_length=128)
+
+
+def test_the_released_model_in_gigabytes():
+    """Keys and values of 24 layers, 1152 places and two branches are 0.68 GB by hand."""
+    flow, cache = released(), 2 * 24 * 3072 * 1152 * 2 * 2
+    assert cache < sampling_bytes(flow, 1024, 1, True, 2) < 6 * cache
+    assert sampling_bytes(flow, 1024, 1, False, 2) * 2 == sampling_bytes(flow, 1024, 1, True, 2)
+    one, four = denoising_bytes(flow, 1024, 1, False), denoising_bytes(flow, 1024, 4, False)
+    assert one == four, "pictures are denoised one by one where that is much"
+    vae = VAEConfig((128, 256, 512, 512))
+    assert 0.2e9 < decoding_bytes(vae, 32, 32) < 1e9
+    large = decoding_bytes(vae, 256, 256) - decoding_bytes(vae, 64, 64)
+    assert large < 3 * 2048 * 2048 * 3 * 4, "a large picture is decoded in tiles"
+
+
+def test_the_device_has_memory():
+    found = device_budget()
+    assert 1e8 < found.bytes <= found.physical and found.device
