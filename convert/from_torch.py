@@ -11,12 +11,15 @@ from mlx_starflow.errors import StarflowError, UsageError
 from .command import convert_command
 
 
-def main() -> None:
-    """Run the command. Exit status: 0 done, 2 wrong usage, 130 interrupted, 1 other failures."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; ``arguments`` None = the process's own.
+
+    Exit status: 0 done, 2 wrong usage, 130 interrupted, 1 any other failure.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(convert_command)
     try:
-        app(standalone_mode=True)
+        app(arguments)
     except UsageError as error:
         _fail(error, 2)
     except StarflowError as error:

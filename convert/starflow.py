@@ -252,7 +252,7 @@ class _Starflow:
         if d != s.patch_size**2 * s.channel_size:
             raise contradiction(
                 s.where,
-                "patch_size² · channel_size",
+                "patch_size^2 * channel_size",
                 s.patch_size**2 * s.channel_size,
                 d,
                 first.prefix + "proj_in.weight",
