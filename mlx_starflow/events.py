@@ -42,6 +42,7 @@ class Started(Event):
 
     phases: tuple[Phase, ...]
     pictures: int  # pictures made together
+    warnings: tuple[str, ...] = ()  # what memory is short of, and what is done about it
 
 
 @dataclass(frozen=True)

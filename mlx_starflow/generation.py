@@ -33,6 +33,7 @@ from .events import (
 from .flow import Flow
 from .grid import grid_of
 from .image import check_finite, to_pictures
+from .memory import plan_memory
 from .model_cache import cache_directory
 from .result import Result
 from .sampling import AUTO, BlockReport, Step, invert_steps
@@ -51,23 +52,26 @@ def generation(
 ) -> Iterator[Event]:
     """The events of one batch; the last one holds the result."""
     clock = _Clock()
+    plan = plan_memory(stages, settings, low_ram)
+    low_ram = plan.low_ram
+    warnings = (plan.warning,) if plan.warning else ()
     phases = _phases(stages, settings)
-    yield Started("text", phases, len(settings.prompts))
+    yield Started(phases[0].name, phases, len(settings.prompts), warnings)
 
-    warnings: tuple[str, ...] = ()
     if stages.flow_config.text_channels:
         if not stages.loaded("text_encoder"):
             yield Loading("text", "text_encoder")
         encoded = _encode(stages, settings)
         captions, nulls = encoded.features[:-1], encoded.features[-1:]
-        warnings = _cut_warnings(encoded, stages)
+        cuts = _cut_warnings(encoded, stages)
+        warnings += cuts
         if low_ram:
             stages.drop("text_encoder")
-        yield TextEncoded("text", warnings)
+        yield TextEncoded("text", cuts)
     clock.lap("text")
 
     if not stages.loaded("flow"):
-        yield Loading(phases[0].name, "flow")
+        yield Loading("deep block", "flow")
     flow: Flow = stages.get("flow")
     if stages.flow_config.text_channels:
         own = _rows(captions, settings.prompts)
@@ -112,6 +116,7 @@ def generation(
     clock.lap("decode")
     yield Decoded("decode")
     metadata = _metadata(stages, settings, weights, reports, warnings, clock)
+    metadata["low_ram"] = low_ram
     yield Finished(
         "decode",
         Result(images, latents, x, noise, settings, tuple(reports), warnings, metadata),

@@ -39,6 +39,14 @@ def case_info(name: str) -> dict:
     return json.loads((case_dir(name) / "case.json").read_text())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Converted models and measured windows of the tests stay out of the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLX_STARFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory) -> Path:
     """A tiny STARFlow of pixels with the classes red, green, blue and yellow."""

@@ -16,7 +16,8 @@ import pytest
 
 import mlx_starflow as sf
 from mlx_starflow import events as e
-from mlx_starflow.errors import Cancelled, UsageError
+from mlx_starflow import memory
+from mlx_starflow.errors import Cancelled, OutOfMemoryError, UsageError
 
 PROMPTS = ("red", "green", "blue", "yellow", "")
 
@@ -179,7 +180,7 @@ def test_cancelling_at_random_moments_leaves_a_usable_pipeline(colours, tmp_path
             if attempt % 2:  # by closing the stream
                 stream = pipe.stream("red", seed=1, sampler="sequential")
                 for _ in range(moments.randrange(length)):
-                    next(stream)
+                    next(stream, None)  # how many there are depends on the clock
                 stream.close()
             else:  # by a flag from another thread
                 cancel = threading.Event()
@@ -245,3 +246,20 @@ def test_a_program_ends_in_peace(colours, how):
     program = f"import mlx_starflow as sf; pipe = sf.load({str(colours)!r}); {EXITS[how]}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_short_memory_is_said_before_anything_is_loaded(converted, monkeypatch):
+    expected = memory.device_budget()
+    assert expected.bytes <= expected.physical
+    with sf.load(converted) as pipe:
+        need = memory.memory_need(pipe._stages, pipe._request("a fox", 1, None)[0])
+        parts = memory.Budget(need.peak(True), 10**12, "a small device")
+        monkeypatch.setattr(memory, "device_budget", lambda: parts)
+        started, *_, finished = pipe.stream("a fox", seed=1)
+        assert "a small device" in started.warnings[0] and "--low-ram" in started.warnings[0]
+        assert finished.result.metadata["low_ram"]
+        assert finished.result.warnings == started.warnings
+        nothing = memory.Budget(1000, 1000, "a tiny device")
+        monkeypatch.setattr(memory, "device_budget", lambda: nothing)
+        with pytest.raises(OutOfMemoryError, match="a tiny device"):
+            pipe.generate("a fox", seed=1)

@@ -85,8 +85,8 @@ Guidance = Annotated[
 ]  # fmt: skip
 Sampler = Annotated[
     str | None,
-    _option("--sampler", panel=HOW, metavar="NAME", help="How tokens are solved: auto, sequential, "
-            "jacobi. The result names what was used."),
+    _option("--sampler", panel=HOW, metavar="NAME", help="How tokens are solved: auto, sliding, "
+            "sequential, jacobi. The result names what was used."),
 ]  # fmt: skip
 Steps = Annotated[
     int | None,
