@@ -5,7 +5,7 @@
 >>> pipe.generate("a fox in snow", seed=7).images[0].save("fox.png")
 
 ``load`` gives a pipeline from prompt to picture. The mathematics underneath are plain functions
-of a flow: ``invert`` (noise to data), ``log_prob``, ``denoise``.
+of a flow: ``invert`` (noise to data), ``encode`` (data to noise), ``log_prob``, ``denoise``.
 """
 
 from .blas import load_openblas
@@ -13,10 +13,14 @@ from .blas import load_openblas
 load_openblas()  # has to come before the first import of mlx.core, see its module
 
 from .denoise import denoise  # noqa: E402
+from .encoding import encode  # noqa: E402
 from .errors import StarflowError  # noqa: E402
 from .flow import Flow  # noqa: E402
+from .infill import infill  # noqa: E402
 from .likelihood import bits_per_dim, log_prob  # noqa: E402
 from .sampling import SampleOptions, invert, invert_steps  # noqa: E402
+from .scoring import score_pictures  # noqa: E402
+from .sphere import slerp  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
@@ -27,10 +31,14 @@ __all__ = [
     "__version__",
     "bits_per_dim",
     "denoise",
+    "encode",
+    "infill",
     "invert",
     "invert_steps",
     "load",
     "log_prob",
+    "score_pictures",
+    "slerp",
 ]
 
 

@@ -76,6 +76,8 @@ def sampling_context(
     different = list(dict.fromkeys(prompts))
     rows = contexts_of(pipe, [*different, ""], aspect_ratio)
     if rows is None:
+        if guidance:
+            raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
         return None, None
     own = rows[mx.array([different.index(p) for p in prompts])]
     if guidance and pipe.flow.config.text_channels:

@@ -27,6 +27,7 @@ from .grid import Grid, grid_of, patchify, reverse
 from .likelihood import LOG_2PI
 
 NOISES = ("gaussian", "uniform", "none")
+TOKENS = 4096  # in one pass: more gain nothing and cost memory
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class ScoreOptions:
     draws: int = 8  # K, noise draws; 1 is used where there is no noise
     seed: int = 0  # draw k is the same whatever K and the picture are
     noise: str | None = None  # see NOISES; None: uniform for a TarFlow, else gaussian
-    batch: int = 16  # most pictures in one pass
+    batch: int | None = None  # most pictures in one pass, None: by their tokens
 
     def __post_init__(self) -> None:
         for name in ("draws", "batch"):
             value = getattr(self, name)
-            if value != int(value) or value < 1:
+            if value is not None and (value != int(value) or value < 1):
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
         if self.noise is not None and self.noise not in NOISES:
             raise UsageError(f"noise is {self.noise!r}; expected one of {', '.join(NOISES)}.")
@@ -143,7 +144,9 @@ def score_pictures(
     ]
 
 
-def surprise(flow: Flow, x: mx.array, contexts: Context = None, batch: int = 16) -> np.ndarray:
+def surprise(
+    flow: Flow, x: mx.array, contexts: Context = None, batch: int | None = None
+) -> np.ndarray:
     """-log p(x | context) in nats, split over the tokens by place: (P, B, T) float64.
 
     x (B, H, W, C) as the flow models it (noise included); contexts as in ``score_pictures``. The
@@ -153,6 +156,7 @@ def surprise(flow: Flow, x: mx.array, contexts: Context = None, batch: int = 16)
     grid, shared = grid_of(x, flow.config), unconditioned_blocks(flow.config)
     total = 1 if contexts is None else contexts.shape[0]
     whole = np.empty((total, x.shape[0], grid.tokens))
+    batch = batch or max(1, TOKENS // grid.tokens)
     for start in range(0, x.shape[0], batch):
         rows = slice(start, start + batch)
         u = patchify(x[rows].astype(mx.float32), flow.config)

@@ -107,10 +107,12 @@ def interpolate(
             ends = seeded_ends(pipe, _two_seeds(seed, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
         drawn = []
-        for image in frames_between(pipe, ends, frames, remove):
-            drawn.append(image)
-            console.draw("frames", f"{len(drawn)}/{frames}", len(drawn) / frames, None)
-        console.clear()
+        try:
+            for image in frames_between(pipe, ends, frames, remove):
+                drawn.append(image)
+                console.draw("frames", f"{len(drawn)}/{frames}", len(drawn) / frames, None)
+        finally:
+            console.clear()
     about = {
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
         "pictures": [str(p) for p in pictures], "seeds": seed or [], "prompts": prompts,

@@ -36,7 +36,7 @@ dequantisation). Likelihood measures how ordinary every detail is, not how good 
 simple pictures score high (see docs/likelihood.md). The posterior takes all prompts given as
 equally probable beforehand.
 """
-BATCH = 16  # pictures scored together
+GROUP = 16  # pictures between two signs of progress
 
 Images = Annotated[
     list[Path],
@@ -96,11 +96,13 @@ def score(
     if map_ is not None:
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
-    options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None, batch=BATCH)
+    options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
     paths = pictures_in(images)
     with load(model, dtype.value if dtype else None, quantize.recipe if quantize else None) as pipe:
-        scored = _score_all(pipe, paths, prompts, options, fit, console)
-        console.clear()
+        try:
+            scored = _score_all(pipe, paths, prompts, options, fit, console)
+        finally:
+            console.clear()
         console.say(_meaning(scored[0][1], len(scored)))
         records = [_record(picture, score, prompts) for picture, score in scored]
         maps = [_save_map(map_, p, s, len(prompts), len(scored)) for p, s in scored if map_]
@@ -131,8 +133,8 @@ def _score_all(
     found: list[tuple[Picture, Score]] = []
     contexts: dict[str, Any] = {}
     pictures = [take_picture(pipe, path, fit, console) for path in paths]
-    for start in range(0, len(pictures), BATCH):
-        group = pictures[start : start + BATCH]
+    for start in range(0, len(pictures), GROUP):
+        group = pictures[start : start + GROUP]
         for ratio in dict.fromkeys(r for _, r in group):
             if ratio not in contexts:
                 contexts[ratio] = contexts_of(pipe, conditions, ratio)
