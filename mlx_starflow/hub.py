@@ -70,19 +70,25 @@ def resolve(
 
     In this order: the embedded model (None or "default"), a directory, a known model's converted
     copy that is complete, the same after downloading and converting, a hub repository that holds
-    a bundle. With ``quantize`` a copy of that precision is used or made; if only the unquantized
-    copy is there, that one (loading quantizes the same matrices).
+    a bundle. With ``quantize`` a copy of that precision is used, or made where the published files
+    are on this disk; where only the unquantized copy is, that one (loading quantizes the same
+    matrices, but holds all of them first).
     ``tell`` receives DownloadPlan before the first byte, DownloadProgress and ConversionStarted.
     Without a ``converter`` only what is on this disk is found, and nothing is downloaded.
     Errors: ModelNotFoundError, HubError, and those of conversion.
     """
     name = EMBEDDED if model is None else str(model)
-    if name == EMBEDDED or Path(name).expanduser().is_dir():
+    path = Path(name).expanduser()
+    if name == EMBEDDED or path.is_dir():
         return locate(model)
+    if path.is_file():
+        raise ModelNotFoundError(
+            f"{name} is a file. Convert it first: mlx-starflow convert {name} --output DIR"
+        )
     known = known_model(name)
     if known is not None:
         return _known(known, converter, quantize, tell)
-    if is_repository(name) and not Path(name).expanduser().exists():
+    if is_repository(name):
         return _repository(name, converter is not None, tell)
     names = ", ".join([EMBEDDED, *(m.name for m in KNOWN)])
     raise ModelNotFoundError(
@@ -149,9 +155,11 @@ def _known(
     tell: Tell | None,
 ) -> Path:
     target = cached_path(model.name, precision_of(model, quantize))
-    for candidate in (target, cached_path(model.name, model.dtype)):
-        if problem_in_bundle(candidate) is None:
-            return candidate
+    if problem_in_bundle(target) is None:
+        return target
+    unquantized = cached_path(model.name, model.dtype)
+    if not (converter and _downloaded(model)) and problem_in_bundle(unquantized) is None:
+        return unquantized
     if converter is None:
         raise _absent(model.name)
     with locked(target):
@@ -167,6 +175,14 @@ def _known(
             tell(ConversionStarted(model.name, target))
         converter(sources, target)
     return target
+
+
+def _downloaded(model: KnownModel) -> bool:
+    """Whether all published files are complete on this disk."""
+    parts = [(model.vae, "vae"), (model.text_encoder, "text_encoder")]
+    return cached_checkpoint(model.repository, model.checkpoint) is not None and all(
+        cached_component(repository, kind) is not None for repository, kind in parts if repository
+    )
 
 
 def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -> Sources:

@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import case_dir
+from conftest import case_dir, case_info
 from hub_server import Hub
 
+from convert.from_hub import convert_sources
 from mlx_starflow.bundle_check import problem_in_bundle
 from mlx_starflow.config import TextConfig
+from mlx_starflow.hub import Sources
+from mlx_starflow.models import KNOWN, known_model
 from mlx_starflow.text import load_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -156,14 +159,19 @@ def test_download_convert_and_never_ask_again(hub, ask, tmp_path):
     assert hub.requests == []
     assert ask("resolve", "apple/starflow", HF_HUB_OFFLINE="1")["path"] == first["path"]
 
-    # Another precision needs a conversion and no download; a copy that is not complete is named.
+    # Another precision needs a conversion and no download.
     smaller = ask("resolve", "apple/starflow", "8", HF_HUB_OFFLINE="1")
-    assert smaller["path"] == first["path"], "the complete copy is quantized while loading"
+    assert smaller["path"].endswith("@8-bit") and smaller["converting"] == ["apple/starflow"]
+    assert problem_in_bundle(Path(smaller["path"])) is None
+    # Without the published files the unquantized copy will do: it is quantized while loading.
+    for path in (tmp_path / "hf").rglob("diffusion_pytorch_model.safetensors"):
+        path.unlink()
+    assert ask("resolve", "apple/starflow", "4")["path"] == first["path"]
+    assert hub.requests == []
+    # A copy that is not complete is named, not used.
     (bundle / "flow" / "model.safetensors").write_bytes(b"0" * 100)
     broken = ask("resolve", "apple/starflow")
     assert "not complete" in broken["error"] and "models remove" in broken["error"]
-    smaller = ask("resolve", "apple/starflow", "8", HF_HUB_OFFLINE="1")
-    assert smaller["path"].endswith("@8-bit") and hub.requests == []
 
 
 def test_a_broken_download_is_continued_where_it_broke(hub, ask):
@@ -344,6 +352,9 @@ def test_names_that_mean_nothing(ask, tmp_path):
     assert "apple/starflow" in found["error"] and "default" in found["error"]
     found = ask("resolve", str(tmp_path / "nowhere"))
     assert found["kind"] == "ModelNotFoundError"
+    (tmp_path / "model.pth").write_bytes(b"")
+    found = ask("resolve", str(tmp_path / "model.pth"))
+    assert "is a file" in found["error"] and "convert" in found["error"]
     (tmp_path / "empty").mkdir()
     found = ask("resolve", str(tmp_path / "empty"))
     assert "config.json is missing" in found["error"]
@@ -365,3 +376,31 @@ def test_the_converter_takes_repositories_too(hub, tmp_path):
     done = subprocess.run(command, timeout=60, **options)
     assert done.returncode == 1 and "no repository nobody/nothing" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "other").exists()
+
+
+def test_a_published_tarflow_needs_nothing_but_its_name(tmp_path):
+    info, source = case_info("tarflow_vp"), case_dir("tarflow_vp") / "checkpoint.pth"
+    sizes = (info[k] for k in ("patch_size", "channels", "num_blocks", "layers_per_block"))
+    # The published form of a name, with this small model's numbers in it.
+    checkpoint = tmp_path / f"afhq_model_{'_'.join(map(str, sizes))}_0.07.pth"
+    checkpoint.write_bytes(source.read_bytes())
+    (tmp_path / "LICENSE").write_bytes(LICENCE)
+    model = known_model("TarFlow-AFHQ-256")
+    convert_sources(Sources(model, checkpoint, None, None), tmp_path / "bundle")
+    assert problem_in_bundle(tmp_path / "bundle") is None
+    assert (tmp_path / "bundle" / "LICENSE").read_bytes() == LICENCE
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    assert config["model_type"] == "tarflow" and config["name"] == "tarflow-afhq-256"
+    assert "Apache" in config["licence"] and "converted to MLX" in config["attribution"]
+    flow = json.loads((tmp_path / "bundle" / "flow" / "config.json").read_text())
+    assert flow["noise_std"] == 0.07 and flow["in_channels"] == info["in_channels"]
+
+
+def test_known_models_are_found_by_any_of_their_names():
+    names = [name for model in KNOWN for name in (model.name, *model.aliases, model.checkpoint)]
+    assert len(names) == len({name.casefold() for name in names})
+    for model in KNOWN:
+        for name in (model.name, *model.aliases, model.checkpoint, model.name.upper()):
+            assert known_model(name) is model
+        assert model.licence.endswith(".") and model.checkpoint_bytes > 1e9
+    assert known_model("nothing") is None
