@@ -106,7 +106,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise ValueError("it is too large")
-        names = json.loads(index.read_text())["weight_map"].values()
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not an index of shards ({error}).") from None
     return [_beside(index, name) for name in _unique(names, index)]

@@ -73,7 +73,7 @@ def read_header(path: Path) -> list[TensorInfo]:
             )
         text = file.read(length)
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: the safetensors header is not JSON ({error}).") from None
     if not isinstance(header, dict):
