@@ -30,7 +30,6 @@ CLIENT = """
 import json, sys
 from mlx_starflow import resumable
 resumable.WAITS = (0.05, 0.1)
-from convert.from_hub import convert_component, convert_sources
 from mlx_starflow import hub
 from mlx_starflow.download import DownloadPlan, DownloadProgress, RemoteFile, fetch
 from mlx_starflow.errors import StarflowError
@@ -54,6 +53,7 @@ try:
     elif what == "component":
         path = hub.download_component(name, rest[0], tell)
     elif what == "reference":
+        from convert.from_hub import convert_component
         from mlx_starflow.config import TextConfig
         text = TextConfig("t5", 12, 32)
         convert = lambda source, kind, target: convert_component(source, kind, target, text)
@@ -62,7 +62,10 @@ try:
         path = hub.resolve(name)
     else:
         quantize = int(rest[0]) if rest else None
-        path = hub.resolve(name, convert_sources, quantize, tell)
+        def convert(sources, output):
+            from convert.from_hub import convert_sources
+            convert_sources(sources, output)
+        path = hub.resolve(name, convert, quantize, tell)
     print(json.dumps(told | {"path": str(path)}))
 except StarflowError as error:
     print(json.dumps(told | {"error": str(error), "kind": type(error).__name__}))
