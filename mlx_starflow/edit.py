@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image, ImageFilter
 
+from .config import FlowConfig
 from .errors import UsageError
 from .image import from_picture, to_pictures
 from .infill import infill_steps
@@ -91,6 +92,25 @@ def token_mask(mask: np.ndarray, cell: int) -> np.ndarray:
         raise UsageError("The mask is empty: nothing is white (or transparent) in it.")
     rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
     return mask.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What the deep block's order lets the new tokens see of the kept ones."""
+
+    from_the_top: bool  # rows are drawn from the top, else from the bottom
+    kept: int  # tokens that are kept
+    seen_by_all: int  # of them: before every new token
+    seen_by_none: int  # of them: after every new token
+
+
+def visibility(config: FlowConfig, tokens: np.ndarray) -> Visibility:
+    """Of a mask of tokens (rows, columns), True = new, with at least one new token."""
+    flip = config.blocks[-1].flip
+    order = tokens.reshape(-1)[::-1] if flip else tokens.reshape(-1)
+    new = np.flatnonzero(order)
+    before, after = int(new[0]), int(order.size - 1 - new[-1])
+    return Visibility(not flip, int((~order).sum()), before, after)
 
 
 def _pictures(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..edit import Edited, EditRequest, edit_steps
+from ..edit import Edited, EditRequest, edit_steps, visibility
 from ..errors import UsageError
 from ..metadata import save_picture
 from ..picture import open_mask
@@ -92,6 +92,12 @@ def edit(
             guidance = pipe.config.defaults.guidance if prompt else 0.0
         request = EditRequest(picture.image, painted, prompt, seeds, guidance, ratio, paste=paste)
         made = _followed(pipe, request, console)
+        seen = visibility(pipe.flow.config, made.tokens)
+        console.say(
+            f"This model draws from the {'top' if seen.from_the_top else 'bottom'}: of the "
+            f"{seen.kept} kept tokens {seen.seen_by_all} were seen by all new ones, "
+            f"{seen.seen_by_none} by none."
+        )
         about = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
             "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
