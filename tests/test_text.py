@@ -185,6 +185,18 @@ def test_settings_of_the_tokenizer_are_honoured(tmp_path):
     assert cut.ids[0] == plain[0] and len(cut.ids) == 4 and "a fox in snow".startswith(cut.cut)
 
 
+def test_text_that_is_no_text_is_refused():
+    tokenizer = PromptTokenizer(case_dir("t5_tiny"))
+    with pytest.raises(TextError, match=r"position 3.*'a \\udcff'"):
+        tokenizer.encode("a \udcff fox", 9)
+    assert tokenizer.encode("na\u00efve caf\u00e9 \u6771", 30).ids
+    encoder = load_encoder(None, label_config())
+    with pytest.raises(TextError, match="expected a list of strings"):
+        encoder.encode("fox")
+    with pytest.raises(TextError, match="expected a list of strings"):
+        encoder.encode([3])
+
+
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path):
     with pytest.raises(TextError, match=r"tokenizer\.json is missing"):
         PromptTokenizer(tmp_path)

@@ -12,7 +12,7 @@ import mlx.core as mx
 from ..checkpoint import load_component
 from ..config import TextConfig
 from ..errors import ConfigError, TextError
-from .features import Cut, TextEncoder, TextFeatures, stacked
+from .features import Cut, TextEncoder, TextFeatures, listed, stacked
 from .gemma import GemmaHidden, build_gemma, load_table
 from .labels import LabelEncoder
 from .t5 import T5Config, T5Encoder
@@ -37,7 +37,7 @@ class PromptEncoder:
         its numbers do not depend on its neighbours. Too long a prompt is cut, and the cut reported.
         """
         rows, cuts = [], []
-        for i, prompt in enumerate(prompts):
+        for i, prompt in enumerate(listed(prompts)):
             text = prompt_text(prompt, self.config, aspect_ratio)
             tokens = self._tokenizer.encode(text, self.config.length)
             if tokens.cut:

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 
 from ..config import TextConfig
+from ..errors import TextError
 
 
 class Cut(NamedTuple):
@@ -38,3 +39,10 @@ class TextEncoder(Protocol):
 def stacked(rows: list[mx.array], config: TextConfig) -> mx.array:
     """(N, L, D) of N arrays (L, D); N may be 0."""
     return mx.stack(rows) if rows else mx.zeros((0, config.length, config.channels))
+
+
+def listed(prompts: Sequence[str]) -> list[str]:
+    """The prompts as a list. Errors: TextError for one string, which is a sequence of letters."""
+    if isinstance(prompts, str) or not all(isinstance(p, str) for p in prompts):
+        raise TextError(f"The prompts are {prompts!r:.80}; expected a list of strings.")
+    return list(prompts)

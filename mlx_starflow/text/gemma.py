@@ -97,7 +97,7 @@ class GemmaTable:
         self.channels = channels
 
     def __call__(self, ids: mx.array) -> mx.array:
-        return _scaled(self._table(ids), self.channels).astype(mx.float32)
+        return _scaled(self._table(ids).astype(mx.float32), self.channels)
 
 
 def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:

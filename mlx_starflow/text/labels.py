@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from ..config import TextConfig
 from ..errors import TextError
-from .features import TextFeatures, stacked
+from .features import TextFeatures, listed, stacked
 
 
 class LabelEncoder:
@@ -53,4 +53,6 @@ class LabelEncoder:
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, 1, classes + 1) of N class names or numbers. Errors: see ``index``."""
         rows = mx.eye(self.classes + 1)
-        return TextFeatures(stacked([rows[self.index(p)][None] for p in prompts], self.config))
+        return TextFeatures(
+            stacked([rows[self.index(p)][None] for p in listed(prompts)], self.config)
+        )

@@ -55,7 +55,12 @@ class PromptTokenizer:
         self._before, self._after = self._special_ids(settings)
 
     def encode(self, text: str, length: int) -> Tokens:
-        """At most ``length`` ids, special tokens included; truncation keeps the special ones."""
+        """At most ``length`` ids, special tokens included; truncation keeps the special ones.
+
+        Errors: TextError for text with halves of surrogate pairs, as undecodable bytes leave them.
+        """
+        if not text.isascii():
+            _check_text(text)
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         room = max(0, length - len(self._before) - len(self._after))
         ids, cut = encoding.ids, ""
@@ -106,6 +111,16 @@ class PromptTokenizer:
         if found is None:
             raise TextError(f"tokenizer_config.json adds {key}, but {token!r} is no known token.")
         return (found,)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"The prompt has no valid character at position {error.start + 1}: "
+            f"{ascii(text[max(0, error.start - 20) : error.end])}. Save or type it as UTF-8."
+        ) from None
 
 
 def _content(token: str | dict[str, Any] | None) -> str | None:
