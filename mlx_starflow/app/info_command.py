@@ -19,6 +19,7 @@ from ..hub import resolve
 from ..locate import EMBEDDED
 from ..metadata import read_metadata
 from ..model_cache import cache_directory, cached_models
+from ..models import known_model
 from ..settings import sizes
 from ..stages import Stages
 from ..version import __version__
@@ -75,7 +76,7 @@ def machine() -> dict[str, Any]:
 def model_facts(name: str) -> dict[str, Any]:
     """What a model is and what it can draw; nothing is downloaded and no weight is read."""
     try:
-        stages = Stages(resolve(None if name == "default" else name), name)
+        stages = Stages(_directory(name), name)
     except ModelNotFoundError as error:
         raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
     config, flow = stages.config, stages.flow_config
@@ -98,6 +99,13 @@ def model_facts(name: str) -> dict[str, Any]:
         "weights": stages.fingerprint,
         "gigabytes": round(bytes_in(stages.directory) / 1e9, 3),
     }
+
+
+def _directory(name: str) -> Path:
+    """Where a model is on this disk: any complete copy of a known one."""
+    known = known_model(name)
+    copies = [m for m in cached_models() if known and m.name == known.name and not m.problem]
+    return copies[0].path if copies else resolve(name)
 
 
 def lines(facts: dict[str, Any], indent: str = "") -> list[str]:

@@ -1,0 +1,101 @@
+"""Models by name on the command line, against a hub on loopback; ``info`` of what there is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from command import run  # noqa: F401
+from conftest import case_dir
+from hub_server import Hub
+from test_hub import ROOT, repositories, variables
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Run the command as a process, with caches of its own, against a hub."""
+    with Hub(repositories()) as hub:
+
+        def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+            return subprocess.run(
+                [sys.executable, str(ROOT / "cli.py"), *arguments],
+                env=variables(hub, tmp_path) | environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                cwd=tmp_path,
+            )
+
+        call.hub = hub
+        yield call
+
+
+def test_a_published_model_from_its_name_to_a_picture(shell, tmp_path):
+    assert "[" not in shell("models", "list").stdout  # nothing is here yet
+    drawn = shell("generate", "a fox", "--model", "starflow", "--seed", "1", "--no-denoise")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout == "image.png\n"
+    said = drawn.stderr.splitlines()
+    assert "downloading 0.01 GB" in said[0] and "for research only" in said[0]
+    assert "converting" in said[1]
+
+    listed = json.loads(shell("models", "list", "--json").stdout)
+    assert [row["here"] for row in listed if row["name"] == "apple/starflow"] == [
+        ["bfloat16, 0.0 GB"]
+    ]
+    shown = shell("models", "show", "apple/starflow").stdout
+    assert "licence: Apple" in shown and "@bfloat16" in shown
+
+    shell.hub.requests.clear()
+    again = shell("generate", "-C", "image.png", "-o", "again.png", HF_HUB_OFFLINE="1")
+    assert (again.returncode, again.stderr) == (0, "")
+    again = shell("generate", "-C", "image.png", "-o", "again.png")
+    assert again.returncode == 0 and shell.hub.requests == []
+
+    removed = shell("models", "remove", "starflow")
+    assert "removed" in removed.stdout and not list((tmp_path / "converted").glob("apple*"))
+    assert shell("models", "remove", "starflow").returncode == 2
+
+
+def test_download_alone_in_another_precision(shell, tmp_path):
+    made = shell("models", "download", "apple/starflow", "-q", "8")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip().endswith("@8-bit")
+    facts = json.loads(shell("info", "apple/starflow", "--json", HF_HUB_OFFLINE="1").stdout)
+    assert facts["directory"] == made.stdout.strip()
+
+
+def test_a_hub_that_is_down_is_one_sentence(shell):
+    failed = shell("generate", "a fox", "-m", "apple/starflow", HF_ENDPOINT="http://127.0.0.1:9")
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1
+    assert "Traceback" not in failed.stderr
+
+
+def test_info_of_this_machine(run):  # noqa: F811
+    facts = json.loads(run("info", "--json").out)
+    assert facts["memory_gb"] > 0 and facts["versions"]["mlx"] and facts["blas"]
+    text = run("info").out
+    assert f"blas: {facts['blas']}" in text and "device: " in text
+
+
+def test_info_of_a_picture_and_of_a_model(run, colours):  # noqa: F811
+    run("generate", "red", "-m", colours, "--seed", 8)
+    assert "prompt: red\nseed: 8\n" in run("info", "image.png").out
+    assert json.loads(run("info", "image.png", "--json").out)["seed"] == 8
+    facts = run("info", str(colours)).out
+    assert "16:9: 16x8" in facts and "noise_std: 0.2" in facts
+
+
+def test_convert_and_draw(run):  # noqa: F811
+    flow = case_dir("t2i_tiny")
+    made = run("convert", flow / "checkpoint.pth", "--config", flow / "config.yaml", "--vae",
+               case_dir("vae_tiny"), "--text-encoder", case_dir("t5_tiny"), "-o", "model",
+               "-q", "8")  # fmt: skip
+    assert made.status == 0, made.err
+    drawn = run("generate", "a fox in snow", "-m", "model", "--seed", 1, "--json")
+    assert json.loads(drawn.out)["images"][0]["precision"] == "8-bit"
+    refused = run("convert", flow / "checkpoint.pth", "--config", flow / "config.yaml", "-o",
+                  "model")  # fmt: skip
+    assert refused.status != 0 and "--overwrite" in refused.err
