@@ -1,12 +1,15 @@
-"""The measuring instruments of the recipe's likelihood tables, without a model."""
+"""The measuring instruments of the recipe's likelihood tables."""
 
 import numpy as np
 import pytest
 
+import mlx_starflow as sf
 from recipes.default_model.likelihood.__main__ import table
 from recipes.default_model.likelihood.outliers import OUTLIERS
-from recipes.default_model.likelihood.separation import auroc, compressed_bits
-from recipes.default_model.painter import Scene, paint
+from recipes.default_model.likelihood.round_trip import PRECISIONS, round_trips
+from recipes.default_model.likelihood.separation import auroc, compressed_bits, separation
+from recipes.default_model.likelihood.zero_shot import draws_and_errors, zero_shot
+from recipes.default_model.painter import Scene, paint, paint_many
 
 
 def test_auroc():
@@ -49,3 +52,19 @@ def test_complexity_orders_plain_and_noisy_pictures():
 def test_tables_are_markdown():
     text = table({"a": {"x": 1.0}, "b": {"x": 0.5, "y": 2.0}})
     assert text.splitlines() == ["| | x | y |", "|---|---|---|", "| a | 1 |  |", "| b | 0.5 | 2 |"]
+
+
+@pytest.mark.slow
+def test_every_table_is_made_of_a_converted_model(converted):
+    paintings, captions, scenes = paint_many(4, 7_000_000, size=64, workers=1)
+    with sf.load(converted) as pipe:
+        separated = separation(pipe, paintings, paintings, draws=1)
+        assert set(separated) == {"paintings", *OUTLIERS}
+        for kind in OUTLIERS:
+            assert all(0 <= separated[kind][s] <= 1 for s in ("likelihood", "corrected"))
+        named = zero_shot(pipe, paintings[:2], scenes[:2], draws=2)
+        assert set(named) == {"1", "2", "chance"}
+        errors = draws_and_errors(pipe, paintings[:2], captions[:2], draws=8)
+        assert errors["1"]["log p"] > errors["4"]["log p"] > 0
+    exact = round_trips(str(converted), paintings[:1], "a fox in snow", 1.0)
+    assert set(exact) == set(PRECISIONS)
