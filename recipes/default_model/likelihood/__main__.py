@@ -14,11 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from mlx_starflow.pipeline import load
 
-from ..painter import COLOURS, PLACES, SUBJECTS, paint_many
+from ..painter import paint_many
 from .round_trip import round_trips
 from .separation import separation
 from .zero_shot import draws_and_errors, zero_shot
@@ -74,19 +72,14 @@ def _measure(part: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 
 def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from ..classifier import load_classifier  # PyTorch is needed here and nowhere else
+    from ..evaluate import random_prompts
     from .following import best_of, edits
 
     if options.judge is None:
         sys.exit(f"{part} needs --judge, the classifier that the recipe has trained")
     judge = load_classifier(options.judge)
     if part == "best-of":
-        rng = np.random.default_rng(SEED)
-        asked = []
-        for _ in range(options.prompts):
-            subject, place = rng.choice(SUBJECTS), rng.choice(PLACES)
-            colour = rng.choice(COLOURS) if rng.random() < 0.6 else None
-            asked.append((str(subject), str(place), colour and str(colour)))
-        return best_of(pipe, judge, asked)
+        return best_of(pipe, judge, *random_prompts(options.prompts, SEED))
     paintings, _, scenes = paint_many(4 * options.edits, SEED + 2, pipe.config.image_size)
     single = [i for i, s in enumerate(scenes) if s.count == 1 and s.weather == "clear"]
     chosen = single[: options.edits]

@@ -10,7 +10,7 @@ from mlx_starflow.edit import EditRequest, edit, pasted
 from mlx_starflow.pipeline import Pipeline
 from mlx_starflow.selection import advantages
 
-from ..classifier import KINDS, NATURAL, Judge, predict
+from ..classifier import KINDS, Judge, labels_of, predict
 from ..painter import SUBJECTS, Scene
 from ..painter.layout import WIDTH, plan
 from .zero_shot import PLACE_PHRASES
@@ -18,35 +18,28 @@ from .zero_shot import PLACE_PHRASES
 CHOICES = (1, 4, 16)
 
 
-def prompt_of(subject: str, place: str, colour: str | None) -> str:
-    words = f"{colour} {subject}" if colour else subject
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words} {PLACE_PHRASES[place]}"
-
-
 def best_of(
-    pipe: Pipeline, judge: Judge, asked: list[tuple[str, str, str | None]]
+    pipe: Pipeline, judge: Judge, prompts: list[str], scenes: list[Scene]
 ) -> dict[str, dict[str, float]]:
     """Shares of prompts whose subject, place and colour the judge finds in the picture kept out of
     1, 4 and 16; also of the least likely of 16. The same 16 pictures serve all rows: the groups
     of 4 and the single pictures are averaged over."""
-    total = max(CHOICES)
+    total, asked = max(CHOICES), labels_of(scenes)
     right, gains = [], []
-    for i, (subject, place, colour) in enumerate(asked):
-        prompt = prompt_of(subject, place, colour)
+    for i, prompt in enumerate(prompts):
         result = pipe.generate(prompt, seed=1000 + i * total, num_images=total)
         gains.append(advantages(pipe, result))
-        told = {"subject": subject, "place": place, "colour": colour or NATURAL}
         found = predict(judge, np.stack([np.asarray(image) for image in result.images]))
-        right.append([found[k] == KINDS[k].index(told[k]) for k in KINDS])
+        right.append([found[kind] == asked[kind][i] for kind in KINDS])
     right, gains = np.array(right), np.array(gains)  # (prompts, kinds, 16), (prompts, 16)
     everything = right.all(axis=1, keepdims=True)
     right = np.concatenate([right, everything], axis=1).astype(float)
     names = [*KINDS, "all three"]
     table = {}
     for n in CHOICES:
-        parts = gains.reshape(len(asked), -1, n)
+        parts = gains.reshape(len(prompts), -1, n)
         kept = parts.argmax(axis=2)[:, None, :, None]
-        grouped = right.reshape(len(asked), len(names), -1, n)
+        grouped = right.reshape(len(prompts), len(names), -1, n)
         table[f"best of {n}"] = _row(names, np.take_along_axis(grouped, kept, axis=3))
     worst = gains.argmin(axis=1)[:, None, None]
     table[f"least of {total}"] = _row(names, np.take_along_axis(right, worst, axis=2))
@@ -87,7 +80,7 @@ def edits(
         request = EditRequest(
             before,
             mask,
-            prompt_of(subject, scene.place, None),
+            f"a {subject} {PLACE_PHRASES[scene.place]}",
             tuple(range(draws)),
             pipe.config.defaults.guidance,
             paste=False,
