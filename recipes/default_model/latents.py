@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .data import open_pictures, read_scenes, write_json
+from .settings import DataSettings
 from .text import tokenize
 from .vae import encode_pictures
 
@@ -16,16 +17,24 @@ _CHUNK = 2048
 
 
 def encode_split(
-    folder: Path, paint: Path, split: str, model, say=lambda text: None, device: str = "cpu"
+    folder: Path,
+    paint: Path,
+    split: str,
+    model,
+    settings: DataSettings,
+    say=lambda text: None,
+    device: str = "cpu",
 ) -> None:
-    """Write SPLIT.npy (n, C, h, w) and SPLIT.flipped.npy: scaled mean latents, float16.
+    """Write SPLIT.npy (n, C, h, w) and, where asked, SPLIT.flipped.npy: scaled means, float16.
 
-    Goes on after the last finished chunk. Flipped pictures make a training set twice as large.
+    Goes on after the last finished chunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures, scale = open_pictures(paint, split), model.config.scaling_factor
+    if split == "train":
+        pictures = pictures[: settings.encoded]
     for name, flip in ((split, False), (f"{split}.flipped", True)):
-        if split == "held_out" and flip:
+        if flip and (split == "held_out" or not settings.flipped):
             continue
         path = folder / f"{name}.npy"
         if path.exists():
@@ -59,7 +68,9 @@ def open_latents(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     parts = [np.load(folder / f"{split}.npy")]
     if (folder / f"{split}.flipped.npy").exists():
         parts.append(np.load(folder / f"{split}.flipped.npy"))
-    return np.concatenate(parts), np.load(folder / f"{split}.tokens.npy")
+    # There may be more captions than encoded paintings.
+    tokens = np.load(folder / f"{split}.tokens.npy")[: len(parts[0])]
+    return np.concatenate(parts), tokens
 
 
 def rows_of(

@@ -65,7 +65,7 @@ def _encode(run: Path, recipe: Recipe, log: Log) -> None:
     model = AutoencoderKL.from_pretrained(run / "vae" / "vae").eval()
     tokenizer = build_tokenizer(vocabulary()["words"])
     for split in _SPLITS:
-        encode_split(run / "latents", run / "paint", split, model, log)
+        encode_split(run / "latents", run / "paint", split, model, recipe.data, log)
         length = recipe.flow.shape.text_size
         tokenize_split(run / "latents", run / "paint", split, tokenizer, length)
     write_latent_report(run / "latents", "train")

@@ -12,6 +12,8 @@ class DataSettings:
     train: int = 60_000  # paintings
     held_out: int = 2_000  # paintings never trained on, from another series of seeds
     size: int = 128  # pixels per side
+    encoded: int = 40_000  # of the training paintings, those the flow learns from
+    flipped: bool = False  # encode them mirrored as well
     captions: int = 6  # phrasings kept per painting
     seed: int = 1
     workers: int = 2
@@ -50,13 +52,13 @@ class FlowSettings:
             channel_size=6, layers_per_block=(1, 1, 5), text_size=16, text_width=128
         )
     )
-    images: int = 400_000  # images seen in all
+    images: int = 250_000  # images seen in all
     batch: int = 64
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 2e-3  # Muon, for the matrices inside the layers
     weight_decay: float = 0.01
     warm_up: int = 100  # steps
-    noise_std: float = 0.2
+    noise_std: float = 0.25
     caption_dropout: float = 0.1
     ema: float = 0.999
     save_seconds: float = 180.0
@@ -89,7 +91,9 @@ def full() -> Recipe:
 def toy() -> Recipe:
     """Every stage in seconds, to show that the road is passable; the pictures are noise."""
     return Recipe(
-        data=DataSettings(train=96, held_out=16, size=64, captions=2, workers=1),
+        data=DataSettings(
+            train=96, held_out=16, size=64, encoded=64, flipped=True, captions=2, workers=1
+        ),
         vae=VAESettings(
             channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4, images=64, crop=32, batch=4
         ),
