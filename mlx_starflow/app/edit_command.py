@@ -19,7 +19,7 @@ from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import DEFAULT, check_output, name
-from .shared_commands import Fit, FitOption, Guidance, Image, OutputPicture, take_picture
+from .picture_options import Fit, FitOption, Guidance, Image, OutputPicture, take_picture
 
 EPILOG = """\b
 Examples:

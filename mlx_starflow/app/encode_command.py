@@ -19,8 +19,8 @@ from .console import Console
 from .generate import Job, run
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import DEFAULT, check_array_path, check_directory, read_noise
+from .picture_options import Fit, FitOption, Image, OutputPicture, PromptOption, take_picture
 from .request import Batch
-from .shared_commands import Fit, FitOption, Image, OutputPicture, PromptOption, take_picture
 
 ENCODE_EPILOG = """\b
 Examples:

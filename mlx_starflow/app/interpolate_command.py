@@ -18,7 +18,7 @@ from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import check_output, contact_sheet
-from .shared_commands import Fit, FitOption, Guidance, take_picture
+from .picture_options import Fit, FitOption, Guidance, take_picture
 
 EPILOG = """\b
 Examples:

@@ -19,7 +19,7 @@ from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import check_output
-from .shared_commands import Fit, FitOption, take_picture
+from .picture_options import Fit, FitOption, take_picture
 
 EPILOG = """\b
 Examples:

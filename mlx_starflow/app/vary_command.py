@@ -17,8 +17,7 @@ from .console import Console
 from .generate import Job, run
 from .options import HOW, WHAT, _option
 from .outputs import DEFAULT, check_output
-from .request import Batch
-from .shared_commands import (
+from .picture_options import (
     Fit,
     FitOption,
     Guidance,
@@ -27,6 +26,7 @@ from .shared_commands import (
     PromptOption,
     take_picture,
 )
+from .request import Batch
 
 EPILOG = """\b
 Examples:
