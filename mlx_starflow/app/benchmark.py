@@ -22,7 +22,7 @@ from ..pipeline import Pipeline, load
 from ..quantization_cost import CostOptions, Precision, QuantizationResult, quantization_cost
 from .acquire import Fetching
 from .console import Console
-from .shared_commands import Fit, take_picture
+from .picture_options import Fit, take_picture
 
 
 @dataclass(frozen=True)

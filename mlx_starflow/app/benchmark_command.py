@@ -15,8 +15,8 @@ from .benchmark import Job, compare_precisions, compare_samplers
 from .benchmark_table import comparison_tables, quantization_table
 from .console import Console
 from .options import HOW, WHAT, _option
+from .picture_options import Fit, FitOption, Guidance
 from .request import read_prompts
-from .shared_commands import Fit, FitOption, Guidance
 
 SAMPLERS = "sequential,jacobi,auto"
 EPILOG = """\b
