@@ -15,15 +15,13 @@ from mlx_starflow.checkpoint import load_component
 from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
 from mlx_starflow.errors import OutOfMemoryError
 from mlx_starflow.flow import Flow
-from mlx_starflow.memory import (
-    Budget,
+from mlx_starflow.memory import Budget, device_budget, plan_memory
+from mlx_starflow.memory_need import (
     Need,
     component_bytes,
     decoding_bytes,
     denoising_bytes,
-    device_budget,
     memory_need,
-    plan_memory,
     sampling_bytes,
 )
 from mlx_starflow.settings import resolve
@@ -129,6 +127,9 @@ def test_the_precision_that_would_fit_is_named(tmp_path):
     assert "too small" in least.warning and "very slow" in least.warning
     with pytest.raises(OutOfMemoryError, match="too small"):
         plan_memory(stages, settings, budget=budget(peaks[4] - 1, physical=peaks[4] - 1))
+    several = request(stages, "red", denoise=False, num_images=50)
+    plan = plan_memory(stages, several, budget=budget(memory_need(stages, settings).peak(True)))
+    assert "One picture at a time would fit" in plan.warning
     # Quantizing while loading has the whole of the weights in memory first.
     loading = Stages(folder, "wide", quantize=4)
     assert memory_need(loading, settings).loading == component_bytes(folder / "flow")
