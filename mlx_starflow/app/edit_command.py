@@ -12,14 +12,22 @@ from ..edit import Edited, EditRequest, edit_steps, visibility
 from ..errors import UsageError
 from ..metadata import save_picture
 from ..picture import open_mask
-from ..pipeline import Pipeline, load
+from ..pipeline import Pipeline
 from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import DEFAULT, check_output, name
-from .picture_options import Fit, FitOption, Guidance, Image, OutputPicture, take_picture
+from .picture_options import (
+    Fit,
+    FitOption,
+    Guidance,
+    Image,
+    OutputPicture,
+    open_model,
+    take_picture,
+)
 
 EPILOG = """\b
 Examples:
@@ -85,7 +93,7 @@ def edit(
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
         seeds = tuple(range(seeds[0], seeds[0] + best_of))
-    with load(model, dtype.value if dtype else None, quantize.recipe if quantize else None) as pipe:
+    with open_model(model, dtype, quantize, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         painted = open_mask(mask, picture.image.size)
         if guidance is None:

@@ -12,14 +12,21 @@ import typer
 from ..encoding import round_trip_error
 from ..errors import UsageError
 from ..noise_file import noise_settings, write_noise
-from ..pipeline import load
 from ..remake import encode_pictures
 from . import options as o
 from .console import Console
 from .generate import Job, run
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import DEFAULT, check_array_path, check_directory, read_noise
-from .picture_options import Fit, FitOption, Image, OutputPicture, PromptOption, take_picture
+from .picture_options import (
+    Fit,
+    FitOption,
+    Image,
+    OutputPicture,
+    PromptOption,
+    open_model,
+    take_picture,
+)
 from .request import Batch
 
 ENCODE_EPILOG = """\b
@@ -104,7 +111,7 @@ def encode(
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
     check_directory(output.parent)
-    with load(model, dtype.value if dtype else None, quantize.recipe if quantize else None) as pipe:
+    with open_model(model, dtype, quantize, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
         settings = {

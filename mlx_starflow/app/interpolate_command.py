@@ -11,14 +11,14 @@ import typer
 from ..animation import check_animation, save_animation
 from ..errors import UsageError
 from ..metadata import save_picture
-from ..pipeline import Pipeline, load
+from ..pipeline import Pipeline
 from ..transition import Ends, encoded_ends, frames_between, seeded_ends
 from ..version import __version__
 from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import check_output, contact_sheet
-from .picture_options import Fit, FitOption, Guidance, take_picture
+from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
 
 EPILOG = """\b
 Examples:
@@ -98,7 +98,7 @@ def interpolate(
         raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
     if pictures and seed:
         raise UsageError("Give two pictures or seeds, not both.")
-    with load(model, dtype.value if dtype else None, quantize.recipe if quantize else None) as pipe:
+    with open_model(model, dtype, quantize, console) as pipe:
         if guidance is None:
             guidance = 0.0 if pictures else pipe.config.defaults.guidance
         if pictures:

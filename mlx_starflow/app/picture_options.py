@@ -10,9 +10,10 @@ import typer
 
 from ..inputs import prepared
 from ..picture import Picture
-from ..pipeline import Pipeline
+from ..pipeline import Pipeline, load
+from .acquire import Fetching
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, Bits, DType, _option
 
 
 class Fit(StrEnum):
@@ -49,6 +50,14 @@ OutputPicture = Annotated[
         "Default: image.png.",
     ),
 ]  # fmt: skip
+
+
+def open_model(
+    model: str | None, dtype: DType | None, quantize: Bits | None, console: Console
+) -> Pipeline:
+    """The model that the shared options name; what has to be downloaded first is shown."""
+    bits = quantize.recipe if quantize else None
+    return load(model, dtype.value if dtype else None, bits, tell=Fetching(console))
 
 
 def take_picture(pipe: Pipeline, path: Path, fit: Fit, console: Console) -> tuple[Picture, str]:

@@ -13,13 +13,13 @@ from ..heatmap import heatmap
 from ..inputs import contexts_of, latents_of
 from ..metadata import save_picture
 from ..picture import Picture, pictures_in
-from ..pipeline import Pipeline, load
+from ..pipeline import Pipeline
 from ..scoring import Score, ScoreOptions, score_pictures
 from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, _option
 from .outputs import check_output
-from .picture_options import Fit, FitOption, take_picture
+from .picture_options import Fit, FitOption, open_model, take_picture
 
 EPILOG = """\b
 Examples:
@@ -98,7 +98,7 @@ def score(
     prompts = list(dict.fromkeys(prompt or [""]))
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
     paths = pictures_in(images)
-    with load(model, dtype.value if dtype else None, quantize.recipe if quantize else None) as pipe:
+    with open_model(model, dtype, quantize, console) as pipe:
         try:
             scored = _score_all(pipe, paths, prompts, options, fit, console)
         finally:

@@ -10,7 +10,6 @@ import numpy as np
 import typer
 
 from ..errors import UsageError
-from ..pipeline import load
 from ..remake import encode_pictures, varied
 from . import options as o
 from .console import Console
@@ -24,6 +23,7 @@ from .picture_options import (
     Image,
     OutputPicture,
     PromptOption,
+    open_model,
     take_picture,
 )
 from .request import Batch
@@ -80,9 +80,7 @@ def vary(
     if num_images < 1:
         raise UsageError(f"--num-images is {num_images}; expected 1 or more.")
     seeds = tuple(range(seed, seed + num_images))
-    precision = dtype.value if dtype else None
-    bits = quantize.recipe if quantize else None
-    with load(model, precision, bits) as pipe:
+    with open_model(model, dtype, quantize, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         if guidance is None:
             guidance = pipe.config.defaults.guidance if prompt else 0.0
@@ -91,8 +89,8 @@ def vary(
         options = {"guidance": guidance, "aspect_ratio": ratio, "denoise": True}
         job = Job(
             model=model,
-            dtype=precision,
-            quantize=bits,
+            dtype=dtype.value if dtype else None,
+            quantize=quantize.recipe if quantize else None,
             low_ram=False,
             batches=[Batch((prompt,) * num_images, seeds)],
             options=options,
