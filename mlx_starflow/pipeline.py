@@ -210,8 +210,13 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            # Whoever pressed Ctrl-C does not wait for the end of a step that takes seconds.
+            self._worker.post(self._stages.drop_all)
+            self._worker.close(wait=False)
+        else:
+            self.close()
 
     def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
         stages = self._stages

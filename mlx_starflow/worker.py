@@ -7,6 +7,7 @@ several; so the work itself stays in one thread, which also lines up the calls o
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -30,7 +31,6 @@ class Worker:
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._end: weakref.finalize | None = None
         self.closed = False
 
     def call(self, function: Callable[[], T]) -> T:
@@ -60,12 +60,13 @@ class Worker:
             if self._thread is not None and not self.closed:
                 self._tasks.put((function, Future()))
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """End the thread after what waits already; further calls are refused."""
         with self._lock:
             self.closed = True
-        if self._end is not None:
-            self._end()
+        self._tasks.put(None)
+        if wait and self._thread is not None and threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _start(self) -> None:
         # A daemon, since Python joins other threads before anything could tell this one to end.
@@ -73,11 +74,18 @@ class Worker:
             target=_work, args=(self._tasks,), name=self._name, daemon=True
         )
         self._thread.start()
-        # Runs when the worker is closed or forgotten, and at the latest when Python ends.
-        self._end = weakref.finalize(self, _end, self._tasks, self._thread)
+        # A worker that is forgotten ends its thread; nobody waits for that but Python's own end.
+        weakref.finalize(self, self._tasks.put, None).atexit = False
 
 
 def _work(tasks: queue.SimpleQueue[Task | None]) -> None:
+    thread = threading.current_thread()
+
+    def finish() -> None:
+        tasks.put(None)
+        thread.join()
+
+    atexit.register(finish)
     while (task := tasks.get()) is not None:
         function, future = task
         if future.set_running_or_notify_cancel():
@@ -87,9 +95,4 @@ def _work(tasks: queue.SimpleQueue[Task | None]) -> None:
                 future.set_exception(error)
         del task, function, future  # or the last result would live until the next task
     mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
-
-
-def _end(tasks: queue.SimpleQueue[Task | None], thread: threading.Thread) -> None:
-    tasks.put(None)
-    if threading.current_thread() is not thread:
-        thread.join()
+    atexit.unregister(finish)

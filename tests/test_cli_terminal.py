@@ -88,6 +88,25 @@ def test_an_interrupt_before_any_picture(slow, environment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_does_not_wait_for_a_long_step(slow, environment, tmp_path):
+    program = (
+        "import sys, time, cli, mlx_starflow.generation as g\n"
+        "g.denoise = lambda *_: (sys.stderr.write('busy\\n'), sys.stderr.flush(), time.sleep(20))\n"
+        "cli.main()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, "generate", "red", "-m", str(slow)],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stderr.readline() == "busy\n"
+    child.send_signal(signal.SIGINT)
+    pressed = time.monotonic()
+    _, message = child.communicate(timeout=30)
+    assert time.monotonic() - pressed < 1.0
+    assert child.returncode == 130 and "nothing is saved" in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pipe_gets_no_control_characters(slow, environment, tmp_path):
     done = subprocess.run(
         [sys.executable, *generate(slow, "--verbose")], cwd=tmp_path, env=environment,
