@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -71,8 +72,13 @@ def remove_cached(model: CachedModel) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time makes the model at ``path``; the others wait and then find it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+    """One process at a time makes the file or directory at ``path``; the others wait, then find it.
+
+    The locks are in a place of their own: ``path`` may be in another program's cache.
+    """
+    locks = cache_directory() / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+    with open(locks / name, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -218,6 +218,26 @@ def wait_for(condition, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def test_two_processes_fetch_a_file_once(hub, ask, tmp_path):
+    content = os.urandom(9 << 20)
+    hub.repositories["some/model"] = {"big.bin": content}
+    hub.stalls["big.bin"] = 1 << 20
+    command = [sys.executable, "-c", CLIENT, "fetch", "some/model", "big.bin"]
+    options = dict(env=variables(hub, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    processes = [subprocess.Popen(command, **options) for _ in range(2)]
+    try:
+        wait_for(lambda: any(p.stat().st_size for p in partial_files(tmp_path)))
+        hub.stalls.clear()  # the first connection breaks, and whoever holds the lock goes on
+        told = [json.loads(p.communicate(timeout=60)[0]) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(10)
+    assert told[0]["path"] == told[1]["path"]
+    assert Path(told[0]["path"]).read_bytes() == content
+    assert sorted(starts(hub)) == [0, 1 << 20]
+
+
 def test_a_damaged_file_is_noticed_and_fetched_anew(hub, ask, tmp_path):
     content = b"x" * (9 << 20)
     hub.repositories["some/model"] = {"big.bin": content}
