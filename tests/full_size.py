@@ -5,21 +5,26 @@ it costs. Needs about 45 GB of disk and no PyTorch. From the repository's root:
     PYTHONPATH=. python tests/full_size.py measure  BIG/starflow_3B_t2i_256x256.pth BIG/out \\
         --dtype bfloat16
     PYTHONPATH=. python tests/full_size.py forward  BIG/out
+    PYTHONPATH=. python tests/full_size.py need     BIG/empty
 
 ``measure`` converts in a process of its own and watches it: peak resident memory in total, the part
 that the process holds (RssAnon), and the part that is pages of mapped files, which the kernel takes
-back when it needs them (RssFile). It also copies the file with cp, for comparison.
+back when it needs them (RssFile). It also copies the file with cp. ``need`` lays out
+the released pipeline as sparse files and prints what making a picture is computed to need.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch_files
@@ -45,6 +50,7 @@ YAML = """arguments:
 """
 RELEASED = {"channels": 3072, "layers": (2, 2, 2, 2, 2, 24)}
 TEXT, TOKENS, D = 2048, 1024, 4
+SCALES = ("scales", "biases")
 
 
 def shapes(channels: int, layers: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -172,9 +178,105 @@ def forward(bundle: Path, side: int) -> dict[str, float]:
     }
 
 
+def need(folder: Path) -> dict[str, dict[str, float]]:
+    """Gigabytes for one guided, denoised 256x256 picture on a GPU, by precision of the weights."""
+    import mlx.core as mx
+
+    from mlx_starflow.memory_need import memory_need
+    from mlx_starflow.settings import resolve
+    from mlx_starflow.stages import Stages
+
+    result = {}
+    for recipe in (None, 8, "mixed", 4):
+        lay_out(folder, recipe)
+        stages = Stages(folder, "", "bfloat16", None)
+        request = resolve(stages.config, stages.flow_config, stages.factor, "a fox in snow", 1)
+        # The count is of 16-bit activations, as a GPU has them; a CPU computes in float32.
+        device, mx.default_device = mx.default_device, lambda: mx.Device(mx.gpu)
+        try:
+            found = memory_need(stages, request, stored=True)
+        finally:
+            mx.default_device = device
+        parts = {key: value / 1e9 for key, value in dataclasses.asdict(found).items()}
+        together, in_turn = found.peak(False) / 1e9, found.peak(True) / 1e9
+        name = "bfloat16" if recipe is None else str(recipe)
+        result[name] = parts | {"peak": together, "peak with --low-ram": in_turn}
+        shutil.rmtree(folder)
+    return result
+
+
+def lay_out(folder: Path, recipe: int | str | None) -> None:
+    """The released pipeline converted to bfloat16 or quantized: headers, and files of nothing."""
+    from mlx_starflow.checkpoint import write_json
+    from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, TextConfig, VAEConfig
+    from mlx_starflow.flow import Flow
+    from mlx_starflow.text.t5 import T5Config, T5Encoder
+    from mlx_starflow.vae import AutoencoderKL
+
+    c = RELEASED["channels"]
+    block = BlockConfig(0, c, c // 64, c // 64, 64, 4 * c, final_norm=True)
+    blocks = [dataclasses.replace(block, layers=n) for n in RELEASED["layers"]]
+    blocks[-1] = dataclasses.replace(blocks[-1], conditioned=True)
+    flow = FlowConfig(
+        "starflow", D, 1, 32, tuple(blocks), 0.3, TEXT, 128, sos=True, scale="softplus"
+    )
+    vae = VAEConfig((128, 256, 512, 512))
+    t5 = {
+        "model_type": "t5",
+        "d_model": 2048,
+        "d_kv": 64,
+        "d_ff": 5120,
+        "num_heads": 32,
+        "num_layers": 24,
+        "vocab_size": 32128,
+        "feed_forward_proj": "gated-gelu",
+    }
+    components = {
+        "flow": (flow.to_dict(), Flow(flow)),
+        "vae": (vae.to_dict(), AutoencoderKL(vae)),
+        "text_encoder": (t5, T5Encoder(T5Config.from_dict(t5))),
+    }
+    for name, (config, module) in components.items():
+        sparse(folder / name, config, module, recipe)
+    text = TextConfig("t5", 128, TEXT)
+    bundle = ModelConfig("starflow", text=text, components={n: n for n in components})
+    write_json(folder / "config.json", bundle.to_dict())
+
+
+def sparse(folder: Path, config: dict, module: Any, recipe: int | str | None) -> None:
+    from mlx.utils import tree_flatten
+
+    from mlx_starflow.checkpoint import write_json
+    from mlx_starflow.quantize import (
+        bits_of,
+        component_kind,
+        is_matrix,
+        quantization_block,
+        takes_type,
+    )
+    from mlx_starflow.shards import ShardWriter, TensorPlan
+
+    kind, plans, bits = component_kind(config), [], {}
+    for name, array in tree_flatten(module.parameters()):
+        path, dtype = name.removesuffix(".weight"), "BF16" if takes_type(kind, name) else "F32"
+        if recipe is None or not is_matrix(kind, path) or not name.endswith(".weight"):
+            plans.append(TensorPlan(name, dtype, array.shape))
+            continue
+        bits[path] = bits_of(recipe, path, config)
+        rows, columns = array.shape
+        plans.append(TensorPlan(name, "U32", (rows, columns * bits[path] // 32)))
+        plans += [TensorPlan(f"{path}.{k}", "BF16", (rows, columns // 64)) for k in SCALES]
+    folder.mkdir(parents=True)
+    ShardWriter(folder, plans).abort()  # laid out, never filled
+    write_json(
+        folder / "config.json",
+        config | ({"quantization": quantization_block(bits)} if bits else {}),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("make", "measure", "forward"))
+    parser.add_argument("what", choices=("make", "measure", "forward", "need"))
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--channels", type=int, default=RELEASED["channels"])
     parser.add_argument("--layers", type=int, nargs="+", default=list(RELEASED["layers"]))
@@ -186,8 +288,10 @@ def main() -> None:
     elif arguments.what == "measure":
         result = measure(*arguments.paths[:2], rest)
         print(json.dumps(result, indent=1))
-    else:
+    elif arguments.what == "forward":
         print(json.dumps(forward(arguments.paths[0], arguments.side), indent=1))
+    else:
+        print(json.dumps(need(arguments.paths[0]), indent=1))
 
 
 if __name__ == "__main__":

@@ -480,3 +480,29 @@ def test_nothing_of_pytorch_is_needed(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert mx.isfinite(flow_of(tmp_path / "out").blocks[0].proj_in.weight).all()
+
+
+def test_autoencoders_of_older_releases(tmp_path):
+    """Attention under its old names, as 1x1 convolutions and without newer settings."""
+    folder = tmp_path / "vae"
+    folder.mkdir()
+    tensors = open_checkpoint(case_dir("vae_tiny")).tensors
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    arrays = {}
+    for name, tensor in tensors.items():
+        array = tensor.view()
+        for new, before in old.items():
+            if f".{new}." in name:
+                name = name.replace(f".{new}.", f".{before}.")
+                array = array[:, :, None, None] if array.ndim == 2 else array
+        arrays[name] = array
+    assert any(".query." in name for name in arrays)
+    tf.save(folder / "diffusion_pytorch_model.bin", arrays)
+    config = json.loads((case_dir("vae_tiny") / "config.json").read_text())
+    keys = ("_class_name", "act_fn", "block_out_channels", "layers_per_block", "latent_channels")
+    (folder / "config.json").write_text(json.dumps({k: config[k] for k in keys}))
+    convert(tmp_path / "old", vae=str(folder))
+    convert(tmp_path / "new", vae=str(case_dir("vae_tiny")))
+    for name in ("config.json", "model.safetensors"):
+        first, second = (tmp_path / b / "vae" / name for b in ("old", "new"))
+        assert first.read_bytes() == second.read_bytes()
