@@ -7,6 +7,7 @@ switch may change the numbers.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -145,6 +146,8 @@ def _check(settings: Settings) -> None:
     for key in ("img_size", "channel_size", "patch_size", "channels", "blocks", "head_dim"):
         if getattr(settings, key) <= 0:
             raise ConfigError(f"{settings.where}: {key} must be positive.")
+    if settings.blocks > MAX_ITEMS:
+        raise ConfigError(f"{settings.where}: blocks is {settings.blocks}, at most {MAX_ITEMS}.")
 
 
 def _parse(key: str, value: Any, kind: str, where: str) -> Any:
@@ -165,7 +168,12 @@ def _parse(key: str, value: Any, kind: str, where: str) -> Any:
             return tuple(_whole(part) for part in re.split(r"[\s,]+", text))
         if text.lower() in ("none", "null") and "None" in kind:
             return None
-        return float(text) if kind == "float" else _whole(text)
+        if kind != "float":
+            return _whole(text)
+        number = float(text)
+        if not 0 <= number < math.inf:
+            raise ValueError
+        return number
     except ValueError:
         raise ConfigError(
             f"{where}: {key} is {text[:80]!r}; expected "
@@ -182,6 +190,6 @@ def _short(value: Any) -> str:
 
 def _whole(text: str) -> int:
     number = float(text)
-    if number != int(number) or number < 0 or number > 1 << 31:
+    if not 0 <= number <= 1 << 31 or number != int(number):
         raise ValueError
     return int(number)

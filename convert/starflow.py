@@ -78,7 +78,8 @@ class _Starflow:
     def find_head_dim(self) -> int:
         """From the rotary table's width where there is one, else from the YAML."""
         for name, tensor in self.tensors.items():
-            if re.fullmatch(r"feat_rope\.freqs_\w+", name) and len(tensor.shape) == 2:
+            found = re.fullmatch(r"feat_rope\.freqs_\w+", name) and len(tensor.shape) == 2
+            if found and tensor.shape[1]:
                 self.compare("head_dim", tensor.shape[1], name)
                 return tensor.shape[1]
         return self.settings.head_dim
@@ -88,14 +89,16 @@ class _Starflow:
     def tokens(self) -> int | None:
         """T of the training grid, where a tensor tells it."""
         for name in ("var", "blocks.0.pos_embed"):
-            if name in self.tensors and len(self.tensors[name].shape) == 2:
-                return self.tensors[name].shape[0]
+            shape = self.tensors[name].shape if name in self.tensors else ()
+            if len(shape) == 2 and shape[0]:
+                return shape[0]
         return None
 
     def text_length(self, tokens: int | None) -> int:
-        name = next((n for n in self.tensors if n.endswith(".attn_mask")), None)
-        if name is None or tokens is None:
+        masks = [n for n, t in self.tensors.items() if n.endswith(".attn_mask") and t.shape]
+        if not masks or tokens is None or self.tensors[masks[0]].shape[0] < tokens:
             return self.settings.txt_size
+        name = masks[0]
         found = self.tensors[name].shape[0] - tokens
         self.compare("txt_size", found, name)
         return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from mlx_starflow.checkpoint import load_component, read_bundle_config, read_component_config
 from mlx_starflow.config import FlowConfig, VAEConfig
@@ -27,7 +28,9 @@ from .storing import Store
 # Largest error of a stored number relative to its tensor's largest: half a unit in the last place.
 _ROUNDING = {"F32": 0.0, "BF16": 2.0**-8, "F16": 2.0**-10}
 _SIDE = 8  # tokens along one side of the picture that is inverted
-_ROUND_TRIP = 1e-2  # of the largest number, in whatever type the weights have
+# Allowed error of the round trip, of the largest number: where matrices compute in float32, and in
+# 16 bits, where one pass over all tokens and one token at a time round differently.
+_ROUND_TRIP, _ROUND_TRIP_16 = 1e-2, 0.25
 
 
 def verify_bundle(
@@ -41,9 +44,7 @@ def verify_bundle(
     bundle = read_bundle_config(directory)
     total = sum(s.source.view().nbytes for s in stores)
     yield ConvertProgress("verify", 0, total)
-    flow = load_component(
-        directory / "flow", lambda data: Flow(FlowConfig.from_dict(data)), "float32"
-    )
+    flow = load_component(directory / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
     weights, worst, done = _Weights(flow), 0.0, 0
     for store in stores:
         worst = max(worst, _compare(weights, store))
@@ -74,10 +75,11 @@ class _Weights:
     def rows(self, store: Store, first: int, count: int) -> np.ndarray:
         if store.bits is None:
             array = self.module(store.name)
-            return np.array(array[first : first + count] if array.ndim else array)
+            array = array[first : first + count] if array.ndim else array
+            return np.array(array.astype(mx.float32))
         module = self.module(store.module)
         parts = [module[k][first : first + count] for k in ("weight", "scales", "biases")]
-        return np.array(mx.dequantize(*parts, GROUP_SIZE, store.bits))
+        return np.array(mx.dequantize(*parts, GROUP_SIZE, store.bits).astype(mx.float32))
 
 
 def _compare(weights: _Weights, store: Store) -> float:
@@ -123,8 +125,14 @@ def _run(flow: Flow) -> dict[str, float]:
         z = unpatchify(patchify(z, config) / mx.sqrt(flow.prior_var), grid, config)
     back = invert(flow, z, context, guidance=0.0, sampler="sequential")
     error = (mx.abs(back - x).max() / mx.abs(x).max()).item()
-    if not error <= _ROUND_TRIP:
+    if not error <= (_ROUND_TRIP if _exact(flow) else _ROUND_TRIP_16):
         raise NumericsError(
             f"The converted flow does not come back to where it began (off by {error:.2g})."
         )
     return {"log_prob": likelihood, "round_trip_error": error}
+
+
+def _exact(flow: Flow) -> bool:
+    """Whether every number of the flow that is no packed integer is float32."""
+    kinds = {a.dtype for _, a in tree_flatten(flow.parameters())}
+    return not kinds & {mx.float16, mx.bfloat16}
