@@ -15,8 +15,8 @@ from mlx_starflow.text.gemma import build_gemma
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 
 from .mapped import FLOATS, SourceTensor
+from .settings_json import check_whole, read_settings_json
 from .sources import Checkpoint
-from .vae import read_settings_json
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -26,6 +26,14 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+_LARGEST = {
+    **dict.fromkeys(("num_layers", "num_hidden_layers"), 1000),
+    **dict.fromkeys(("num_heads", "num_attention_heads", "num_key_value_heads"), 4096),
+    **dict.fromkeys(("d_model", "d_ff", "d_kv", "hidden_size", "intermediate_size"), 1 << 20),
+    **dict.fromkeys(("head_dim", "sliding_window_pattern"), 1 << 16),
+    **dict.fromkeys(("relative_attention_num_buckets", "relative_attention_max_distance"), 1 << 16),
+    "vocab_size": 1 << 24,
+}
 _GEMMA3_PATTERN = 6  # every sixth layer is global unless the file says otherwise
 # What the text part of a Gemma 3 that also sees leaves out of its configuration.
 _SEEING_DEFAULTS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
@@ -47,10 +55,13 @@ def text_source(directory: Path, checkpoint: Checkpoint, wanted: TextConfig | No
     """
     config = read_settings_json(directory / "config.json")
     _check_kind(directory, config, wanted)
+    where = str(directory / "config.json")
+    check_whole(config, _LARGEST, where)
     if config.get("model_type") == "t5":
         tensors, module = _t5_tensors(checkpoint), T5Encoder(T5Config.from_dict(config))
     else:
         config, tensors = _gemma(directory, config, checkpoint)
+        check_whole(config, _LARGEST, where)
         module = build_gemma(config)
     _check_shapes(checkpoint, tensors, dict(tree_flatten(module.parameters())))
     if not (directory / "tokenizer.json").is_file():
@@ -78,7 +89,8 @@ def _check_kind(directory: Path, config: dict[str, Any], wanted: TextConfig | No
         )
     width = config.get("d_model" if family == "t5" else "hidden_size")
     if width is None:
-        width = (config.get("text_config") or {}).get("hidden_size")
+        inner = config.get("text_config")
+        width = inner.get("hidden_size") if isinstance(inner, dict) else None
     if width != wanted.channels:
         raise TextError(
             f"{directory}: the text encoder's features are {width} wide, the flow was trained with "

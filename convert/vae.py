@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from pathlib import Path
-from typing import Any
 
 from mlx.utils import tree_flatten
 
 from mlx_starflow.config import VAEConfig
-from mlx_starflow.errors import CheckpointError, ConfigError, WeightsError
+from mlx_starflow.errors import ConfigError, WeightsError
 from mlx_starflow.vae import AutoencoderKL
 
 from .mapped import FLOATS, SourceTensor
+from .settings_json import check_whole, read_settings_json
 from .sources import Checkpoint
 from .storing import Store
 
-MAX_CONFIG_BYTES = 4 << 20
 _FIELDS = (
     "block_out_channels",
     "latent_channels",
@@ -38,25 +37,16 @@ _FIXED = {
     "latents_mean": (None,),
     "latents_std": (None,),
 }
+_LARGEST = {
+    "latent_channels": 4096,
+    "in_channels": 4096,
+    "out_channels": 4096,
+    "layers_per_block": 64,
+    "norm_num_groups": 4096,
+}
+_SWITCHES = ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv")
 _BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-def read_settings_json(path: Path) -> dict[str, Any]:
-    """The object in a config.json of diffusers or transformers. Errors: ConfigError."""
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is too large for a configuration.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); a model's directory needs it."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON ({str(error)[:200]}).") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected an object of settings.")
-    return data
 
 
 def vae_config(directory: Path) -> VAEConfig:
@@ -74,7 +64,28 @@ def vae_config(directory: Path) -> VAEConfig:
             raise ConfigError(f"{path}: {key} holds others than {kind!r}, which is unsupported.")
     if "block_out_channels" not in data:
         raise ConfigError(f"{path} has no 'block_out_channels': it is no AutoencoderKL.")
+    _check_values(data, str(path))
     return VAEConfig.from_dict({k: data[k] for k in _FIELDS if k in data}, str(path))
+
+
+def _check_values(data: dict, where: str) -> None:
+    check_whole(data, _LARGEST, where)
+    widths = data["block_out_channels"]
+    if not isinstance(widths, list) or not 1 <= len(widths) <= 8:
+        raise ConfigError(f"{where}: block_out_channels must be a list of 1 to 8 widths.")
+    groups = data.get("norm_num_groups", VAEConfig.norm_num_groups)
+    for width in widths:
+        check_whole({"block_out_channels": width}, {"block_out_channels": 1 << 16}, where)
+        if width % groups:
+            raise ConfigError(
+                f"{where}: {groups} groups (norm_num_groups) do not divide a width of {width}."
+            )
+    for key in _SWITCHES:
+        if not isinstance(data.get(key, True), bool):
+            raise ConfigError(f"{where}: {key} must be true or false.")
+    scale = data.get("scaling_factor", 1.0)
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise ConfigError(f"{where}: scaling_factor must be a positive number.")
 
 
 def vae_stores(checkpoint: Checkpoint, config: VAEConfig) -> list[Store]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -240,6 +242,24 @@ def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_disk_that_fills_up(tmp_path, monkeypatch):
+    """Somebody else may take the space that was there at the start."""
+    path, count = small(tmp_path), 0
+
+    def pwrite(*arguments: object) -> int:
+        nonlocal count
+        count += 1
+        if count > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments)
+
+    original = os.pwrite
+    monkeypatch.setattr("mlx_starflow.shards.os.pwrite", pwrite)
+    with pytest.raises(OSError, match="No space left"):
+        convert_checkpoint(ConvertOptions(path, tmp_path / "out"))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 def test_what_a_killed_run_left_is_cleared_up(tmp_path):
     target = tmp_path / "out"
     dead = tmp_path / ".out.partial-work-dead"
@@ -280,6 +300,17 @@ def test_a_text_encoder_of_the_wrong_width(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"d_model": 64}))
     with pytest.raises(TextError, match="64 wide, the flow was trained with 32"):
         convert(tmp_path / "out", text_encoder=str(folder))
+    for change, reason in (
+        ({"num_layers": 10**9}, "num_layers is '1000000000'"),
+        ({"d_kv": None}, "d_kv is 'None'"),
+        ({"d_ff": 81}, "shape"),
+        ({"num_layers": 2}, "block.2.*no place"),
+        ({"feed_forward_proj": "relu", "is_gated_act": False}, "wi.weight.*missing"),
+        ({"dense_act_fn": "sine"}, "'sine'"),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(StarflowError, match=reason):
+            convert(tmp_path / "out", text_encoder=str(folder))
     with pytest.raises(TextError, match="gemma3_text.*'t5'"):
         convert(tmp_path / "out", text_encoder=str(case_dir("gemma3_tiny")))
     with pytest.raises(StarflowError, match="neither a directory nor a hub"):
@@ -298,6 +329,13 @@ def test_an_autoencoder_that_does_not_belong(tmp_path):
         ({"block_out_channels": [32, 64]}, "img_size 64 with 2 pixels|no place|shape"),
         ({"layers_per_block": 2}, "missing"),
         ({"latent_channels": 8}, "latent_channels is 8"),
+        ({"layers_per_block": 10**9}, "layers_per_block is '1000000000'"),
+        ({"latent_channels": True}, "latent_channels is 'True'"),
+        ({"block_out_channels": [32, -64]}, "block_out_channels is '-64'"),
+        ({"block_out_channels": "32"}, "block_out_channels must be a list"),
+        ({"norm_num_groups": 31}, "31 groups"),
+        ({"scaling_factor": 0}, "scaling_factor must be"),
+        ({"use_quant_conv": "no"}, "use_quant_conv must be"),
     ):
         (folder / "config.json").write_text(json.dumps(original | change))
         with pytest.raises(StarflowError, match=reason):
