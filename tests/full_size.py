@@ -155,8 +155,8 @@ def measure(checkpoint: Path, output: Path, options: list[str]) -> dict[str, obj
     }
 
 
-def forward(bundle: Path, side: int) -> dict[str, float]:
-    """One pass of a latent of side x side tokens through the flow as stored."""
+def forward(bundle: Path, side: int, text: int) -> dict[str, float]:
+    """One pass of side x side latent and ``text`` text tokens through the flow as stored."""
     import mlx.core as mx
 
     from mlx_starflow.checkpoint import load_component
@@ -167,7 +167,7 @@ def forward(bundle: Path, side: int) -> dict[str, float]:
     flow = load_component(bundle / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
     loaded = time.monotonic()
     x = mx.random.normal((1, side, side, D), key=mx.random.key(1))
-    z, logdet = flow(x, mx.random.normal((1, 128, TEXT), key=mx.random.key(2)))
+    z, logdet = flow(x, mx.random.normal((1, text, TEXT), key=mx.random.key(2)))
     mx.eval(z, logdet)
     return {
         "load_seconds": loaded - began,
@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=RELEASED["channels"])
     parser.add_argument("--layers", type=int, nargs="+", default=list(RELEASED["layers"]))
     parser.add_argument("--side", type=int, default=8)
+    parser.add_argument("--text", type=int, default=128)
     arguments, rest = parser.parse_known_args()
     if arguments.what == "make":
         count = make(arguments.paths[0], arguments.channels, tuple(arguments.layers))
@@ -289,7 +290,7 @@ def main() -> None:
         result = measure(*arguments.paths[:2], rest)
         print(json.dumps(result, indent=1))
     elif arguments.what == "forward":
-        print(json.dumps(forward(arguments.paths[0], arguments.side), indent=1))
+        print(json.dumps(forward(arguments.paths[0], arguments.side, arguments.text), indent=1))
     else:
         print(json.dumps(need(arguments.paths[0]), indent=1))
 
