@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -18,18 +19,25 @@ _RESERVE = 16 << 20  # left free on the disk, for file tables and everybody else
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Errors: UsageError for a target that exists and may not, or is no bundle, to be replaced."""
-    if not os.path.lexists(target):
+    """Errors: UsageError for a target that exists and may not, or is no bundle, to be replaced.
+
+    An empty directory is nothing to lose and counts as absent.
+    """
+    if not os.path.lexists(target) or _is_empty(target):
         return
     if not overwrite:
         raise UsageError(f"{target} exists. Choose another --output, or pass --overwrite.")
     if target.is_symlink() or not target.is_dir():
         raise UsageError(f"{target} is no directory; --overwrite replaces only converted models.")
-    if any(target.iterdir()) and not _is_bundle(target):
+    if not _is_bundle(target):
         raise UsageError(
             f"{target} holds something else than a converted model; --overwrite leaves it alone. "
             "Choose another --output."
         )
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
 
 
 def _is_bundle(directory: Path) -> bool:
@@ -60,6 +68,7 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     killed run left behind is removed by the next one. Errors: UsageError, ConfigError where the
     parent cannot be written.
     """
+    target = Path(os.path.abspath(target))  # "." has no name and no sibling
     check_target(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +99,7 @@ def _clear_up(target: Path) -> None:
 
     A run killed while it replaced the target left the old one aside; that one is put back.
     """
-    for path in target.parent.glob(f".{target.name}.partial-*"):
+    for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY)
             try:

@@ -199,6 +199,19 @@ def test_an_existing_target_is_refused(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "out"])
 
 
+def test_an_empty_directory_is_no_target_yet(tmp_path, monkeypatch):
+    path, target = small(tmp_path), tmp_path / "out [4 bits]"
+    target.mkdir()
+    convert_checkpoint(ConvertOptions(path, target))
+    flow_of(target)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    convert_checkpoint(ConvertOptions(path, Path(".")))
+    flow_of(here)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "here", target.name])
+
+
 def test_overwrite_leaves_other_things_alone(tmp_path):
     path = small(tmp_path)
     precious = tmp_path / "thesis"
@@ -285,6 +298,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
     work = first.__enter__()
     with staged_directory(target) as other:
         assert work.exists() and other.exists()
+        (other / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="--overwrite"):  # the other one was quicker
         first.__exit__(None, None, None)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
