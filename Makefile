@@ -20,7 +20,7 @@ demo: $(STAMP)
 	fi && echo "The picture: $(CURDIR)/$$picture"
 
 test: $(STAMP_DEV)
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP_DEV)
 	@.venv/bin/python -m pytest -m slow
