@@ -12,9 +12,15 @@ from mlx_starflow.grid import patchify, reverse
 from mlx_starflow.sampling import AUTO, SAMPLERS, BlockResult, Step
 from mlx_starflow.sampling.conditional import shared_rows
 from mlx_starflow.sampling.guidance import guide_linear, guide_normal
+from mlx_starflow.sampling.sliding import TOLERANCE
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-EXACT = {"sequential": {}, "sliding": {}, AUTO: {}, "jacobi": {"tolerance": 1e-12}}
+EXACT = {
+    "sequential": {},
+    "sliding": {"tolerance": 1e-5},
+    AUTO: {"tolerance": 1e-5},
+    "jacobi": {"tolerance": 1e-12},
+}
 
 
 def largest(a: mx.array) -> float:
@@ -98,9 +104,10 @@ def test_a_slow_picture_in_the_batch_changes_nothing_for_the_others():
     flow = random_flow(FAMILIES["released"])
     z, context = example(flow.config, batch=3)
     z = mx.concatenate([z[:2], 8.0 * z[2:]])  # far outside what the others see
-    together = invert(flow, z, context, sampler="sliding", block_size=4)
+    options = dict(sampler="sliding", block_size=4, tolerance=1e-5)
+    together = invert(flow, z, context, **options)
     for i in range(3):
-        alone = invert(flow, z[i : i + 1], context[i : i + 1], sampler="sliding", block_size=4)
+        alone = invert(flow, z[i : i + 1], context[i : i + 1], **options)
         assert largest(together[i : i + 1] - alone) < 1e-4
 
 
@@ -108,7 +115,7 @@ def test_non_square_grid():
     flow = random_flow(FAMILIES["released"])
     _, context = example(flow.config)
     z = mx.random.normal((2, 2, 5, 2), key=mx.random.key(8))
-    x = invert(flow, z, context)
+    x = invert(flow, z, context, tolerance=1e-5)
     assert largest(flow(x, context)[0] - z) < 1e-3
     assert largest(x - invert(flow, z, context, sampler="sequential")) < 1e-4
 
@@ -117,8 +124,9 @@ def test_non_square_grid():
 def test_attention_temperature(sampler):
     flow = random_flow(FAMILIES["released"])
     z, context = example(flow.config, guided=True)
-    cold = invert(flow, z, context, guidance=2.0, sampler=sampler, attention_temperature=0.5)
-    plain = invert(flow, z, context, guidance=2.0, sampler=sampler)
+    options = dict(guidance=2.0, sampler=sampler) | EXACT[sampler]
+    cold = invert(flow, z, context, attention_temperature=0.5, **options)
+    plain = invert(flow, z, context, **options)
     assert largest(cold - plain) > 1e-3
     # dividing the scale by the temperature is multiplying every query by its inverse
     sharper = random_flow(FAMILIES["released"])
@@ -128,7 +136,7 @@ def test_attention_temperature(sampler):
             qkv = layer.attention.qkv
             factor = mx.where(mx.arange(qkv.bias.size) < n, 2.0, 1.0)
             qkv.weight, qkv.bias = qkv.weight * factor[:, None], qkv.bias * factor
-    assert largest(cold - invert(sharper, z, context, guidance=2.0, sampler=sampler)) < 1e-4
+    assert largest(cold - invert(sharper, z, context, **options)) < 1e-4
 
 
 def test_report_counts_the_work_and_the_certificate_holds():
@@ -141,7 +149,7 @@ def test_report_counts_the_work_and_the_certificate_holds():
     assert any(isinstance(e, Step) and e.tokens_done == tokens for e in events)
     for result in results:
         report = result.report
-        assert report.converged and 0 <= report.residual <= 1e-4
+        assert report.converged and 0 <= report.residual <= TOLERANCE[mx.float32]
         assert 0 < report.weight_reads <= tokens
         assert report.evaluations >= tokens
         assert sum(report.sweeps.values()) == tokens
@@ -180,7 +188,7 @@ def test_a_failed_certificate_is_repaired(monkeypatch):
     events = invert_steps(flow, z, context, SampleOptions(guidance=2.5, sampler="sliding"))
     reports = [e.report for e in events if isinstance(e, BlockResult)]
     assert max(r.certificate_reads for r in reports) > 1
-    assert all(r.converged and r.residual <= 1e-4 for r in reports)
+    assert all(r.converged and r.residual <= TOLERANCE[mx.float32] for r in reports)
 
 
 def test_leaving_the_iteration_leaves_a_usable_flow():
@@ -275,7 +283,7 @@ def test_bfloat16_keeps_its_own_promise():
         if isinstance(e, BlockResult):
             reports.append(e.report)
     drift = np.abs(np.array(e.x) - exact).max() / exact.std()
-    assert all(r.converged and r.residual <= 3e-2 for r in reports)
+    assert all(r.converged and r.residual <= TOLERANCE[mx.bfloat16] for r in reports)
     assert 1e-4 < drift < 0.3, f"drift of the bfloat16 latent: {drift:.3f} deviations"
 
 
@@ -295,7 +303,7 @@ def test_compiled_steps_are_the_plain_ones_and_are_traced_once(family, sampler, 
     monkeypatch.setattr(Block, "fixed_step", counted)
     flow = random_flow(FAMILIES[family])
     z, context = example(flow.config, guided=True)
-    options = dict(guidance=2.0, sampler=sampler, attention_temperature=0.7)
+    options = dict(guidance=2.0, sampler=sampler, attention_temperature=0.7) | EXACT[sampler]
     if sampler == "sliding":
         options["block_size"] = 2
     plain = invert(flow, z, context, compile=False, **options)

@@ -20,7 +20,7 @@ from .conditional import Conditional
 from .options import SampleOptions
 
 # Tokens that the deep block commits per sweep, by window.
-COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.25, 8: 1.45, 16: 1.85, 32: 2.2}
+COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15}
 SHALLOW_SWEEPS = 9  # over the whole sequence
 REPEATS = 3
 

@@ -2,7 +2,7 @@
 
 Shallow blocks converge everywhere at once, about a decade of error a sweep: one window over the
 whole sequence. The deep block, inverted first, converges along a front of one to two tokens a
-sweep: there a wide window only burns arithmetic.
+sweep: there a wider window reads the weights less often and burns more arithmetic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..grid import Grid
 from .options import SampleOptions
 
 AUTO = "auto"
-DEEP_WINDOW = 16  # tokens; where nothing was measured
+DEEP_WINDOW = 32  # tokens; where nothing was measured
 
 
 def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOptions]:
