@@ -9,7 +9,7 @@ import numpy as np
 
 from .classifier import KINDS, Judge, labels_of, predict
 from .data import read_json, write_json
-from .painter import Scene, caption, paint, random_scene
+from .painter import Scene, caption, paint, random_scene, vocabulary
 
 # How captions say each place: a prompt that leaves the place out cannot be judged by it.
 _PLACE_WORDS = {
@@ -114,6 +114,7 @@ def evaluate_bundle(
     seconds = (time.monotonic() - began) / count
     report = {
         "prompts": count,
+        "words": len(vocabulary()["words"]),
         "seen_as_asked": shares(judge, pictures, scenes),
         "diversity": diversity(pipe, folder / "diversity", seeds=min(12, count)),
         "seconds_per_picture": round(seconds, 3),

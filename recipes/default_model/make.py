@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import settings
+from .card import write_card
 from .classifier import fit_classifier, load_classifier
 from .data import is_painted, open_pictures, paint_split, read_json, read_scenes, write_json
 from .evaluate import evaluate_bundle
@@ -20,7 +21,7 @@ from .painter import vocabulary
 from .parallel import launch, rank
 from .settings import Recipe
 from .text import build_tokenizer
-from .train import train_flow
+from .train import load_averaged, measured_bits, train_flow
 from .vae import fit_autoencoder
 
 STAGES = ("paint", "vae", "encode", "flow", "classifier", "export", "evaluate")
@@ -76,7 +77,16 @@ def _flow_job(run: Path, recipe: Recipe, log: Log) -> None:
     words = len(build_tokenizer(vocabulary()["words"]))
     train_flow(run / "flow", train, held_out, words, recipe.flow, recipe.text, log)
     if rank() == 0:
-        write_json(run / "flow" / "report.json", read_json(run / "flow" / "progress.json"))
+        _flow_report(run, recipe, train, held_out, words)
+
+
+def _flow_report(run: Path, recipe: Recipe, train, held_out, words: int, count: int = 1000) -> None:
+    flow, encoder, step = load_averaged(run / "flow", recipe.flow, recipe.text, words)
+    noise = recipe.flow.noise_std
+    report = {"step": step, "images_seen": step * recipe.flow.batch}
+    for name, data in (("train_bits", train), ("held_out_bits", held_out)):
+        report[name] = measured_bits(flow, encoder, data, noise, count)
+    write_json(run / "flow" / "report.json", report)
 
 
 def _flow(run: Path, recipe: Recipe, log: Log) -> None:
@@ -108,6 +118,7 @@ def _export(run: Path, recipe: Recipe, log: Log) -> None:
 def _evaluate(run: Path, recipe: Recipe, log: Log) -> None:
     judge = load_classifier(run / "classifier")
     evaluate_bundle(run / "evaluate", run / "bundle", judge, recipe.evaluated, log)
+    write_card(run, recipe)
 
 
 _RUN: dict[str, Callable[[Path, Recipe, Log], None]] = {

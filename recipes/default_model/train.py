@@ -117,7 +117,7 @@ class Trainer:
         self.step = state["step"]
 
     @torch.no_grad()
-    def bits(self, latents: np.ndarray, tokens: np.ndarray, count: int = 512) -> float:
+    def bits(self, latents: np.ndarray, tokens: np.ndarray, count: int = 256) -> float:
         """Bits per dimension under the averaged weights, on fixed rows with fixed noise."""
         live = [p.detach().clone() for _, p in self.named]
         torch._foreach_copy_([p.detach() for _, p in self.named], self.average)
@@ -161,7 +161,8 @@ def train_flow(
         if rank() == 0:
             save_state(folder / "state.pt", trainer.state())
             save_state(folder / "average.pt", trainer.averaged())
-            line = {"step": trainer.step, "train_bits": bits[0], "held_out_bits": bits[1]}
+            line = {"step": trainer.step, "images_seen": trainer.step * settings.batch}
+            line |= {"train_bits": bits[0], "held_out_bits": bits[1]}
             write_json(folder / "progress.json", line)
             say(f"saved at {trainer.step}: bits/dim train {bits[0]:.4f} held-out {bits[1]:.4f}")
 
@@ -187,3 +188,19 @@ def load_averaged(folder: Path, settings: FlowSettings, text: TextSettings, word
     if extra or set(missing) - {"lm_head.weight"}:
         raise ValueError(f"encoder state does not fit: missing {missing}, extra {extra}")
     return flow.eval(), encoder.eval(), state["step"]
+
+
+@torch.no_grad()
+def measured_bits(
+    flow: STARFlow, encoder, data: tuple[np.ndarray, np.ndarray], noise_std: float, count: int
+) -> float:
+    """Bits per dimension in float32 of evenly spaced rows with fixed noise."""
+    latents, tokens = data
+    rows = np.unique(np.linspace(0, len(latents) - 1, count).astype(int))
+    x, ids = rows_of(latents, tokens, rows, np.random.default_rng(0))
+    x = x + noise_std * torch.randn(x.shape, generator=step_generator(0, 0))
+    parts = [
+        nats_per_dimension(*flow(a, encode(encoder, b)))
+        for a, b in zip(x.split(64), ids.split(64), strict=True)
+    ]
+    return to_bits(torch.cat(parts).mean().item())

@@ -1,0 +1,67 @@
+"""The model card, written from the measurements of a run, so that its numbers cannot drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .data import read_json
+from .painter import COLOURS, PLACES, SUBJECTS
+from .settings import Recipe
+
+_TEMPLATE = Path(__file__).parent / "card_template.md"
+
+
+def _size(folder: Path) -> str:
+    return f"{sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e6:.1f} MB"
+
+
+def render_card(run: Path, recipe: Recipe) -> str:
+    """Markdown; every number from the reports under `run` and from the recipe's settings."""
+    vae, flow, judge, found = (
+        read_json(run / name / "report.json") for name in ("vae", "flow", "classifier", "evaluate")
+    )
+    shape, bundle = recipe.flow.shape, run / "bundle"
+    return _TEMPLATE.read_text().format(
+        size=recipe.data.size,
+        subjects=", ".join(SUBJECTS),
+        places=", ".join(PLACES),
+        colours=", ".join(COLOURS),
+        words=found["words"],
+        blocks=len(shape.layers_per_block),
+        layers=" + ".join(map(str, shape.layers_per_block)),
+        width=shape.channels,
+        tokens=shape.grid**2,
+        token_size=shape.token_size,
+        soft_clip=shape.soft_clip,
+        flow_size=_size(bundle / "flow"),
+        text_layers=recipe.text.layers,
+        text_width=recipe.text.width,
+        text_size=shape.text_size,
+        encoder_size=_size(bundle / "text_encoder"),
+        latent_channels=recipe.vae.latent_channels,
+        vae_size=_size(bundle / "vae"),
+        train=recipe.data.train,
+        encoded=recipe.data.encoded,
+        captions=recipe.data.captions,
+        held_out=recipe.data.held_out,
+        vae_images=recipe.vae.images,
+        flow_images=flow["images_seen"],
+        noise_std=recipe.flow.noise_std,
+        dropped=recipe.flow.caption_dropout,
+        ema=recipe.flow.ema,
+        compute=recipe.compute,
+        guidance=recipe.guidance,
+        prompts=found["prompts"],
+        seen=found["seen_as_asked"],
+        all_three=found["seen_as_asked"]["all three"],
+        accuracy=judge["held_out_accuracy"],
+        train_bits=flow["train_bits"],
+        held_out_bits=flow["held_out_bits"],
+        gap=flow["held_out_bits"] / flow["train_bits"] - 1,
+        psnr=vae["held_out_psnr"],
+        spread=found["diversity"],
+    )
+
+
+def write_card(run: Path, recipe: Recipe) -> None:
+    (run / "bundle" / "MODEL_CARD.md").write_text(render_card(run, recipe))
