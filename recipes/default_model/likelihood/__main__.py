@@ -2,14 +2,16 @@
 
 python -m recipes.default_model.likelihood --judge recipes/default_model/runs/main/classifier
 
-Tables go to standard output in Markdown, and with --output to a JSON file as well. The paintings
-come from a series of seeds of their own: no model and no judge has seen them.
+Tables go to standard output in Markdown, with --output to a JSON file as well, and with --page
+into a page: between the lines <!-- PART --> and <!-- end --> of each part. The paintings come from
+a series of seeds of their own: no model and no judge has seen them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -37,12 +39,15 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=40)
     parser.add_argument("--draws", type=int, default=4, help="noise draws a score")
     parser.add_argument("--output", type=Path, help="also write all numbers here, as JSON")
+    parser.add_argument("--page", type=Path, help="also write the tables into this page")
     options = parser.parse_args()
     found = {}
     for part in options.part or PARTS:
         began = time.perf_counter()
         found[part] = _measure(part, options)
         print(f"\n### {part}\n\n{table(found[part])}", flush=True)
+        if options.page:
+            write_into(options.page, part, table(found[part]))
         print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
         if options.output:
             options.output.write_text(json.dumps(found, indent=1) + "\n")
@@ -84,6 +89,16 @@ def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str,
     single = [i for i, s in enumerate(scenes) if s.count == 1 and s.weather == "clear"]
     chosen = single[: options.edits]
     return edits(pipe, judge, paintings[chosen], [scenes[i] for i in chosen], draws=8)
+
+
+def write_into(page: Path, part: str, text: str) -> None:
+    """Replace what stands between the marks of a part; a page without them is an error."""
+    old = page.read_text()
+    pattern = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
+    new, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"{page} has no place for {part}: <!-- {part} --> ... <!-- end -->")
+    page.write_text(new)
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
