@@ -1,0 +1,47 @@
+"""The README promises only what runs: its Python, its commands and their flags."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+import cli
+import mlx_starflow as sf
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_of_the_readme_runs(converted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    load = sf.load
+    monkeypatch.setattr(sf, "load", lambda: load(converted), raising=False)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    names["pipe"].close()
+    assert (tmp_path / "fox.png").is_file()
+
+
+def commands() -> dict:
+    return typer.main.get_command(cli.build()).commands
+
+
+def test_its_table_has_every_command():
+    table = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| `.*? \|", README, re.MULTILINE))))
+    assert table == set(commands())
+
+
+LINES = re.findall(r"^mlx-starflow (.*)$", README.replace("\\\n", " "), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_flag_it_shows_exists(line):
+    line = re.sub(r'"[^"]*"', "TEXT", line.split(" #")[0])
+    command = commands()[line.split()[0]]
+    known = {name for param in command.params for name in param.opts}
+    shown = {word for word in line.split() if re.match(r"--?[a-zA-Z]", word)}
+    assert shown <= known | {"--help"}
+    assert "generate" in " ".join(LINES)
