@@ -36,10 +36,15 @@ def pip_wheel(folder):
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
     accept = {"Accept": "application/vnd.pypi.simple.v1+json"}
     files = json.load(urlopen(Request(index, headers=accept)))["files"]
-    wheels = [f for f in files if f["filename"].endswith(".whl") and not f.get("yanked")]
-    stable = [f for f in wheels if f["filename"].split("-")[1].replace(".", "").isdigit()]
-    path = os.path.join(folder, stable[-1]["filename"])
-    with urlopen(urljoin(index, stable[-1]["url"])) as source, open(path, "wb") as target:
+    found = {}
+    for entry in files:
+        version = entry["filename"].split("-")[1].split(".")
+        usable = entry["filename"].endswith(".whl") and not entry.get("yanked")
+        if usable and all(part.isdigit() for part in version):
+            found[tuple(map(int, version))] = entry
+    newest = found[max(found)]
+    path = os.path.join(folder, newest["filename"])
+    with urlopen(urljoin(index, newest["url"])) as source, open(path, "wb") as target:
         shutil.copyfileobj(source, target)
     return path
 
@@ -55,6 +60,12 @@ def make_venv():
         subprocess.check_call([PYTHON, pip, "install", "--quiet", "--no-index", wheel])
 
 
+def has_pip():
+    """Whether .venv is there and complete: an interrupted run may have left half of it."""
+    probe = [PYTHON, "-m", "pip", "--version"]
+    return os.path.exists(PYTHON) and subprocess.call(probe, stdout=subprocess.DEVNULL) == 0
+
+
 def main(extras):
     if sys.version_info[:2] < OLDEST:
         newer = newer_python()
@@ -65,7 +76,7 @@ def main(extras):
                 "run the command again." % sys.version_info[:2]
             )
         os.execv(newer, [newer, os.path.abspath(__file__)] + extras)
-    if not os.path.exists(PYTHON):
+    if not has_pip():
         make_venv()
     project = HERE + ("[%s]" % ",".join(extras) if extras else "")
     install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
