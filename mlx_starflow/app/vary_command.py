@@ -39,7 +39,7 @@ Strength = Annotated[
     float,
     _option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
             "noise is turned, on the sphere, towards fresh noise: 0 is the picture as the model "
-            "denoises it, 1 forgets it. Default: 0.3."),
+            "denoises it, 1 forgets it. Default: 0.2."),
 ]  # fmt: skip
 NumImages = Annotated[
     int, _option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
@@ -53,7 +53,7 @@ Seed = Annotated[
 
 def vary(
     image: Image,
-    strength: Strength = 0.3,
+    strength: Strength = 0.2,
     prompt: PromptOption = "",
     seed: Seed = 0,
     num_images: NumImages = 1,
