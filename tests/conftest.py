@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # reference numbers are float32 on a GPU too
 
 import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS
 
@@ -45,6 +49,14 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLX_STARFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Programs that tests start answer Ctrl-C, even where the tests run in a background job, whose
+    children would otherwise be born ignoring it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
