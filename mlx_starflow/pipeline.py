@@ -81,6 +81,11 @@ class Pipeline:
         return self._stages.config
 
     @property
+    def directory(self) -> Path:
+        """The model's bundle on disk."""
+        return self._stages.directory
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
         return self._stages.fingerprint

@@ -16,9 +16,11 @@ from PIL import Image
 from ..events import Finished, Preview
 from ..image import write_whole
 from ..metadata import save_picture
+from ..models import EMBEDDED
 from ..pipeline import Pipeline, load
 from ..result import Result
 from ..selection import advantages
+from ..vocabulary import read_vocabulary
 from . import outputs
 from .acquire import Fetching
 from .console import Console, Progress
@@ -83,6 +85,8 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     try:
         with _pipeline(job, console, loaded) as pipe:
             _check_weights(job, pipe, console)
+            if loaded is None:
+                _introduce(job, pipe, console)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
@@ -187,6 +191,28 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
             yield str(save_picture(picture, path, overwrite=False))
         strip = outputs.contact_sheet(row, columns=len(row))
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
+
+
+def _introduce(job: Job, pipe: Pipeline, console: Console) -> None:
+    """Which model draws, where nobody named one, and words that mean nothing to it."""
+    vocabulary = read_vocabulary(pipe.directory)
+    if vocabulary is None:
+        return
+    if job.model in (None, EMBEDDED):
+        console.say(
+            f"Drawn by the embedded model {pipe.config.name!r}: "
+            f"{', '.join(vocabulary.kinds.get('subject', ()))} in "
+            f"{', '.join(vocabulary.kinds.get('place', ()))} (mlx-starflow models show default). "
+            "For any prompt: --model apple/starflow, 15 GB, research only."
+        )
+    prompts = dict.fromkeys(p for batch in job.batches for p in batch.prompts if p)
+    for prompt in prompts:
+        unknown = vocabulary.unknown(prompt)
+        if unknown:
+            console.say(
+                f"Warning: the model has never seen {', '.join(map(repr, unknown))} "
+                f"(in {prompt!r}); it draws what it makes of the other words."
+            )
 
 
 def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:

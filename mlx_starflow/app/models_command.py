@@ -15,10 +15,13 @@ from ..locate import EMBEDDED
 from ..model_cache import CachedModel, cached_models, remove_cached
 from ..models import EMBEDDED as EMBEDDED_NAME
 from ..models import KNOWN, KnownModel, known_model
+from ..vocabulary import read_vocabulary
 from . import options as o
 from .acquire import acquire
 from .console import Console
 from .help import SectionedCommand
+
+CARD = "MODEL_CARD.md"
 
 models = typer.Typer(
     help="List, show, download and remove models.", no_args_is_help=False, rich_markup_mode=None
@@ -56,6 +59,11 @@ def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> Non
 
     if name == EMBEDDED_NAME:
         facts = model_facts(EMBEDDED_NAME)
+        vocabulary = read_vocabulary(EMBEDDED)
+        if vocabulary is not None:
+            facts["vocabulary"] = {k: list(v) for k, v in vocabulary.kinds.items()}
+        if (EMBEDDED / CARD).is_file():
+            facts["card"] = (EMBEDDED / CARD).read_text(encoding="utf-8")
     else:
         model = _known(name)
         parts = [model.repository, model.vae, model.text_encoder]
@@ -73,7 +81,13 @@ def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> Non
             "downloaded_gigabytes": {k: round(v / 1e9, 1) for k, v in downloaded.items()},
             "converted": {m.precision: m.problem or str(m.path) for m in _copies(model)},
         }
-    typer.echo(json.dumps(facts) if json_ else "\n".join(lines(facts)))
+    if json_:
+        typer.echo(json.dumps(facts))
+        return
+    card = facts.pop("card", None)
+    typer.echo("\n".join(lines(facts)))
+    if card:
+        typer.echo(f"\n{card.rstrip()}")
 
 
 @models.command("download", cls=SectionedCommand)

@@ -9,6 +9,7 @@ wins, one token at a time included.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable
 
@@ -41,11 +42,12 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
             costs = window_costs(flow, index, grid, batch, options, rates)
             windows.append(best_window(costs, rates))
         else:
-            if config not in shallow:  # blocks of one shape cost the same
+            shape = dataclasses.replace(config, flip=False)
+            if shape not in shallow:  # blocks of one shape cost the same
                 rates = {1: 1.0, tokens: max(1.0, tokens / SHALLOW_SWEEPS)}
                 costs = window_costs(flow, index, grid, batch, options, rates)
-                shallow[config] = best_window(costs, rates)
-            windows.append(shallow[config])
+                shallow[shape] = best_window(costs, rates)
+            windows.append(shallow[shape])
     return tuple(windows)
 
 
