@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from mlx_starflow.edit import EditRequest, edit, pasted
+from mlx_starflow.inputs import contexts_of
 from mlx_starflow.pipeline import Pipeline
-from mlx_starflow.selection import advantages
+from mlx_starflow.scoring import surprise
 
 from ..classifier import KINDS, Judge, labels_of, predict
 from ..painter import SUBJECTS, Scene
@@ -22,32 +23,36 @@ def best_of(
     pipe: Pipeline, judge: Judge, prompts: list[str], scenes: list[Scene]
 ) -> dict[str, dict[str, float]]:
     """Shares of prompts whose subject, place and colour the judge finds in the picture kept out of
-    1, 4 and 16; also of the least likely of 16. The same 16 pictures serve all rows: the groups
-    of 4 and the single pictures are averaged over."""
+    1, 4 and 16, by the gain log p(x | prompt) - log p(x | null), and out of 16 by the least gain
+    and by log p(x | prompt). The same 16 pictures serve all rows: the groups of 4 and the single
+    pictures are averaged over."""
     total, asked = max(CHOICES), labels_of(scenes)
-    right, gains = [], []
+    right, gains, log_p = [], [], []
     for i, prompt in enumerate(prompts):
         result = pipe.generate(prompt, seed=1000 + i * total, num_images=total)
-        gains.append(advantages(pipe, result))
+        nats = surprise(pipe.flow, result.latents, contexts_of(pipe, [prompt, ""])).sum(axis=-1)
+        gains.append(nats[1] - nats[0])
+        log_p.append(-nats[0])
         found = predict(judge, np.stack([np.asarray(image) for image in result.images]))
         right.append([found[kind] == asked[kind][i] for kind in KINDS])
-    right, gains = np.array(right), np.array(gains)  # (prompts, kinds, 16), (prompts, 16)
+    right, gains, log_p = np.array(right), np.array(gains), np.array(log_p)
     everything = right.all(axis=1, keepdims=True)
-    right = np.concatenate([right, everything], axis=1).astype(float)
-    names = [*KINDS, "all three"]
+    right = np.concatenate([right, everything], axis=1).astype(float)  # (prompts, kinds + 1, 16)
     table = {}
     for n in CHOICES:
-        parts = gains.reshape(len(prompts), -1, n)
-        kept = parts.argmax(axis=2)[:, None, :, None]
-        grouped = right.reshape(len(prompts), len(names), -1, n)
-        table[f"best of {n}"] = _row(names, np.take_along_axis(grouped, kept, axis=3))
-    worst = gains.argmin(axis=1)[:, None, None]
-    table[f"least of {total}"] = _row(names, np.take_along_axis(right, worst, axis=2))
+        table[f"best of {n}"] = _kept(right, gains, n)
+    table[f"least of {total}"] = _kept(right, -gains, total)
+    table[f"most probable of {total}"] = _kept(right, log_p, total)
     return table
 
 
-def _row(names: list[str], values: np.ndarray) -> dict[str, float]:
-    return {name: float(values[:, i].mean()) for i, name in enumerate(names)}
+def _kept(right: np.ndarray, scores: np.ndarray, n: int) -> dict[str, float]:
+    """Shares over the pictures with the greatest score of each group of n."""
+    prompts, kinds, total = right.shape
+    kept = scores.reshape(prompts, total // n, n).argmax(axis=2)[:, None, :, None]
+    grouped = right.reshape(prompts, kinds, total // n, n)
+    shares = np.take_along_axis(grouped, kept, axis=3).mean(axis=(0, 2, 3))
+    return dict(zip((*KINDS, "all three"), shares.tolist(), strict=True))
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
