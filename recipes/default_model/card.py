@@ -41,7 +41,6 @@ def render_card(run: Path, recipe: Recipe) -> str:
         latent_channels=recipe.vae.latent_channels,
         vae_size=_size(bundle / "vae"),
         train=recipe.data.train,
-        encoded=recipe.data.encoded,
         captions=recipe.data.captions,
         held_out=recipe.data.held_out,
         vae_images=recipe.vae.images,

@@ -13,7 +13,14 @@ from mlx_starflow.app.outputs import contact_sheet
 
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 SUBJECTS = ("a fox", "a white rabbit", "a blue bird", "a mushroom", "a red car", "a house")
-PLACES = ("in snow", "in the forest", "in the desert", "on the beach", "in the mountains", "in the city")
+PLACES = (
+    "in snow",
+    "in the forest",
+    "in the desert",
+    "on the beach",
+    "in the mountains",
+    "in the city",
+)
 
 
 def main() -> None:

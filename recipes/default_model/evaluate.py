@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +108,12 @@ def evaluate_bundle(
 
     pipe = sf.load(bundle)
     prompts, scenes = random_prompts(count, seed)
-    began = time.monotonic()
     pictures = draw(pipe, prompts, folder / "prompts")
-    seconds = (time.monotonic() - began) / count
     report = {
         "prompts": count,
         "words": len(vocabulary()["words"]),
         "seen_as_asked": shares(judge, pictures, scenes),
         "diversity": diversity(pipe, folder / "diversity", seeds=min(12, count)),
-        "seconds_per_picture": round(seconds, 3),
         "missed": missed(judge, pictures, scenes),
     }
     write_json(folder / "report.json", report)
