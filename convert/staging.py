@@ -73,25 +73,28 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_up(target)
-        work = _new_directory(target, "work")
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
-    lock = os.open(work, os.O_RDONLY)
-    try:
+    work, lock = _partial_name(target, "work"), None
+    try:  # an interrupt may come at any moment from here on
+        try:
+            work.mkdir()
+            lock = os.open(work, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield work
         _sync(work)
         check_target(target, overwrite)
         _put_in_place(work, target)
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _new_directory(target: Path, kind: str) -> Path:
-    path = target.parent / f".{target.name}.partial-{kind}-{secrets.token_hex(4)}"
-    path.mkdir()
-    return path
+def _partial_name(target: Path, kind: str) -> Path:
+    return target.parent / f".{target.name}.partial-{kind}-{secrets.token_hex(4)}"
 
 
 def _clear_up(target: Path) -> None:
@@ -130,7 +133,8 @@ def _put_in_place(work: Path, target: Path) -> None:
     old = None
     if target.exists():
         # A directory cannot replace a full one in one step; the old one steps aside for a moment.
-        old = _new_directory(target, "old")
+        old = _partial_name(target, "old")
+        old.mkdir()
         os.rename(target, old / _OLD)
     try:
         os.rename(work, target)

@@ -222,7 +222,7 @@ def test_times_are_those_of_the_blocks(compared):
         assert row.seconds.runs == 4
         assert 0 < row.seconds.low <= row.seconds.median <= row.seconds.high
         assert row.seconds_deep.low + row.seconds_shallow.low <= row.seconds.high
-        assert 0 < row.cpu_seconds.low and row.cpu_seconds.runs == 4
+        assert row.cpu_seconds.low > 0 and row.cpu_seconds.runs == 4
         assert set(row.peak_memory) == {"deep block", "shallow 1"}
         assert min(row.peak_memory.values()) > 0
         assert (row.batch_cost is None) == (row.batch == 1)
