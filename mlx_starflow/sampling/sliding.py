@@ -10,6 +10,9 @@ the sequential sampler would compute from them. So the window commits one token 
 run of unchanged tokens at its front, for the slowest picture of the batch.
 
 A window of T tokens is Jacobi iteration on the whole sequence with a shrinking tail.
+
+The tokens behind the front are guesses, and a guess may be anything: those of a window of up to
+64 tokens get the corrections of ``secants``, which carry a change through the window at once.
 """
 
 from __future__ import annotations
@@ -18,15 +21,18 @@ from collections import Counter
 from collections.abc import Generator
 
 import mlx.core as mx
+import numpy as np
 
 from .conditional import Conditional
 from .options import SampleOptions
 from .outcome import Outcome
+from .secants import Secants
 
 # Largest error of a token by the type the network computes in: bfloat16 and float16 outputs
 # change by more than float32's promise when the same tokens are computed in another grouping.
-TOLERANCE = {mx.float32: 2e-4, mx.float16: 5e-3, mx.bfloat16: 3e-2}
-COMMIT_SHARE = 0.5  # tokens commit at this share of the promised tolerance
+TOLERANCE = {mx.float32: 3e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
+COMMIT_SHARE = 1 / 3  # tokens commit at this share of the promised tolerance
+SECANT_WINDOW = 64  # tokens; the secants of more would cost the host more than they save
 MOST_REPAIRS = 4  # times that a failed certificate restarts the window at the first bad token
 
 
@@ -52,7 +58,7 @@ def sliding(
             break
         yield from walk.run(first_bad, total - first_bad)
     return Outcome(
-        walk.u,
+        mx.array(walk.u),
         window,
         dict(walk.sweeps),
         walk.syncs,
@@ -65,15 +71,29 @@ def sliding(
 class _Walk:
     """The tokens so far and what is known about them."""
 
-    def __init__(self, block: Conditional, v: mx.array, commit: float, max_sweeps: int | None):
+    def __init__(
+        self,
+        block: Conditional,
+        v: mx.array,
+        commit: float,
+        max_sweeps: int | None,
+        secants: bool = True,
+    ):
+        """``commit``: a token whose inputs change by no more is finished."""
         self.block, self.v, self.commit, self.max_sweeps = block, v, commit, max_sweeps
-        self.u = v  # first guess of a token nobody has looked at: its noise
+        self.u = np.array(v)  # first guess of a token nobody has looked at: its noise
         self.sweeps: Counter[int] = Counter()  # sweeps that a token stayed -> tokens
+        self.secants = secants
         self.syncs, self.converged = 0, True
 
     def run(self, start: int, window: int) -> Generator[int, None, None]:
         """Solve tokens start ... T - 1, the ones before them being right."""
         total = self.block.tokens
+        batch, _, channels = self.u.shape
+        secants = None
+        if self.secants and 1 < window <= SECANT_WINDOW:
+            width = self.block.grid.width
+            secants = Secants(batch, channels, window, width, self.commit)
         entered: list[int] = []  # sweep at which each token of the window entered it
         sweep = 0
         while start < total:
@@ -81,41 +101,40 @@ class _Walk:
             entered += [sweep] * (stop - start - len(entered))
             sweep += 1
             new = self._sweep(start, stop)
-            unchanged = self._unchanged(new, self.u[:, start:stop])
-            done = min(1 + unchanged, stop - start)
+            residuals = new - self.u[:, start:stop]
+            settled = (np.abs(residuals) <= self.commit).all(axis=(0, 2))
+            done = min(1 + _run_of(settled), stop - start)
             if self.max_sweeps is not None:
                 while done < stop - start and sweep - entered[done] >= self.max_sweeps:
                     done, self.converged = done + 1, False
             self.sweeps.update(sweep - e for e in entered[:done])
-            self._extend(new, start, stop)
+            if secants is not None:
+                secants.learn(start, self.u, new)
+                guess = self.u[:, start:stop] + secants.corrections(start, residuals)
+                new[:, done:] = guess[:, done:]
+            self.u[:, start:stop] = new
             start, entered = start + done, entered[done:]
             yield start
 
-    def _sweep(self, start: int, stop: int) -> mx.array:
+    def _sweep(self, start: int, stop: int) -> np.ndarray:
+        """New values (B, n, D) of tokens start ... stop - 1, all from the present ones."""
         before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
-        sigma, b = self.block.affine(before, start)
-        return sigma * self.v[:, start:stop] + b
-
-    def _shifted(self, stop: int) -> mx.array:
-        return mx.concatenate([mx.zeros_like(self.u[:, :1]), self.u[:, : stop - 1]], axis=1)
-
-    def _unchanged(self, new: mx.array, old: mx.array) -> int:
-        """How many tokens at the front have settled in every picture of the batch."""
-        settled = (mx.abs(new - old) <= self.commit).all(axis=(0, 2))
+        sigma, b = self.block.affine(mx.array(before), start)
         self.syncs += 1
-        return int(mx.cumprod(settled.astype(mx.int32)).sum().item())
+        return np.array(sigma * self.v[:, start:stop] + b)
 
-    def _extend(self, new: mx.array, start: int, stop: int) -> None:
-        self.u = mx.concatenate([self.u[:, :start], new, self.u[:, stop:]], axis=1)
+    def _shifted(self, stop: int) -> np.ndarray:
+        return np.concatenate([np.zeros_like(self.u[:, :1]), self.u[:, : stop - 1]], axis=1)
 
     def certify(self, tolerance: float) -> tuple[float, int]:
         """max |b + sigma v - u| of one pass over all tokens, and the first token above tolerance.
 
         The pass also renews all keys, so that a repair can start anywhere.
         """
-        sigma, b = self.block.affine(self._shifted(self.block.tokens), 0)
-        errors = mx.abs(sigma * self.v + b - self.u).max(axis=(0, 2))
-        good = mx.cumprod((errors <= tolerance).astype(mx.int32)).sum()
-        self.syncs += 1
-        mx.eval(errors, good)
-        return errors.max().item(), int(good.item())
+        errors = np.abs(self._sweep(0, self.block.tokens) - self.u).max(axis=(0, 2))
+        return float(errors.max()), _run_of(errors <= tolerance)
+
+
+def _run_of(good: np.ndarray) -> int:
+    """How many are true before the first that is not."""
+    return len(good) if good.all() else int(np.argmin(good))
