@@ -12,7 +12,12 @@ import mlx.core as mx
 from .flow import Flow
 from .grid import Grid
 from .sampling import SampleOptions
-from .sampling.calibrate import calibrate
+from .sampling.calibrate import (
+    COMMITTED_PER_SWEEP,
+    SHALLOW_COMMITTED,
+    SHALLOW_SWEEPS,
+    calibrate,
+)
 
 FILE = "windows.json"
 _one_at_a_time = threading.Lock()  # threads that ask for the same measurement share the first
@@ -42,7 +47,7 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     layer = flow.blocks[-1].layers[0] if flow.config.blocks[-1].layers else None
     bits = getattr(layer.attention.qkv, "bits", "") if layer else ""
     parts = [name, mx.__version__, layer.dtype if layer else "", bits, flow.config, grid, batch]
-    parts.append(options.guidance > 0)
+    parts += [options.guidance > 0, COMMITTED_PER_SWEEP, SHALLOW_COMMITTED, SHALLOW_SWEEPS]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -1,10 +1,9 @@
 """A short measurement that chooses every block's window for this device.
 
 A pass over n tokens costs one read of the weights until the arithmetic of its rows outweighs
-it; where that is differs by chip, precision and batch. The deep block commits so many tokens a
-sweep for a window of n, a shallow block needs so many sweeps over the whole sequence (measured
-on a trained flow, see docs/sampling.md); the window with the least time per committed token
-wins, one token at a time included.
+it; where that is differs by chip, precision and batch. How many tokens a window of n commits per
+sweep was measured on a trained flow, for the deep block and for shallow ones (docs/sampling.md);
+the window with the least time per committed token wins, one token at a time included.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from ..grid import Grid
 from .conditional import Conditional
 from .options import SampleOptions
 
-# Tokens that the deep block commits per sweep, by window.
-COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15}
+# Tokens committed per sweep by window, for the deep block and for a shallow one.
+COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15, 64: 2.45}
+SHALLOW_COMMITTED = {1: 1.0, 8: 1.9, 16: 3.0, 32: 4.3}
 SHALLOW_SWEEPS = 9  # over the whole sequence
 REPEATS = 3
 
@@ -29,7 +29,7 @@ REPEATS = 3
 def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tuple[int, ...]:
     """Windows for every block of a flow, for ``SampleOptions.windows``.
 
-    Takes some 30 passes over a few tokens, and 4 over the whole sequence, of made-up inputs.
+    Takes some 50 passes over a few tokens, and 5 over the whole sequence, of made-up inputs.
     """
     tokens, deep = grid.tokens, len(flow.blocks) - 1
     windows, shallow = [], {}
@@ -44,7 +44,8 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
         else:
             shape = dataclasses.replace(config, flip=False)
             if shape not in shallow:  # blocks of one shape cost the same
-                rates = {1: 1.0, tokens: max(1.0, tokens / SHALLOW_SWEEPS)}
+                rates = {n: r for n, r in SHALLOW_COMMITTED.items() if n < tokens}
+                rates[tokens] = max(1.0, tokens / SHALLOW_SWEEPS)
                 costs = window_costs(flow, index, grid, batch, options, rates)
                 shallow[shape] = best_window(costs, rates)
             windows.append(shallow[shape])
