@@ -3,8 +3,9 @@
     python -m recipes.default_model.deep_block [BUNDLE] [--prompts N] [--guidance W]
 
 Counts, over prompts, the passes over the deep block's weights that the sliding window needs: by
-window, first guess and tolerance, and from the draft of a quantized copy. Every result is compared
-with the sequential one. Results go to standard output as a Markdown table.
+window, tolerance and first guess, with and without secants, and from the draft of a quantized
+copy. Every result is compared with the sequential one. Results go to standard output as a Markdown
+table.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx_starflow as sf  # before mlx itself: it loads the fast BLAS
+
+# isort: split
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-import mlx_starflow as sf
 from mlx_starflow.flow import Flow
 from mlx_starflow.grid import Grid, patchify, reverse
 from mlx_starflow.sampling import SampleOptions
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.sampling.jacobi import jacobi
 from mlx_starflow.sampling.sequential import sequential
-from mlx_starflow.sampling.sliding import COMMIT_SHARE, _Walk
+from mlx_starflow.sampling.sliding import COMMIT_SHARE, TOLERANCE, _Walk
 
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 PROMPTS = (
@@ -54,28 +57,23 @@ class GuessingWalk(_Walk):
     and scale of a token already seen, with the token's own noise."""
 
     def __init__(self, *arguments, guess: str):
-        super().__init__(*arguments)
+        super().__init__(*arguments, secants=False)
         self.guess, self.seen = guess, 0
-        self.sigmas = mx.ones_like(self.v)
-        self.means = mx.zeros_like(self.v)
+        self.noise = np.array(self.v)
+        self.sigmas, self.means = np.ones_like(self.noise), np.zeros_like(self.noise)
 
-    def _sweep(self, start: int, stop: int) -> mx.array:
+    def _sweep(self, start: int, stop: int) -> np.ndarray:
         before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
-        sigma, b = self.block.affine(before, start)
+        sigma, b = (np.array(a) for a in self.block.affine(mx.array(before), start))
         self.sigmas[:, start:stop], self.means[:, start:stop] = sigma, b
-        return sigma * self.v[:, start:stop] + b
-
-    def _extend(self, new: mx.array, start: int, stop: int) -> None:
-        super()._extend(new, start, stop)
         self.seen = max(self.seen, stop)
-        total, back = self.block.tokens, 1 if self.guess == "neighbour" else self.block.grid.width
-        if self.seen < total:
-            source = np.arange(self.seen, total)
-            source -= back * -(-(source - self.seen + 1) // back)  # the nearest one seen
-            source = mx.array(np.maximum(source, 0))
-            sigma, mean = (mx.take(a, source, axis=1) for a in (self.sigmas, self.means))
-            unseen = sigma * self.v[:, self.seen :] + mean
-            self.u = mx.concatenate([self.u[:, : self.seen], unseen], axis=1)
+        back = 1 if self.guess == "neighbour" else self.block.grid.width
+        source = np.arange(self.seen, self.block.tokens)
+        source -= back * -(-(source - self.seen + 1) // back)  # the nearest one seen
+        source = np.maximum(source, 0)
+        unseen = self.sigmas[:, source] * self.noise[:, self.seen :] + self.means[:, source]
+        self.u[:, self.seen :] = unseen
+        return sigma * self.noise[:, start:stop] + b
 
 
 class Bench:
@@ -114,18 +112,26 @@ class Bench:
                 return stop.value.tokens, block
 
     def slide(
-        self, window: int, tolerance: float, guess: str = "noise", drafts: list | None = None
+        self,
+        window: int,
+        tolerance: float,
+        secants: bool = True,
+        guess: str = "noise",
+        drafts: list[mx.array] | None = None,
     ) -> str:
         rows = []
         for i, case in enumerate(self.cases):
             block = self.block(case)
             arguments = (block, case.v, COMMIT_SHARE * tolerance, None)
-            walk = _Walk(*arguments) if guess == "noise" else GuessingWalk(*arguments, guess=guess)
+            if guess == "noise":
+                walk = _Walk(*arguments, secants=secants)
+            else:
+                walk = GuessingWalk(*arguments, guess=guess)
             if drafts is not None:
-                walk.u = drafts[i]
+                walk.u = np.array(drafts[i])
             for _ in walk.run(0, min(window, self.grid.tokens)):
                 pass
-            rows.append(self.row(block, walk.u, case))
+            rows.append(self.row(block, mx.array(walk.u), case))
         return self.summary(rows)
 
     def row(self, block: Conditional, tokens: mx.array, case: Case) -> tuple[float, float, float]:
@@ -156,14 +162,17 @@ def main() -> None:
         for tokens, block in [bench.solve(case, jacobi)]
     ]
     print(f"| jacobi, released settings | {bench.summary(published)} |", flush=True)
-    for tolerance in (2e-5, 2e-4, 2e-3):
-        for window in (4, 8, 16, 32, whole):
-            result = bench.slide(window, tolerance)
-            print(f"| window {window}, tolerance {tolerance:g} | {result} |", flush=True)
+    usual = TOLERANCE[mx.float32]
+    for secants in (False, True):
+        words = "with" if secants else "without"
+        for tolerance in (usual, 10 * usual, 100 * usual):
+            for window in (4, 8, 16, 32, whole):
+                name = f"window {window}, tolerance {tolerance:g}, {words} secants"
+                print(f"| {name} | {bench.slide(window, tolerance, secants)} |", flush=True)
     for guess in ("neighbour", "row"):
         for window in (16, 32):
-            result = bench.slide(window, 2e-4, guess)
-            print(f"| window {window}, first guess from the {guess} | {result} |", flush=True)
+            name = f"window {window}, without secants, first guess from the {guess}"
+            print(f"| {name} | {bench.slide(window, usual, guess=guess)} |", flush=True)
     for bits in (8, 4):
         draft = sf.load(arguments.bundle).flow
         nn.quantize(
@@ -183,7 +192,7 @@ def main() -> None:
         ]
         print(f"| {bits}-bit sequential, alone | {bench.summary(alone)} |", flush=True)
         for window in (16, 32, whole):
-            result = bench.slide(window, 2e-4, drafts=drafts)
+            result = bench.slide(window, usual, drafts=drafts)
             print(f"| … then window {window} in full precision | {result} |", flush=True)
 
 
