@@ -14,7 +14,9 @@ def test_cheap_wide_passes_choose_a_wide_window_and_dear_ones_a_narrow():
     assert best_window(flat, rates) == max(rates)
     linear = {n: float(n) for n in rates}  # bound by arithmetic
     assert best_window(linear, rates) == 1
-    assert best_window({1: 1.0, 4: 1.1, 8: 1.2, 16: 2.4, 32: 4.8}, rates) == 8
+    assert best_window({1: 1.0, 4: 1.1, 8: 1.1, 16: 2.4, 32: 4.8, 64: 9.6}, rates) == 8
+    close = {n: r * (0.95 if n == 64 else 1.0) for n, r in rates.items()}
+    assert best_window(close, rates) == 1  # a tie goes to the fewest evaluations
 
 
 @pytest.mark.parametrize("family", FAMILIES)

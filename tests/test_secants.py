@@ -8,7 +8,7 @@ from families import FAMILIES, example, random_flow
 import mlx_starflow as sf
 from mlx_starflow import SampleOptions, invert, invert_steps
 from mlx_starflow.sampling import BlockResult
-from mlx_starflow.sampling import sliding as module
+from mlx_starflow.sampling.plan import plan_blocks
 from mlx_starflow.sampling.secants import LARGEST, Secants
 
 B, T, D, WIDTH = 2, 12, 3, 4
@@ -102,16 +102,16 @@ def test_bad_advice_costs_sweeps_not_accuracy(family, monkeypatch):
     assert mx.abs(invert(flow, z, context, **options) - expected).max().item() < 1e-4
 
 
-def test_the_embedded_model_needs_fewer_reads_with_them(monkeypatch):
+def test_the_embedded_model_needs_fewer_reads_with_them():
     pipe = sf.load()
     prompts = ("a fox in snow", "two red birds over the sea at night", "a blue car in the city")
     text = pipe.encode_prompts([*prompts, ""])
     side = pipe.flow.config.grid_size * pipe.flow.config.patch_size
     z = mx.random.normal((3, side, side, pipe.flow.config.in_channels), key=mx.random.key(0))
-    options = SampleOptions(guidance=2.0, windows=(1, 1, 32), certify=False)
 
-    def reads() -> int:
+    def reads(secants: bool) -> int:
         total = 0
+        options = SampleOptions(2.0, windows=(1, 1, 32), secants=secants, certify=False)
         for i in range(3):
             context = mx.concatenate([text[i : i + 1], text[-1:]])
             for event in invert_steps(pipe.flow, z[i : i + 1], context, options):
@@ -119,6 +119,14 @@ def test_the_embedded_model_needs_fewer_reads_with_them(monkeypatch):
                     total += event.report.weight_reads
         return total
 
-    with_them = reads()
-    monkeypatch.setattr(module, "SECANT_WINDOW", 1)
-    assert with_them <= reads() - 3  # at least one in each picture
+    assert reads(True) <= reads(False) - 3  # at least one in each picture
+
+
+def test_only_the_deep_block_uses_them_unless_asked():
+    flow = random_flow(FAMILIES["released"])
+    grid, last = flow.training_grid(), len(flow.blocks) - 1
+    for options in (SampleOptions(), SampleOptions(sampler="sliding")):
+        used = [o.secants for o in plan_blocks(flow, grid, options)]
+        assert used == [False] * last + [True]
+    asked = plan_blocks(flow, grid, SampleOptions(secants=True))
+    assert all(o.secants for o in asked)

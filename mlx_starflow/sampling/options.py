@@ -22,6 +22,7 @@ class SampleOptions:
     max_sweeps: int | None = None  # most passes over one window, None: the sampler's own
     windows: tuple[int, ...] | None = None  # "auto": tokens at a time for every block, 1 = one
     compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
+    secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block
     certify: bool = True  # measure the residual of every block with one more pass
     guide: str = "ab"  # TarFlow: which outputs are guided, "ab" | "a" | "b"
     annealed: bool = False  # TarFlow: guidance grows from 0 at the first token to w at the last

@@ -2,7 +2,8 @@
 
 Shallow blocks converge everywhere at once, about a decade of error a sweep: one window over the
 whole sequence. The deep block, inverted first, converges along a front of one to two tokens a
-sweep: there a wider window reads the weights less often and burns more arithmetic.
+sweep: there a wider window reads the weights less often and burns more arithmetic, and there the
+secants pay (a shallow block needs as many sweeps with them).
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ DEEP_WINDOW = 32  # tokens; where nothing was measured
 
 def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOptions]:
     """Options for every block, with a sampler of SAMPLERS named in each."""
-    if options.sampler != AUTO:
-        return [options] * len(flow.blocks)
     deep = len(flow.blocks) - 1
     plan = []
     for index in range(len(flow.blocks)):
-        if options.windows is not None:
-            window = options.windows[index]
+        own = options
+        if options.secants is None:
+            own = dataclasses.replace(options, secants=index == deep)
+        if options.sampler != AUTO:
+            plan.append(own)
+        elif options.windows is not None:
+            plan.append(_with_window(own, options.windows[index]))
         elif index == deep:
-            window = options.block_size or DEEP_WINDOW
+            plan.append(_with_window(own, options.block_size or DEEP_WINDOW))
         else:
-            window = grid.tokens
-        plan.append(_with_window(options, window))
+            plan.append(_with_window(own, grid.tokens))
     return plan
 
 

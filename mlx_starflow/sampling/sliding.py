@@ -11,8 +11,8 @@ run of unchanged tokens at its front, for the slowest picture of the batch.
 
 A window of T tokens is Jacobi iteration on the whole sequence with a shrinking tail.
 
-The tokens behind the front are guesses, and a guess may be anything: those of a window of up to
-64 tokens get the corrections of ``secants``, which carry a change through the window at once.
+The tokens behind the front are guesses, and a guess may be anything: in a window of up to 64
+tokens ``secants`` may correct them, which carries a change through the window at once.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def sliding(
 
     ``options.block_size`` is the window, ``options.tolerance`` the largest residual promised
     (max |b + sigma v - u|), ``options.max_sweeps`` the most sweeps a token may stay in the
-    window; it is then committed as it is and the outcome says so.
+    window; it is then committed as it is and the outcome says so. ``options.secants`` False
+    leaves the guesses as the last sweep made them.
     """
     total = block.tokens
     window = min(options.block_size or total, total)
     tolerance = options.tolerance or TOLERANCE[block.block.layers[0].dtype]
-    walk = _Walk(block, v, COMMIT_SHARE * tolerance, options.max_sweeps)
+    secants = options.secants is not False
+    walk = _Walk(block, v, COMMIT_SHARE * tolerance, options.max_sweeps, secants)
     yield from walk.run(0, window)
     residual, certificates = None, 0
     while options.certify:
