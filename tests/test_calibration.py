@@ -1,10 +1,13 @@
 """The windows of the default sampler: chosen by cost, measured once."""
 
+import time
+
 import pytest
 from families import FAMILIES, example, random_flow
 
 from mlx_starflow import SampleOptions, calibration, invert
 from mlx_starflow.calibration import windows_for
+from mlx_starflow.sampling import calibrate as module
 from mlx_starflow.sampling.calibrate import COMMITTED_PER_SWEEP, best_window, calibrate
 
 
@@ -58,3 +61,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     blocked.write_text("")
     windows = windows_for(flow, flow.training_grid(), 1, SampleOptions(), blocked / "cache")
     assert len(windows) == 3
+
+
+def test_windows_wider_than_a_hopeless_one_are_not_tried(monkeypatch):
+    flow = random_flow(FAMILIES["released"])
+    monkeypatch.setattr(module, "_sweep", lambda *_: time.sleep(0.2) or 1)
+    rates = {1: 1.0, 2: 1.2, 4: 1.5, 8: 2.0}
+    costs = module.window_costs(flow, 2, flow.training_grid(), 1, SampleOptions(2.0), rates)
+    assert list(costs) == [1, 2]
+    assert best_window(costs, rates) == 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
 from functools import partial
 
 import mlx.core as mx
@@ -26,6 +25,7 @@ SHALLOW_COMMITTED = {1: 1.0, 8: 1.9, 16: 3.0, 32: 4.3}
 SHALLOW_SWEEPS = 9  # over the whole sequence
 REPEATS = 3
 ENOUGH = 0.1  # seconds; slower passes are not repeated
+HOPELESS = 2.0  # times the least time per token: wider windows are not tried
 CLOSE = 1.1  # times the least time: as good
 CHAIN = 8  # tokens of the sequential loop that are timed together
 
@@ -33,7 +33,7 @@ CHAIN = 8  # tokens of the sequential loop that are timed together
 def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tuple[int, ...]:
     """Windows for every block of a flow, for ``SampleOptions.windows``.
 
-    Takes some 90 passes over a few tokens, and 5 over the whole sequence, of made-up inputs.
+    Takes at most some 90 passes over a few tokens and 5 over the whole sequence, of made-up inputs.
     """
     tokens, deep = grid.tokens, len(flow.blocks) - 1
     windows, shallow = [], {}
@@ -57,10 +57,16 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
 
 
 def window_costs(
-    flow: Flow, index: int, grid: Grid, batch: int, options: SampleOptions, windows: Iterable[int]
+    flow: Flow,
+    index: int,
+    grid: Grid,
+    batch: int,
+    options: SampleOptions,
+    rates: dict[int, float],
 ) -> dict[int, float]:
-    """Seconds of one pass of a block over n tokens in mid-sequence, for every n of windows; one
-    token at a time runs ahead of the host, as the sequential sampler does."""
+    """Seconds of one pass of a block over n tokens in mid-sequence, for the windows n of
+    ``rates`` (tokens committed a sweep), the narrow ones first, until they are hopeless; one token
+    at a time runs ahead of the host, as the sequential sampler does."""
     config = flow.config
     context = None
     if config.text_channels:
@@ -69,7 +75,7 @@ def window_costs(
     elif config.num_classes:
         context = mx.zeros((2 * batch if options.guidance else batch,), dtype=mx.int32)
     costs = {}
-    for n in windows:
+    for n in sorted(rates):
         block = Conditional(flow.blocks[index], grid, context, batch, options, steps_of=n)
         previous = mx.zeros((batch, n, config.token_channels))
         mx.eval(block.affine(previous[:, :1], 0))
@@ -84,6 +90,8 @@ def window_costs(
             passes = work()
             seconds.append((time.perf_counter() - began) / passes)
         costs[n] = min(seconds)
+        if costs[n] / rates[n] > HOPELESS * min(costs[k] / rates[k] for k in costs):
+            break
     return costs
 
 
