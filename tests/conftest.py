@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,21 @@ def converted(tmp_path_factory) -> Path:
     )
     *_, report = convert_steps(options)
     return report.output
+
+
+@pytest.fixture
+def hub():
+    """A hub on loopback that has the small reference models under the published names."""
+    from hub_client import repositories
+    from hub_server import Hub
+
+    with Hub(repositories()) as server:
+        yield server
+
+
+@pytest.fixture
+def ask(hub, tmp_path):
+    """ask("resolve", "apple/starflow"): what a process of its own was told and got."""
+    from hub_client import ask_hub
+
+    return partial(ask_hub, hub, tmp_path)

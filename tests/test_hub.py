@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import case_dir, case_info
-from hub_server import Hub
+from hub_client import CHECKPOINT, LICENCE, ROOT, variables
 
 from convert.from_hub import convert_sources
 from mlx_starflow.bundle_check import problem_in_bundle
@@ -20,107 +17,6 @@ from mlx_starflow.config import TextConfig
 from mlx_starflow.hub import Sources
 from mlx_starflow.models import KNOWN, known_model
 from mlx_starflow.text import load_encoder
-
-ROOT = Path(__file__).parents[1]
-CHECKPOINT = "starflow_3B_t2i_256x256.pth"
-LICENCE = b"research only\n"
-
-# What a program does that asks for a model, as one JSON line of what it was told and got.
-CLIENT = """
-import json, sys
-from mlx_starflow import resumable
-resumable.WAITS = (0.05, 0.1)
-from mlx_starflow import hub
-from mlx_starflow.download import DownloadPlan, DownloadProgress, RemoteFile, fetch
-from mlx_starflow.errors import StarflowError
-
-told = {"plan": [], "bytes": 0, "licence": "", "done": [], "converting": []}
-
-def tell(event):
-    if isinstance(event, DownloadPlan):
-        told["plan"] += [f.name for f in event.files]
-        told["bytes"] += event.bytes
-        told["licence"] = event.licence
-    elif isinstance(event, DownloadProgress):
-        told["done"].append([event.file.name, event.done, event.total])
-    else:
-        told["converting"].append(event.model)
-
-try:
-    what, name, *rest = sys.argv[1:]
-    if what == "fetch":
-        path = fetch(RemoteFile(name, rest[0], 0), tell)
-    elif what == "component":
-        path = hub.download_component(name, rest[0], tell)
-    elif what == "reference":
-        from convert.from_hub import convert_component
-        from mlx_starflow.config import TextConfig
-        text = TextConfig("t5", 12, 32)
-        convert = lambda source, kind, target: convert_component(source, kind, target, text)
-        path = hub.resolve_component(None, name, rest[0], convert, tell)
-    elif what == "look":
-        path = hub.resolve(name)
-    else:
-        quantize = int(rest[0]) if rest else None
-        def convert(sources, output):
-            from convert.from_hub import convert_sources
-            convert_sources(sources, output)
-        path = hub.resolve(name, convert, quantize, tell)
-    print(json.dumps(told | {"path": str(path)}))
-except StarflowError as error:
-    print(json.dumps(told | {"error": str(error), "kind": type(error).__name__}))
-"""
-
-
-def files_of(case: str, *patterns: str) -> dict[str, bytes]:
-    found = [p for pattern in patterns for p in case_dir(case).glob(pattern)]
-    return {p.name: p.read_bytes() for p in sorted(found)}
-
-
-def repositories() -> dict[str, dict[str, bytes]]:
-    """The small fixtures under the published names, beside files that nobody asked for."""
-    checkpoint = (case_dir("t2i_tiny") / "checkpoint.pth").read_bytes()
-    return {
-        "apple/starflow": {CHECKPOINT: checkpoint, "LICENSE": LICENCE, "other.pth": b"0" * 99},
-        "google/flan-t5-xl": files_of("t5_tiny", "*.safetensors", "*.json") | {"tf.h5": b"0"},
-        "stabilityai/sd-vae-ft-ema": files_of("vae_tiny", "*.safetensors", "config.json"),
-    }
-
-
-@pytest.fixture
-def hub():
-    with Hub(repositories()) as server:
-        yield server
-
-
-@pytest.fixture
-def ask(hub, tmp_path):
-    """Run the client against the hub, with caches of its own, for at most a minute."""
-
-    def run(*arguments: str, **environment: str) -> dict:
-        done = subprocess.run(
-            [sys.executable, "-c", CLIENT, *arguments],
-            env=variables(hub, tmp_path) | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
-
-
-def variables(hub: Hub, folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "MLX_STAR"))}
-    return kept | {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(folder / "hf"),
-        "MLX_STARFLOW_CACHE": str(folder / "converted"),
-        "PYTHONPATH": str(ROOT),
-        "NO_PROXY": "*",
-    }
 
 
 def test_download_convert_and_never_ask_again(hub, ask, tmp_path):
@@ -175,105 +71,6 @@ def test_download_convert_and_never_ask_again(hub, ask, tmp_path):
     (bundle / "flow" / "model.safetensors").write_bytes(b"0" * 100)
     broken = ask("resolve", "apple/starflow")
     assert "not complete" in broken["error"] and "models remove" in broken["error"]
-
-
-def test_a_broken_download_is_continued_where_it_broke(hub, ask):
-    hub.repositories["some/model"] = {"big.bin": bytes(24 << 20)}
-    hub.breaks["big.bin"] = [15 << 20]
-    done = ask("fetch", "some/model", "big.bin")
-    assert Path(done["path"]).stat().st_size == 24 << 20
-    assert starts(hub) == [0, 15 << 20]
-
-
-def test_a_killed_download_is_continued(hub, ask, tmp_path):
-    hub.repositories["some/model"] = {"big.bin": bytes(24 << 20)}
-    hub.stalls["big.bin"] = 15 << 20
-    command = [sys.executable, "-c", CLIENT, "fetch", "some/model", "big.bin"]
-    process = subprocess.Popen(command, env=variables(hub, tmp_path), cwd=ROOT)
-    try:
-        wait_for(lambda: any(p.stat().st_size == 15 << 20 for p in partial_files(tmp_path)))
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-    hub.stalls.clear()
-    hub.requests.clear()
-    done = ask("fetch", "some/model", "big.bin")
-    assert Path(done["path"]).stat().st_size == 24 << 20
-    assert starts(hub) == [15 << 20]
-
-
-def starts(hub: Hub) -> list[int]:
-    """The bytes at which files were asked for, in this order."""
-    return [r.start for r in hub.requests if r.method == "GET" and "/resolve/" in r.path]
-
-
-def partial_files(folder: Path) -> list[Path]:
-    return list((folder / "hf").rglob("*.resumable"))
-
-
-def wait_for(condition, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def test_two_processes_fetch_a_file_once(hub, ask, tmp_path):
-    content = os.urandom(9 << 20)
-    hub.repositories["some/model"] = {"big.bin": content}
-    hub.stalls["big.bin"] = 1 << 20
-    command = [sys.executable, "-c", CLIENT, "fetch", "some/model", "big.bin"]
-    options = dict(env=variables(hub, tmp_path), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    processes = [subprocess.Popen(command, **options) for _ in range(2)]
-    try:
-        wait_for(lambda: any(p.stat().st_size for p in partial_files(tmp_path)))
-        hub.stalls.clear()  # the first connection breaks, and whoever holds the lock goes on
-        told = [json.loads(p.communicate(timeout=60)[0]) for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait(10)
-    assert told[0]["path"] == told[1]["path"]
-    assert Path(told[0]["path"]).read_bytes() == content
-    assert sorted(starts(hub)) == [0, 1 << 20]
-
-
-def test_a_damaged_file_is_noticed_and_fetched_anew(hub, ask, tmp_path):
-    content = b"x" * (9 << 20)
-    hub.repositories["some/model"] = {"big.bin": content}
-    hub.stalls["big.bin"] = 1 << 20
-    command = [sys.executable, "-c", CLIENT, "fetch", "some/model", "big.bin"]
-    process = subprocess.Popen(command, env=variables(hub, tmp_path), cwd=ROOT)
-    try:
-        wait_for(lambda: any(p.stat().st_size for p in partial_files(tmp_path)))
-    finally:
-        process.kill()
-        process.wait(10)
-    hub.stalls.clear()
-    (partial,) = partial_files(tmp_path)
-    partial.write_bytes(b"y" * partial.stat().st_size)
-    damaged = ask("fetch", "some/model", "big.bin")
-    assert damaged["kind"] == "HubError" and "SHA-256" in damaged["error"]
-    found = ask("fetch", "some/model", "big.bin")
-    assert Path(found["path"]).read_bytes() == content
-
-
-def test_a_hub_that_goes_down_in_between_costs_only_the_rest(hub, ask):
-    # 501, since the client itself tries for long where 503 promises that waiting helps.
-    hub.refusals["google/flan-t5-xl"] = (501, "")
-    down = ask("resolve", "apple/starflow")
-    assert down["kind"] == "HubError" and "HTTP 501" in down["error"]
-    assert "google/flan-t5-xl" in down["error"]
-    hub.refusals.clear()
-    hub.refusals["model-00004-of-00005.safetensors"] = (501, "")
-    partly = ask("resolve", "apple/starflow")
-    assert partly["kind"] == "HubError" and "model-00004-of-00005" in partly["error"]
-    hub.refusals.clear()
-    hub.requests.clear()
-    rest = ask("resolve", "apple/starflow")
-    assert problem_in_bundle(Path(rest["path"])) is None
-    assert CHECKPOINT not in rest["plan"] and "model-00001-of-00005.safetensors" not in rest["plan"]
-    assert not any(CHECKPOINT in r.path for r in hub.requests)
 
 
 def test_offline_without_a_complete_copy(hub, ask):
