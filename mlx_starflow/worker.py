@@ -12,7 +12,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 import mlx.core as mx
@@ -21,6 +21,7 @@ from .errors import UsageError
 
 T = TypeVar("T")
 Task = tuple[Callable[[], object], Future]
+AWAKE = 0.2  # seconds after which a waiting thread looks whether it was interrupted
 
 
 class Worker:
@@ -49,6 +50,9 @@ class Worker:
             future: Future = Future()
             self._tasks.put((function, future))
         try:
+            # Not one long wait: a signal that comes just before it begins would not end it.
+            while not wait([future], AWAKE).done:
+                pass
             return future.result()
         except BaseException:
             future.cancel()  # no effect once it runs
