@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import partial
 
 import mlx.core as mx
 
@@ -80,36 +79,26 @@ def window_costs(
         previous = mx.zeros((batch, n, config.token_channels))
         mx.eval(block.affine(previous[:, :1], 0))
         t = (grid.tokens - n) // 2
-        work = (
-            partial(_chain, block, previous, t) if n == 1 else partial(_sweep, block, previous, t)
-        )
-        work()
+        count = min(CHAIN, grid.tokens - t) if n == 1 else 1
+        _passes(block, previous, t, count)
         seconds: list[float] = []
         while len(seconds) < REPEATS and sum(seconds) < ENOUGH:
             began = time.perf_counter()
-            passes = work()
-            seconds.append((time.perf_counter() - began) / passes)
+            _passes(block, previous, t, count)
+            seconds.append((time.perf_counter() - began) / count)
         costs[n] = min(seconds)
         if costs[n] / rates[n] > HOPELESS * min(costs[k] / rates[k] for k in costs):
             break
     return costs
 
 
-def _sweep(block: Conditional, previous: mx.array, t: int) -> int:
-    """One pass whose result the host waits for, as the sliding window does."""
-    mx.eval(block.affine(previous, t))
-    return 1
-
-
-def _chain(block: Conditional, token: mx.array, t: int) -> int:
-    """Tokens one after another without waiting, as the sequential sampler does; how many."""
-    steps = min(CHAIN, block.tokens - t)
-    for i in range(steps):
-        sigma, b = block.affine(token, t + i)
-        token = sigma * token + b
-        mx.async_eval(token)
-    mx.eval(token)
-    return steps
+def _passes(block: Conditional, tokens: mx.array, t: int, count: int) -> None:
+    """Passes one token apart, each from the last one's result; waits only for the last."""
+    for i in range(count):
+        sigma, b = block.affine(tokens, t + i)
+        tokens = sigma * tokens + b
+        mx.async_eval(tokens)
+    mx.eval(tokens)
 
 
 def best_window(costs: dict[int, float], rates: dict[int, float]) -> int:
