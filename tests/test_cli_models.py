@@ -9,8 +9,8 @@ import sys
 import pytest
 from command import run  # noqa: F401
 from conftest import case_dir
+from hub_client import ROOT, repositories, variables
 from hub_server import Hub
-from test_hub import ROOT, repositories, variables
 
 
 @pytest.fixture
