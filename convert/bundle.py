@@ -14,9 +14,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_starflow.checkpoint import write_json
-from mlx_starflow.config import ModelConfig, SourceConfig, TextConfig
-from mlx_starflow.quantize import (
+from mlx_starflow.bundle.load import write_json
+from mlx_starflow.bundle.quantize import (
     GROUP_SIZE,
     bits_of,
     check_recipe,
@@ -24,21 +23,22 @@ from mlx_starflow.quantize import (
     quantization_block,
     takes_type,
 )
-from mlx_starflow.shards import ShardWriter
+from mlx_starflow.bundle.safetensors import ShardWriter
+from mlx_starflow.config import ModelConfig, SourceConfig, TextConfig
 from mlx_starflow.version import __version__
 
-from .architecture import Architecture
 from .components import component_directory, licence_files, licence_of
-from .digest import RunningDigest
-from .families import read_architecture
-from .layout import account, flow_layout
 from .options import ConvertOptions, ConvertProgress, ConvertReport
-from .sources import Checkpoint, open_checkpoint
-from .staging import check_space, check_target, staged_directory
-from .storing import Store
-from .text import TOKENIZER_FILES, text_source
-from .vae import vae_config, vae_stores
-from .verify import verify_bundle
+from .read.digest import RunningDigest
+from .read.sources import Checkpoint, open_checkpoint
+from .rules.architecture import Architecture
+from .rules.families import read_architecture
+from .rules.layout import account, flow_layout
+from .rules.text import TOKENIZER_FILES, text_source
+from .rules.vae import vae_config, vae_stores
+from .write.staging import check_space, check_target, staged_directory
+from .write.storing import Store
+from .write.verify import verify_bundle
 
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 Event = ConvertProgress | ConvertReport

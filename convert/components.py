@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mlx_starflow.errors import ModelNotFoundError
-from mlx_starflow.hub import download_component
+from mlx_starflow.hub.resolve import download_component
 
 from .options import ConvertOptions
 

@@ -9,18 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mlx_starflow.checkpoint import write_json
+from mlx_starflow.bundle.load import write_json
+from mlx_starflow.bundle.safetensors import ShardWriter
 from mlx_starflow.config import TextConfig
-from mlx_starflow.hub import Sources
-from mlx_starflow.shards import ShardWriter
+from mlx_starflow.hub.resolve import Sources
 
 from .bundle import Event, convert_steps
 from .options import ConvertOptions, ConvertProgress
-from .sources import open_checkpoint
-from .staging import check_space, staged_directory
-from .storing import Store
-from .text import TOKENIZER_FILES, text_source
-from .vae import vae_config, vae_stores
+from .read.sources import open_checkpoint
+from .rules.text import TOKENIZER_FILES, text_source
+from .rules.vae import vae_config, vae_stores
+from .write.staging import check_space, staged_directory
+from .write.storing import Store
 
 CONVERTED = "This copy was converted to MLX by mlx-starflow."
 _KEPT = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}  # everything else stays as it is

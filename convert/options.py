@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_starflow.checkpoint import DTYPES
+from mlx_starflow.bundle.load import DTYPES
+from mlx_starflow.bundle.quantize import Recipe, check_recipe
 from mlx_starflow.errors import UsageError
-from mlx_starflow.quantize import Recipe, check_recipe
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@
 of a flow: ``invert`` (noise to data), ``encode`` (data to noise), ``log_prob``, ``denoise``.
 """
 
-from .blas import load_openblas
+from .device.blas import load_openblas
 
 load_openblas()  # has to come before the first import of mlx.core, see its module
 
-from .denoise import denoise  # noqa: E402
-from .encoding import encode  # noqa: E402
 from .errors import StarflowError  # noqa: E402
+from .exact.denoise import denoise  # noqa: E402
+from .exact.encoding import encode  # noqa: E402
+from .exact.infill import infill  # noqa: E402
+from .exact.likelihood import bits_per_dim, log_prob  # noqa: E402
+from .exact.scoring import score_pictures  # noqa: E402
+from .exact.sphere import slerp  # noqa: E402
 from .flow import Flow  # noqa: E402
-from .infill import infill  # noqa: E402
-from .likelihood import bits_per_dim, log_prob  # noqa: E402
 from .sampling import SampleOptions, invert, invert_steps  # noqa: E402
-from .scoring import score_pictures  # noqa: E402
-from .sphere import slerp  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [

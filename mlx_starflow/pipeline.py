@@ -12,21 +12,21 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from .acquire import acquire
 from .config import ModelConfig
-from .download import Tell
+from .device.worker import Worker
 from .errors import Cancelled, UsageError
-from .events import BlockProgress, Event
 from .flow import Flow
-from .generation import decode, generation
-from .image import to_pictures
-from .preview import RoughDecoder
-from .result import Result
-from .settings import Settings, resolve
-from .stages import Stages
+from .generation.components import Stages
+from .generation.draw import decode, generation
+from .generation.events import BlockProgress, Event
+from .generation.preview import RoughDecoder
+from .generation.result import Result
+from .generation.settings import Settings, resolve
+from .hub.acquire import acquire
+from .hub.download import Tell
+from .pictures.arrays import to_pictures
 from .text import TextEncoder
 from .vae import AutoencoderKL
-from .worker import Worker
 
 EVENTS_PER_SECOND = 30  # of progress; whatever else happens is always told
 
@@ -50,7 +50,7 @@ def load(
     ``quantize`` (4, 8 or "mixed" bits) change the precision of the flow's large matrices while
     loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
     needed, and reads them again for the next call. ``tell`` receives the events of a download and
-    a conversion, if there is one (``mlx_starflow.download``, ``mlx_starflow.hub``). Components
+    a conversion, if there is one (``mlx_starflow.hub.download``). Components
     are read when first used; nothing is downloaded that is complete on disk.
     Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
     """

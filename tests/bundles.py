@@ -7,7 +7,7 @@ from pathlib import Path
 from families import random_flow
 from mlx.utils import tree_flatten
 
-from mlx_starflow.checkpoint import write_component, write_json
+from mlx_starflow.bundle.load import write_component, write_json
 from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, SampleDefaults, TextConfig
 
 COLOURS = ("red", "green", "blue", "yellow")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-import cli
+from mlx_starflow.cli import app as cli
 
 
 @dataclass(frozen=True)

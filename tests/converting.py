@@ -10,10 +10,10 @@ from hostile import small_model
 
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions, ConvertReport
-from mlx_starflow.checkpoint import load_component
+from mlx_starflow.bundle.load import load_component
+from mlx_starflow.bundle.safetensors import read_header
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.flow import Flow
-from mlx_starflow.shards import read_header
 
 
 def convert(output: Path, case: str = "t2i_tiny", **options) -> ConvertReport:

@@ -159,7 +159,7 @@ def forward(bundle: Path, side: int, text: int) -> dict[str, float]:
     """One pass of side x side latent and ``text`` text tokens through the flow as stored."""
     import mlx.core as mx
 
-    from mlx_starflow.checkpoint import load_component
+    from mlx_starflow.bundle.load import load_component
     from mlx_starflow.config import FlowConfig
     from mlx_starflow.flow import Flow
 
@@ -182,9 +182,9 @@ def need(folder: Path) -> dict[str, dict[str, float]]:
     """Gigabytes for one guided, denoised 256x256 picture on a GPU, by precision of the weights."""
     import mlx.core as mx
 
-    from mlx_starflow.memory_need import memory_need
-    from mlx_starflow.settings import resolve
-    from mlx_starflow.stages import Stages
+    from mlx_starflow.generation.components import Stages
+    from mlx_starflow.generation.memory_need import memory_need
+    from mlx_starflow.generation.settings import resolve
 
     result = {}
     for recipe in (None, 8, "mixed", 4):
@@ -207,7 +207,7 @@ def need(folder: Path) -> dict[str, dict[str, float]]:
 
 def lay_out(folder: Path, recipe: int | str | None) -> None:
     """The released pipeline converted to bfloat16 or quantized: headers, and files of nothing."""
-    from mlx_starflow.checkpoint import write_json
+    from mlx_starflow.bundle.load import write_json
     from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, TextConfig, VAEConfig
     from mlx_starflow.flow import Flow
     from mlx_starflow.text.t5 import T5Config, T5Encoder
@@ -246,15 +246,15 @@ def lay_out(folder: Path, recipe: int | str | None) -> None:
 def sparse(folder: Path, config: dict, module: Any, recipe: int | str | None) -> None:
     from mlx.utils import tree_flatten
 
-    from mlx_starflow.checkpoint import write_json
-    from mlx_starflow.quantize import (
+    from mlx_starflow.bundle.load import write_json
+    from mlx_starflow.bundle.quantize import (
         bits_of,
         component_kind,
         is_matrix,
         quantization_block,
         takes_type,
     )
-    from mlx_starflow.shards import ShardWriter, TensorPlan
+    from mlx_starflow.bundle.safetensors import ShardWriter, TensorPlan
 
     kind, plans, bits = component_kind(config), [], {}
     for name, array in tree_flatten(module.parameters()):

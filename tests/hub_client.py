@@ -18,10 +18,10 @@ LICENCE = b"research only\n"
 # What a program does that asks for a model, as one JSON line of what it was told and got.
 CLIENT = """
 import json, sys
-from mlx_starflow import resumable
+from mlx_starflow.hub import resumable
 resumable.WAITS = (0.05, 0.1)
-from mlx_starflow import hub
-from mlx_starflow.download import DownloadPlan, DownloadProgress, RemoteFile, fetch
+from mlx_starflow.hub import resolve as hub
+from mlx_starflow.hub.download import DownloadPlan, DownloadProgress, RemoteFile, fetch
 from mlx_starflow.errors import StarflowError
 
 told = {"plan": [], "bytes": 0, "licence": "", "done": [], "converting": []}

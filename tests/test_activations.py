@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_starflow.activations import LARGE, gelu, gelu_tanh, rational_erf, silu
+from mlx_starflow.device.activations import LARGE, gelu, gelu_tanh, rational_erf, silu
 
 X = np.linspace(-12, 12, 2 * LARGE, dtype=np.float32)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mlx_starflow as sf
-from mlx_starflow import events
+from mlx_starflow.generation import events
 
 PAGE = Path(__file__).parents[1] / "docs" / "apps.md"
 

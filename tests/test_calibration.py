@@ -5,10 +5,11 @@ import time
 import pytest
 from families import FAMILIES, example, random_flow
 
-from mlx_starflow import SampleOptions, calibration, invert
-from mlx_starflow.calibration import windows_for
+from mlx_starflow import SampleOptions, invert
 from mlx_starflow.sampling import calibrate as module
+from mlx_starflow.sampling import windows as calibration
 from mlx_starflow.sampling.calibrate import COMMITTED_PER_SWEEP, best_window, calibrate
+from mlx_starflow.sampling.windows import windows_for
 
 
 def test_cheap_wide_passes_choose_a_wide_window_and_dear_ones_a_narrow():

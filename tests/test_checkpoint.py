@@ -17,18 +17,18 @@ from mlx.utils import tree_flatten
 
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
-from mlx_starflow.checkpoint import (
+from mlx_starflow.bundle.load import (
     array_bytes,
     load_component,
     read_bundle_config,
     read_component_config,
     write_component,
 )
+from mlx_starflow.bundle.quantize import GROUP_SIZE
+from mlx_starflow.bundle.safetensors import ShardWriter, TensorPlan, read_header
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.errors import ConfigError, ModelNotFoundError, UsageError, WeightsError
 from mlx_starflow.flow import Flow
-from mlx_starflow.quantize import GROUP_SIZE
-from mlx_starflow.shards import ShardWriter, TensorPlan, read_header
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 
-from mlx_starflow.app.generate_command import generate
-from mlx_starflow.metadata import read_metadata
+from mlx_starflow.cli.generate import generate
+from mlx_starflow.pictures.metadata import read_metadata
 
 # Flag -> (model, arguments beside the prompt). Those that say where and not what are in FILES.
 REPLAYED = {
@@ -207,7 +207,7 @@ def test_a_replay_with_other_weights_says_so(run, colours, tmp_path):  # noqa: F
 
 
 def test_seeds_are_spread():
-    from cli import spread_seeds
+    from mlx_starflow.cli.app import spread_seeds
 
     assert spread_seeds(["a", "--seed", "1", "2", "-o", "3"]) == [
         "a", "--seed", "1", "--seed", "2", "-o", "3",

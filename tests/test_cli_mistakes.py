@@ -10,8 +10,8 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 
-from mlx_starflow.app.failures import explain
-from mlx_starflow.checkpoint import write_component
+from mlx_starflow.bundle.load import write_component
+from mlx_starflow.cli.failures import explain
 from mlx_starflow.errors import NumericsError
 
 # name -> (command line, exit status, part of the message). {colours}, {classes} and
@@ -160,7 +160,7 @@ def test_debug_shows_the_traceback(run, place):  # noqa: F811
 
 
 def test_a_fault_of_ours_asks_for_a_report(run, place, colours, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("mlx_starflow.generation.denoise", lambda *_: 1 / 0)
+    monkeypatch.setattr("mlx_starflow.generation.draw.denoise", lambda *_: 1 / 0)
     outcome = run("generate", "red", "-m", colours)
     assert outcome.status == 1 and "ZeroDivisionError" in outcome.err and "--debug" in outcome.err
 

@@ -11,9 +11,9 @@ from command import run  # noqa: F401
 from PIL import Image
 
 import mlx_starflow as sf
-from mlx_starflow.inputs import contexts_of, latents_of
-from mlx_starflow.metadata import read_metadata
-from mlx_starflow.scoring import ScoreOptions, score_pictures
+from mlx_starflow.editing.inputs import contexts_of, latents_of
+from mlx_starflow.exact.scoring import ScoreOptions, score_pictures
+from mlx_starflow.pictures.metadata import read_metadata
 
 SIDE = 12  # of the pictures of the tiny model of colours
 

@@ -90,9 +90,9 @@ def test_an_interrupt_before_any_picture(slow, environment, tmp_path):
 
 def test_ctrl_c_does_not_wait_for_a_long_step(slow, environment, tmp_path):
     program = (
-        "import sys, time, cli, mlx_starflow.generation as g\n"
+        "import sys, time, mlx_starflow.cli.app as app, mlx_starflow.generation.draw as g\n"
         "g.denoise = lambda *_: (sys.stderr.write('busy\\n'), sys.stderr.flush(), time.sleep(20))\n"
-        "cli.main()"
+        "app.main()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", program, "generate", "red", "-m", str(slow)],

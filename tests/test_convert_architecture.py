@@ -12,11 +12,11 @@ from conftest import case_dir, case_info
 from hostile import small_model
 from mlx.utils import tree_flatten
 
-from convert.architecture import Architecture
-from convert.families import read_architecture
-from convert.layout import account, flow_layout
 from convert.options import ConvertOptions
-from convert.sources import open_checkpoint
+from convert.read.sources import open_checkpoint
+from convert.rules.architecture import Architecture
+from convert.rules.families import read_architecture
+from convert.rules.layout import account, flow_layout
 from mlx_starflow.errors import ConfigError, StarflowError, WeightsError
 from mlx_starflow.flow import Flow
 

@@ -13,9 +13,9 @@ from hostile import small_model
 
 from convert.bundle import convert_checkpoint, convert_steps
 from convert.options import ConvertOptions, ConvertProgress, ConvertReport
-from mlx_starflow.checkpoint import read_bundle_config, read_json
+from mlx_starflow.bundle.load import read_bundle_config, read_json
+from mlx_starflow.bundle.safetensors import read_header
 from mlx_starflow.errors import WeightsError
-from mlx_starflow.shards import read_header
 
 MATRICES = ("qkv.weight", "attention.proj.weight", "up.weight", "gate.weight", "down.weight")
 
@@ -125,7 +125,9 @@ def test_views_arrive_as_they_are(tmp_path):
 
 
 def test_a_bundle_is_cut_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_starflow.shards.ShardWriter.__init__.__defaults__", (100_000,))
+    monkeypatch.setattr(
+        "mlx_starflow.bundle.safetensors.ShardWriter.__init__.__defaults__", (100_000,)
+    )
     small(tmp_path)
     convert_checkpoint(ConvertOptions(tmp_path / small_model.FILE_NAME, tmp_path / "out"))
     flow = tmp_path / "out" / "flow"

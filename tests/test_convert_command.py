@@ -18,7 +18,7 @@ import torch_files as tf
 from hostile import small_model
 
 from convert.from_torch import main
-from mlx_starflow.checkpoint import load_component
+from mlx_starflow.bundle.load import load_component
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.flow import Flow
 

@@ -13,8 +13,8 @@ from converting import convert, types
 
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
-from convert.sources import open_checkpoint
-from mlx_starflow.checkpoint import read_bundle_config, read_json
+from convert.read.sources import open_checkpoint
+from mlx_starflow.bundle.load import read_bundle_config, read_json
 from mlx_starflow.errors import StarflowError, TextError
 from mlx_starflow.text import load_encoder
 

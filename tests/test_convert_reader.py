@@ -12,8 +12,8 @@ import pytest
 import torch_files as tf
 from conftest import case_dir
 
-from convert.mapped import MappedFile
-from convert.sources import open_checkpoint
+from convert.read.mapped import MappedFile
+from convert.read.sources import open_checkpoint
 from mlx_starflow.errors import CheckpointError
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)

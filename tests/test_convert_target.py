@@ -13,11 +13,11 @@ import torch_files as tf
 from converting import flow_of, small
 from hostile import small_model
 
-from convert import staging
 from convert.bundle import convert_checkpoint, convert_steps
 from convert.options import ConvertOptions, ConvertProgress
-from convert.staging import staged_directory
-from mlx_starflow.checkpoint import read_bundle_config
+from convert.write import staging
+from convert.write.staging import staged_directory
+from mlx_starflow.bundle.load import read_bundle_config
 from mlx_starflow.errors import StarflowError, UsageError, WeightsError
 
 
@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
         return original(*arguments)
 
     original = os.pwrite
-    monkeypatch.setattr("mlx_starflow.shards.os.pwrite", pwrite)
+    monkeypatch.setattr("mlx_starflow.bundle.safetensors.os.pwrite", pwrite)
     with pytest.raises(OSError, match="No space left"):
         convert_checkpoint(ConvertOptions(path, tmp_path / "out"))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -9,7 +9,7 @@ from families import FAMILIES
 from PIL import Image
 
 import mlx_starflow as sf
-from mlx_starflow.edit import EditRequest, edit, pasted, token_mask, visibility
+from mlx_starflow.editing.edit import EditRequest, edit, pasted, token_mask, visibility
 from mlx_starflow.errors import UsageError
 
 SIDE = 12

@@ -7,9 +7,9 @@ import pytest
 from families import FAMILIES, example, random_flow
 
 from mlx_starflow import invert, log_prob
-from mlx_starflow.encoding import encode, round_trip_error
 from mlx_starflow.errors import NumericsError, UsageError
-from mlx_starflow.sphere import arc, slerp
+from mlx_starflow.exact.encoding import encode, round_trip_error
+from mlx_starflow.exact.sphere import arc, slerp
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

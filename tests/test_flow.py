@@ -6,10 +6,10 @@ import pytest
 from families import FAMILIES, example, random_flow
 
 from mlx_starflow import denoise, invert, log_prob
-from mlx_starflow.denoise import score
 from mlx_starflow.errors import UsageError
+from mlx_starflow.exact.denoise import score
 from mlx_starflow.flow import Block
-from mlx_starflow.grid import grid_of, patchify, reverse, unpatchify
+from mlx_starflow.flow.grid import grid_of, patchify, reverse, unpatchify
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.sampling.options import SampleOptions
 

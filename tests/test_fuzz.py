@@ -9,11 +9,11 @@ import pytest
 from conftest import case_dir
 from hostile.fuzz import fuzz
 
-from convert.families import read_architecture
-from convert.layout import account, flow_layout
-from convert.mapped import SourceTensor
 from convert.options import ConvertOptions
-from convert.sources import Checkpoint, open_checkpoint
+from convert.read.mapped import SourceTensor
+from convert.read.sources import Checkpoint, open_checkpoint
+from convert.rules.families import read_architecture
+from convert.rules.layout import account, flow_layout
 from mlx_starflow.errors import StarflowError
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mlx_starflow.errors import UsageError
-from mlx_starflow.heatmap import colours, heatmap
+from mlx_starflow.pictures.heatmap import colours, heatmap
 
 
 def test_colours_grow_lighter_with_the_value():

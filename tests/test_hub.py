@@ -12,10 +12,10 @@ from conftest import case_dir, case_info
 from hub_client import CHECKPOINT, LICENCE, ROOT, variables
 
 from convert.from_hub import convert_sources
-from mlx_starflow.bundle_check import problem_in_bundle
+from mlx_starflow.bundle.check import problem_in_bundle
 from mlx_starflow.config import TextConfig
-from mlx_starflow.hub import Sources
-from mlx_starflow.models import KNOWN, known_model
+from mlx_starflow.hub.known import KNOWN, known_model
+from mlx_starflow.hub.resolve import Sources
 from mlx_starflow.text import load_encoder
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hub_client import CHECKPOINT, CLIENT, ROOT, variables
 from hub_server import Hub
 
-from mlx_starflow.bundle_check import problem_in_bundle
+from mlx_starflow.bundle.check import problem_in_bundle
 
 
 def starts(hub: Hub) -> list[int]:

@@ -6,10 +6,10 @@ import pytest
 from families import FAMILIES, example, random_flow
 
 from mlx_starflow import invert
-from mlx_starflow.encoding import encode
 from mlx_starflow.errors import UsageError
-from mlx_starflow.grid import grid_of, patchify
-from mlx_starflow.infill import infill
+from mlx_starflow.exact.encoding import encode
+from mlx_starflow.exact.infill import infill
+from mlx_starflow.flow.grid import grid_of, patchify
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

@@ -15,9 +15,9 @@ from test_reference import (  # noqa: F401
     load_case,
 )
 
-from mlx_starflow.encoding import encode
-from mlx_starflow.grid import patchify
-from mlx_starflow.scoring import Score, surprise
+from mlx_starflow.exact.encoding import encode
+from mlx_starflow.exact.scoring import Score, surprise
+from mlx_starflow.flow.grid import patchify
 
 
 @pytest.mark.parametrize("name", STARFLOW)

@@ -11,12 +11,13 @@ from bundles import colours_bundle
 from mlx.utils import tree_flatten
 
 import mlx_starflow as sf
-from mlx_starflow.checkpoint import load_component
+from mlx_starflow.bundle.load import load_component
 from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
 from mlx_starflow.errors import OutOfMemoryError
 from mlx_starflow.flow import Flow
-from mlx_starflow.memory import Budget, device_budget, plan_memory
-from mlx_starflow.memory_need import (
+from mlx_starflow.generation.components import Stages
+from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
+from mlx_starflow.generation.memory_need import (
     Need,
     component_bytes,
     decoding_bytes,
@@ -24,8 +25,7 @@ from mlx_starflow.memory_need import (
     memory_need,
     sampling_bytes,
 )
-from mlx_starflow.settings import resolve
-from mlx_starflow.stages import Stages
+from mlx_starflow.generation.settings import resolve
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 from mlx_starflow.vae import AutoencoderKL
 

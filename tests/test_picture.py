@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from mlx_starflow.errors import ImageError, UsageError
-from mlx_starflow.picture import Picture, fitted, in_grey, open_mask, open_picture, pictures_in
+from mlx_starflow.pictures.read import (
+    Picture,
+    fitted,
+    in_grey,
+    open_mask,
+    open_picture,
+    pictures_in,
+)
 
 RED, BLUE = (200, 20, 30), (10, 40, 220)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import mlx_starflow as sf
-from mlx_starflow import events as e
-from mlx_starflow import memory
 from mlx_starflow.errors import Cancelled, OutOfMemoryError, UsageError
+from mlx_starflow.generation import events as e
+from mlx_starflow.generation import memory
 
 PROMPTS = ("red", "green", "blue", "yellow", "")
 
@@ -224,7 +224,7 @@ def test_an_error_in_the_work_reaches_the_caller(pipe, monkeypatch):
         raise ZeroDivisionError("in the worker")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_starflow.generation.denoise", fails)
+        patch.setattr("mlx_starflow.generation.draw.denoise", fails)
         with pytest.raises(ZeroDivisionError, match="in the worker"):
             pipe.generate("red", seed=1)
     assert pipe.generate("red", seed=1).images

@@ -8,7 +8,7 @@ import pytest
 from conftest import case_dir, case_info, case_tensors
 
 import mlx_starflow as sf
-from mlx_starflow.events import Denoised
+from mlx_starflow.generation.events import Denoised
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,14 @@ from mlx_starflow.benchmark import (
     random_context,
     random_flow,
 )
+from mlx_starflow.benchmark.quantization_cost import (
+    PRECISIONS,
+    CostOptions,
+    Precision,
+    quantization_cost,
+)
 from mlx_starflow.benchmark.subject import random_subject
 from mlx_starflow.errors import UsageError
-from mlx_starflow.quantization_cost import PRECISIONS, CostOptions, Precision, quantization_cost
 
 SHAPE = RandomShape(width=64, layers=(1, 3), grid=3, text_length=4, text_channels=8)
 

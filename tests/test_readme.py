@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-import cli
 import mlx_starflow as sf
+from mlx_starflow.cli import app as cli
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

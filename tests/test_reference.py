@@ -15,11 +15,11 @@ from conftest import case_dir, case_info, case_tensors
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
 from mlx_starflow import SampleOptions, bits_per_dim, denoise, invert, invert_steps, log_prob
-from mlx_starflow.checkpoint import load_component
+from mlx_starflow.bundle.load import load_component
 from mlx_starflow.config import FlowConfig
+from mlx_starflow.exact.likelihood import normal_log_prob
 from mlx_starflow.flow import Flow
-from mlx_starflow.grid import patchify, unpatchify
-from mlx_starflow.likelihood import normal_log_prob
+from mlx_starflow.flow.grid import patchify, unpatchify
 from mlx_starflow.sampling import BlockResult
 
 STARFLOW = [

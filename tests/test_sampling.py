@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 import mlx_starflow as sf
 from mlx_starflow import SampleOptions, invert, invert_steps
 from mlx_starflow.errors import UsageError
-from mlx_starflow.grid import patchify, reverse
+from mlx_starflow.flow.grid import patchify, reverse
 from mlx_starflow.sampling import AUTO, SAMPLERS, BlockResult, Step
 from mlx_starflow.sampling.conditional import shared_rows
 from mlx_starflow.sampling.guidance import guide_linear, guide_normal

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from families import FAMILIES, example, random_flow
 
-from mlx_starflow.encoding import encode
 from mlx_starflow.errors import NumericsError, UsageError
-from mlx_starflow.flow import Flow
-from mlx_starflow.likelihood import bits_per_dim, log_prob
-from mlx_starflow.scoring import (
+from mlx_starflow.exact.encoding import encode
+from mlx_starflow.exact.likelihood import bits_per_dim, log_prob
+from mlx_starflow.exact.scoring import (
     Score,
     ScoreOptions,
     noised,
@@ -20,6 +19,7 @@ from mlx_starflow.scoring import (
     surprise,
     unconditioned_blocks,
 )
+from mlx_starflow.flow import Flow
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

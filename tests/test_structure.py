@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "mlx_starflow").rglob("*.py"))
 ALL = [*PACKAGE, *sorted((ROOT / "convert").rglob("*.py")), ROOT / "cli.py"]
 LONGEST = 400  # lines of a file
-PARTS = {"flow", "vae", "text"}  # never see each other
+
+# Lowest first: a room imports only from rooms in lines above its own.
+ROOMS = (
+    ("errors", "version"),
+    ("config",),
+    ("device", "pictures"),
+    ("bundle",),
+    ("flow", "vae", "text"),
+    ("hub", "sampling"),
+    ("exact",),
+    ("generation",),
+    ("events", "pipeline"),
+    ("editing",),
+    ("benchmark",),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+ONLY_IN = {  # packages that one place knows
+    "mlx_lm": "mlx_starflow/text/gemma.py",
+    "typer": "mlx_starflow/cli",
+    "convert": None,
+    "cli": None,
+    "torch": None,
+}
 
 
 def imports(path: Path, anywhere: bool) -> set[str]:
@@ -39,23 +64,44 @@ def _outside_functions(tree: ast.AST) -> list[ast.AST]:
     return found
 
 
+def room_of(name: str) -> str:
+    """The room of a module's dotted name: "mlx_starflow.flow.block" → "flow"."""
+    return name.split(".")[1]
+
+
+def test_every_room_has_its_level():
+    rooms = {path.relative_to(ROOT / "mlx_starflow").parts[0] for path in PACKAGE}
+    assert {Path(room).stem for room in rooms} - {"__init__"} == set(LEVEL)
+
+
 def test_imports_go_one_way():
     wrong = []
     for path in PACKAGE:
-        part = path.relative_to(ROOT / "mlx_starflow").parts[0]
-        others = {f"mlx_starflow.{other}" for other in PARTS - {part}} if part in PARTS else set()
-        at_import = imports(path, False)
+        place = path.relative_to(ROOT)
+        own = Path(place.parts[1]).stem
         for name in imports(path, True):
-            top, start = name.split(".")[0], ".".join(name.split(".")[:2])
-            if (
-                (top in ("convert", "cli", "torch", "mlx_lm") and name in at_import)
-                or (top in ("cli", "torch"))
-                or (top == "mlx_lm" and path.name != "gemma.py")
-                or (start in others)
-                or (part != "app" and (start == "mlx_starflow.app" or top == "typer"))
-            ):
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            top = name.split(".")[0]
+            home = ONLY_IN.get(top, "")
+            if home is None or (home and not str(place).startswith(home)):
+                wrong.append(f"{place} imports {name}")
+            if top == "mlx_starflow" and "." in name and room_of(name) in LEVEL:
+                other = room_of(name)
+                if own != "__init__" and other != own and LEVEL[other] >= LEVEL[own]:
+                    wrong.append(f"{place} imports {name}")
     assert not wrong
+
+
+def test_heavy_packages_wait_until_they_are_needed():
+    for path in PACKAGE:
+        assert not {"mlx_lm", "transformers", "torch"} & imports(path, False), path
+
+
+def test_the_map_of_the_readme_names_every_room():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"## Where things are\s+```\n(.*?)```", text, re.DOTALL).group(1)
+    named = re.findall(r"^  ((?:[a-z_]+/? )+)", tree, re.MULTILINE)
+    rooms = {word.rstrip("/") for line in named for word in line.split()}
+    assert rooms == set(LEVEL) - {"__main__"}
 
 
 def test_files_are_small_and_do_not_print():

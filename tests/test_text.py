@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import case_dir, case_info, case_tensors
 
-from mlx_starflow.aspect import image_size
 from mlx_starflow.config import ASPECT_RATIOS, TextConfig
 from mlx_starflow.errors import TextError, UsageError
+from mlx_starflow.generation.aspect import image_size
 from mlx_starflow.text import load_encoder, prompt_text
 from mlx_starflow.text.tokenizer import PromptTokenizer
 

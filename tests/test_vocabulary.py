@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlx_starflow.bundle.vocabulary import FILE, read_vocabulary
 from mlx_starflow.errors import ConfigError
-from mlx_starflow.locate import EMBEDDED
-from mlx_starflow.vocabulary import FILE, read_vocabulary
+from mlx_starflow.hub.locate import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 

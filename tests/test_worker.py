@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mlx_starflow.worker import Worker
+from mlx_starflow.device.worker import Worker
 
 
 def test_an_interrupt_that_does_not_wake_the_waiting_thread_is_heard():

@@ -3,9 +3,9 @@
 ``compare`` measures and returns numbers; printing them is the command line's business.
 """
 
+from ..device.machine import Machine, this_machine
 from .compare import BenchmarkOptions, compare
 from .finish import Finish
-from .machine import Machine, this_machine
 from .random_flow import RandomShape, random_context, random_flow
 from .results import BenchmarkResult, SamplerResult, Spread, Work
 from .specs import SamplerSpec, parse_specs

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..device.clock import Clock
+from ..device.machine import this_machine
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
-from ..grid import grid_of
+from ..flow.grid import grid_of
 from ..sampling import SampleOptions, check_options
 from ..sampling.calibrate import calibrate
-from .clock import Clock
 from .finish import Finish, psnr
-from .machine import this_machine
 from .results import BenchmarkResult, SamplerResult, Spread
 from .runs import Run, block_bytes, run_once, weighted_reads, work_of
 from .specs import REFERENCE, SamplerSpec

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..denoise import denoise
+from ..device.clock import Clock
+from ..exact.denoise import denoise
 from ..flow import Context, Flow
 from ..vae import AutoencoderKL
-from .clock import Clock
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..checkpoint import DTYPES
+from ..bundle.load import DTYPES
+from ..bundle.quantize import Recipe, quantize_module, takes_type
 from ..config import BlockConfig, FlowConfig
 from ..errors import UsageError
 from ..flow import Flow
-from ..quantize import Recipe, quantize_module, takes_type
 
 HEAD_DIMS = (64, 32)
 GAIN, OUT_GAIN, SMALL = 0.9, 0.35, 0.1  # deviation times the square root of the input's width

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .machine import Machine
+from ..device.machine import Machine
 
 
 @dataclass(frozen=True)

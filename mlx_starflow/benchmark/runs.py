@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from ..device.clock import Clock
 from ..flow import Context, Flow
 from ..sampling import BlockReport, BlockResult, SampleOptions, invert_steps
-from .clock import Clock
 from .results import Work
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..config import FlowConfig, TextConfig
+from ..device.clock import Clock
+from ..editing.inputs import sampling_context
 from ..errors import UsageError
 from ..flow import Context, Flow
-from ..inputs import sampling_context
 from ..pipeline import Pipeline
-from .clock import Clock
 from .finish import Finish
 from .prompts import PROMPTS
 from .random_flow import RandomShape, random_context

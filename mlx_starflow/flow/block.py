@@ -20,8 +20,8 @@ import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
 from ..errors import UsageError
-from ..grid import Grid, reverse, sequence_angles, spatial_angles
 from .cache import FixedView, KVCache
+from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
 from .rope import Rotation, rotation
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ..config import BlockConfig, FlowConfig
-from ..grid import grid_of, patchify, unpatchify
 from .block import Network
+from .grid import grid_of, patchify, unpatchify
 
 STEP = 0.3  # a constant of the published model, whatever its noise_std
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..activations import gelu, gelu_tanh
 from ..config import BlockConfig
+from ..device.activations import gelu, gelu_tanh
 from .cache import FixedView, KVCache
 from .rope import Rotation, rotate
 

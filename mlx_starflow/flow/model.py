@@ -9,9 +9,9 @@ import mlx.nn as nn
 
 from ..config import FlowConfig
 from ..errors import UsageError
-from ..grid import Grid, grid_of, patchify, reverse, unpatchify
 from .block import Block
 from .denoiser import Denoiser
+from .grid import Grid, grid_of, patchify, reverse, unpatchify
 
 Context = mx.array | None
 

@@ -14,7 +14,7 @@ import time
 import mlx.core as mx
 
 from ..flow import Block, Flow
-from ..grid import Grid
+from ..flow.grid import Grid
 from .conditional import Conditional
 from .options import SampleOptions
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from ..activations import on_gpu
+from ..device.activations import on_gpu
 from ..flow import Block, Context
-from ..grid import Grid
+from ..flow.grid import Grid
 from .compiled import CompiledSteps
 from .guidance import guide_linear, guide_normal
 from .options import SampleOptions

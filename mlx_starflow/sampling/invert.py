@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
-from ..grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
 from .conditional import Conditional
 from .jacobi import jacobi
 from .options import BlockReport, BlockResult, SampleOptions, Step

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..flow import Flow
-from ..grid import Grid
+from ..flow.grid import Grid
 from .options import SampleOptions
 
 AUTO = "auto"

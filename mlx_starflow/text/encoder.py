@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoint import load_component
+from ..bundle.load import load_component
 from ..config import TextConfig
 from ..errors import ConfigError, TextError
 from .features import Cut, TextEncoder, TextFeatures, listed, stacked

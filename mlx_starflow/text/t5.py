@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..activations import gelu, gelu_tanh, silu
+from ..device.activations import gelu, gelu_tanh, silu
 from ..errors import ConfigError
 
 ACTIVATIONS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..activations import silu
+from ..device.activations import silu
 from .conv import Conv3x3
 
 # diffusers builds every GroupNorm of this autoencoder with 1e-6 instead of torch's 1e-5.

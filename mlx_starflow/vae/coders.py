@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..activations import silu
 from ..config import VAEConfig
+from ..device.activations import silu
 from .blocks import NORM_EPS, MidBlock, Stage
 from .conv import Conv3x3
 

@@ -23,7 +23,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_starflow.flow import Flow
-from mlx_starflow.grid import Grid, patchify, reverse
+from mlx_starflow.flow.grid import Grid, patchify, reverse
 from mlx_starflow.sampling import SampleOptions
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.sampling.jacobi import jacobi

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch_files as tf
 
-from convert.published_yaml import read_settings
-from convert.sources import open_checkpoint
+from convert.read.published_yaml import read_settings
+from convert.read.sources import open_checkpoint
 from mlx_starflow.errors import StarflowError
 
 from .archives import safetensors

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from mlx_starflow.edit import EditRequest, edit, pasted
-from mlx_starflow.inputs import contexts_of
+from mlx_starflow.editing.edit import EditRequest, edit, pasted
+from mlx_starflow.editing.inputs import contexts_of
+from mlx_starflow.exact.scoring import surprise
 from mlx_starflow.pipeline import Pipeline
-from mlx_starflow.scoring import surprise
 
 from ..classifier import KINDS, Judge, labels_of, predict
 from ..painter import SUBJECTS, Scene

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from mlx_starflow import invert
+from mlx_starflow.editing.vary import encode_pictures
 from mlx_starflow.pipeline import Pipeline, load
-from mlx_starflow.remake import encode_pictures
 
 PRECISIONS: dict[str, dict] = {
     "float32": {"dtype": "float32"},

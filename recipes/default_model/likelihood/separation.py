@@ -7,9 +7,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from mlx_starflow.inputs import contexts_of, latents_of
+from mlx_starflow.editing.inputs import contexts_of, latents_of
+from mlx_starflow.exact.scoring import ScoreOptions, score_pictures
 from mlx_starflow.pipeline import Pipeline
-from mlx_starflow.scoring import ScoreOptions, score_pictures
 
 from .outliers import OUTLIERS
 

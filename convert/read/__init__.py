@@ -1,0 +1,1 @@
+"""Reading checkpoints without PyTorch, with limits on everything a file claims."""

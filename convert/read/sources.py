@@ -1,0 +1,174 @@
+"""Opening a checkpoint, whatever form it has: one dictionary of mapped tensors comes out."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_starflow.bundle.safetensors import read_header
+from mlx_starflow.errors import CheckpointError, WeightsError
+
+from .mapped import MappedFile, SourceTensor
+from .torch_zip import read_torch_zip
+from .unwrap import state_dict_of
+
+MAX_INDEX_BYTES = 64 << 20
+# In a directory, the first of these that is there.
+_INDEXES = (
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
+_SINGLES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name (wrappers removed), over one or more mapped files."""
+
+    path: Path
+    tensors: dict[str, SourceTensor]
+    files: tuple[MappedFile, ...]
+    notes: tuple[str, ...] = ()  # what was unwrapped or passed over
+
+    @property
+    def nbytes(self) -> int:
+        return sum(f.size for f in self.files)
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+
+def open_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
+    """Map a .pth, .bin or .safetensors file, an index of shards, or a directory of either.
+
+    Only tables of contents are read. Raises CheckpointError (or WeightsError for safetensors)
+    naming what is wrong; nothing in any file is run.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist.")
+    if path.is_dir():
+        path = _file_in(path)
+    if path.name.endswith(".index.json"):
+        paths = _shards(path)
+    elif path.is_file():
+        paths = [path]
+    else:
+        raise CheckpointError(f"{path} is neither a file nor a directory.")
+    files: list[MappedFile] = []
+    tensors: dict[str, SourceTensor] = {}
+    notes: list[str] = []
+    try:
+        for part in paths:
+            files.append(MappedFile(part))
+            found, said = _read(files[-1], weights_key)
+            notes += said
+            for name, tensor in found.items():
+                if name in tensors:
+                    other = tensors[name].file.path.name
+                    raise CheckpointError(f"{path}: {name!r} is both in {other} and {part.name}.")
+                tensors[name] = tensor
+    except BaseException:
+        for file in files:
+            file.close()
+        raise
+    return Checkpoint(path, tensors, tuple(files), tuple(notes))
+
+
+def _file_in(directory: Path) -> Path:
+    for name in (*_INDEXES, *_SINGLES):
+        if (directory / name).is_file():
+            return directory / name
+    found = sorted(p for p in directory.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise CheckpointError(
+            f"{directory} holds no weights: expected one of {', '.join(_SINGLES)}, or a single "
+            f"file ending in {', '.join(_SUFFIXES)}."
+        )
+    names = ", ".join(p.name for p in found[:10])
+    raise CheckpointError(f"{directory} holds several checkpoints ({names}). Name one of them.")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files an index names; they must lie beside it."""
+    try:
+        if index.stat().st_size > MAX_INDEX_BYTES:
+            raise ValueError("it is too large")
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not an index of shards ({error}).") from None
+    return [_beside(index, name) for name in _unique(names, index)]
+
+
+def _unique(names: Iterable, index: Path) -> list[str]:
+    names = list(names)
+    if not all(isinstance(name, str) for name in names) or not names:
+        raise CheckpointError(f"{index}: its weight_map does not name files.")
+    return sorted(set(names))
+
+
+def _beside(index: Path, name: str) -> Path:
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise CheckpointError(f"{index}: the shard {name[:200]!r} lies outside its directory.")
+    path = index.parent / name
+    if not path.is_file():
+        raise CheckpointError(
+            f"{index}: the shard {name} is missing beside it. Download the missing file."
+        )
+    return path
+
+
+def _read(file: MappedFile, key: str | None) -> tuple[dict[str, SourceTensor], list[str]]:
+    start = bytes(file.data[:64])
+    if start.startswith(b"PK\x03\x04"):
+        return state_dict_of(read_torch_zip(file), str(file.path), key)
+    if len(start) >= 9 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 40:
+        try:
+            tensors = {
+                t.name: SourceTensor(t.name, t.dtype, t.shape, file, t.begin, t.end)
+                for t in read_header(file.path)
+            }
+        except WeightsError as error:
+            raise CheckpointError(str(error)) from None
+        return state_dict_of(tensors, str(file.path), key)
+    raise CheckpointError(f"{file.path} {_explain(start, file)}")
+
+
+def _explain(start: bytes, file: MappedFile) -> str:
+    """What a file is that is no checkpoint we can read."""
+    resave = (
+        "Convert it once with PyTorch: torch.save(torch.load(path, weights_only=True, "
+        "map_location='cpu'), 'new.pth')."
+    )
+    if start.startswith(b"\x80") and b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19" in start[:16]:
+        return f"is in the format of PyTorch before 1.6, which is one long pickle. {resave}"
+    if start.startswith(b"\x80"):
+        return f"is a bare pickle, not a checkpoint of torch.save. {resave}"
+    if bytes(file.data[257:262]) == b"ustar":
+        return f"is a tar archive, as PyTorch wrote before 2017. {resave}"
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            "is a Git LFS pointer, not the file itself. Run `git lfs pull`, or download the file."
+        )
+    if start.lstrip()[:1] == b"<":
+        return "is a web page, not a checkpoint. Download the file again."
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        return "is a compressed archive. Unpack it first."
+    if not any(start):
+        return "begins with zeros: a download that never finished. Download it again."
+    return (
+        "is neither a checkpoint of torch.save (a zip archive) nor a safetensors file. "
+        "Check the path, or download it again."
+    )

@@ -1,0 +1,223 @@
+"""Checkpoints written by ``torch.save`` (zip format), read without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_starflow.bundle.safetensors import ITEM_BYTES, MAX_DIMENSIONS
+from mlx_starflow.errors import CheckpointError
+
+from .mapped import MappedFile, SourceTensor
+from .pickle_reader import Name, StateDict, read_pickle
+from .zip_directory import ZipEntry, read_directory
+
+# torch.<Kind>Storage -> element type
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "UntypedStorage": "U8",
+}
+# torch.<dtype>, as newer files name it beside an untyped storage
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+# A view may repeat numbers (stride 0), but a few stored bytes must not stand for gigabytes.
+MAX_REPEATED = 1 << 24
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A storage class or element type named in the pickle."""
+
+    dtype: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: str
+    count: int
+    entry: ZipEntry
+
+
+def read_torch_zip(file: MappedFile) -> Any:
+    """The saved object of a torch zip archive: SourceTensors in dicts, lists and tuples.
+
+    Raises CheckpointError for TorchScript archives, for other zip files, and for pickles that ask
+    for anything but tensors; nothing in the file is run.
+    """
+    entries = read_directory(file)
+    pickles = [n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1]
+    scripts = [n for n in entries if n.endswith("/constants.pkl") or "/code/" in n]
+    if scripts:
+        raise CheckpointError(
+            f"{file.path} is a TorchScript archive (it holds {scripts[0]!r}). Save the state dict "
+            "instead: torch.save(torch.jit.load(path).state_dict(), 'checkpoint.pth')."
+        )
+    packed = [n for n, entry in entries.items() if entry.compressed]
+    if packed:
+        raise CheckpointError(
+            f"{file.path}: the entry {packed[0]!r} is compressed, which torch.save never does. "
+            "It was not unpacked. Save the state dict again with PyTorch."
+        )
+    if len(pickles) != 1:
+        held = ", ".join(sorted(entries)[:3]) or "nothing"
+        raise CheckpointError(
+            f"{file.path} is a zip archive but not one of torch.save: expected one entry "
+            f"'*/data.pkl', found {len(pickles)} (it holds {held[:200]})."
+        )
+    return _Reader(file, entries, pickles[0]).read()
+
+
+class _Reader:
+    def __init__(self, file: MappedFile, entries: dict[str, ZipEntry], pickle: str) -> None:
+        self.file, self.entries = file, entries
+        self.prefix = pickle.removesuffix("data.pkl")
+        self.pickle = entries[pickle]
+        self.where = f"{file.path}: {pickle}"
+        self.big_endian = self.byte_order() == "big"
+
+    def refuse(self, why: str) -> CheckpointError:
+        return CheckpointError(f"{self.where}: {why}. Nothing in this file was run.")
+
+    def byte_order(self) -> str:
+        entry = self.entries.get(self.prefix + "byteorder")
+        if entry is None:
+            return "little"
+        text = bytes(self.file.data[entry.begin : min(entry.end, entry.begin + 16)])
+        if text not in (b"little", b"big"):
+            raise self.refuse(f"the byte order {text!r} is neither 'little' nor 'big'")
+        return text.decode()
+
+    def read(self) -> Any:
+        data = bytes(self.file.data[self.pickle.begin : self.pickle.end])
+        return read_pickle(data, self.where, self.call, self.fetch)
+
+    # What calls in the pickle become
+
+    def call(self, name: Name, arguments: tuple) -> Any:
+        kind = str(name)
+        if kind == "collections.OrderedDict":
+            return self.ordered(arguments)
+        if kind in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
+            return self.tensor(arguments)
+        if kind == "torch._utils._rebuild_tensor_v3":
+            return self.typed_tensor(arguments)
+        if kind == "torch._utils._rebuild_parameter":
+            if len(arguments) != 3 or not isinstance(arguments[0], SourceTensor):
+                raise self.refuse("a parameter in it is malformed")
+            return arguments[0]
+        if kind == "torch.Size":
+            return self.sizes(arguments[0] if len(arguments) == 1 else None)
+        raise self.refuse(f"it wants to call {kind[:200]!r}, which a state dict never needs")
+
+    def ordered(self, arguments: tuple) -> StateDict:
+        if arguments not in ((), ([],)):
+            raise self.refuse("an OrderedDict in it is built from something unusual")
+        return StateDict()
+
+    def sizes(self, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, tuple) or len(value) > MAX_DIMENSIONS:
+            raise self.refuse("a tensor in it has no valid shape")
+        if any(type(n) is not int or not 0 <= n < 1 << 62 for n in value):
+            raise self.refuse("a tensor in it has a negative or enormous size or stride")
+        return value
+
+    def tensor(self, arguments: tuple) -> SourceTensor:
+        if len(arguments) not in (4, 6, 7):
+            raise self.refuse("a tensor in it is malformed")
+        storage, offset, shape, strides = arguments[:4]
+        if not isinstance(storage, _Storage):
+            raise self.refuse("a tensor in it has no storage")
+        return self.view(storage, storage.dtype, storage.count, offset, shape, strides)
+
+    def typed_tensor(self, arguments: tuple) -> SourceTensor:
+        if len(arguments) not in (7, 8):
+            raise self.refuse("a tensor in it is malformed")
+        storage, offset, shape, strides = arguments[:4]
+        kind = self.kind(arguments[6], _DTYPES)
+        if not isinstance(storage, _Storage):
+            raise self.refuse("a tensor in it has no storage")
+        count = (storage.entry.end - storage.entry.begin) // ITEM_BYTES[kind]
+        return self.view(storage, kind, count, offset, shape, strides)
+
+    def view(
+        self, storage: _Storage, dtype: str, count: int, offset: Any, shape: Any, strides: Any
+    ) -> SourceTensor:
+        shape, strides = self.sizes(shape), self.sizes(strides)
+        (offset,) = self.sizes((offset,))
+        if len(shape) != len(strides):
+            raise self.refuse(f"a tensor of shape {shape} has {len(strides)} strides")
+        total, row_major, plain = 1, [], True
+        for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+            row_major.append(total)
+            plain &= size == 1 or stride == total
+            total *= size
+        if total:
+            last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+            if last >= count:
+                raise self.refuse(
+                    f"a tensor of shape {shape}, strides {strides} and offset {offset} reaches "
+                    f"element {last} of storage {storage.key!r}, which has {count}"
+                )
+            if total > max(count, MAX_REPEATED):
+                raise self.refuse(
+                    f"a tensor of shape {shape} repeats the {count} numbers of storage "
+                    f"{storage.key!r} into {total}"
+                )
+        elif any(shape) and max(shape) > MAX_REPEATED:
+            raise self.refuse(f"a tensor of shape {shape} is empty and enormous at once")
+        entry = storage.entry
+        layout = None if plain else strides
+        return SourceTensor(
+            "", dtype, shape, self.file, entry.begin, entry.end, offset, layout, self.big_endian
+        )
+
+    # What persistent ids refer to
+
+    def fetch(self, identity: Any) -> _Storage:
+        if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
+            raise self.refuse("it refers to an outside object that is no storage")
+        _, kind, key, _, count = identity
+        dtype = self.kind(kind, _STORAGES)
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise self.refuse("a storage in it is malformed")
+        entry = self.entries.get(f"{self.prefix}data/{key}")
+        if entry is None:
+            raise self.refuse(f"storage {key[:80]!r} is missing from the archive")
+        if count * ITEM_BYTES[dtype] != entry.end - entry.begin:
+            raise self.refuse(
+                f"storage {key[:80]!r} claims {count} numbers of type {dtype} and the archive "
+                f"holds {entry.end - entry.begin} bytes for it"
+            )
+        return _Storage(key, dtype, count, entry)
+
+    def kind(self, name: Any, table: dict[str, str]) -> str:
+        if isinstance(name, Name):
+            inner = "UntypedStorage" if str(name) == "torch.storage.UntypedStorage" else name.name
+            if (name.module == "torch" or inner == "UntypedStorage") and inner in table:
+                return table[inner]
+        raise self.refuse(f"{str(name)[:200]!r} is no supported element type")

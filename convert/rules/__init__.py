@@ -1,0 +1,1 @@
+"""What each family of checkpoints means: shapes and settings become a configuration."""

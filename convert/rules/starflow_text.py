@@ -1,0 +1,70 @@
+"""What a STARFlow's YAML says about its text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mlx_starflow.config import FlowConfig, TextConfig
+from mlx_starflow.errors import ConfigError
+
+from ..read.published_yaml import Settings
+
+_TOKEN_TABLES = ("gemma3_4b", "gemma3_1b", "gemma2_2b")
+MAX_VOCABULARY_BYTES = 16 << 20
+
+
+def encoder_kind(settings: Settings) -> str:
+    """TextConfig.encoder of the YAML's ``text``. Errors: ConfigError for an unknown encoder."""
+    name = settings.text
+    if name.endswith(".vocab"):
+        return "labels"
+    if name in _TOKEN_TABLES:
+        return "gemma_tokens"
+    if "t5" in name.lower():
+        return "t5"
+    if name == "gemma" or name.startswith("Alpha-VLLM/"):
+        return "gemma"
+    raise ConfigError(
+        f"{settings.where}: text is {name[:80]!r}; expected a T5 repository, 'gemma', an "
+        f"'Alpha-VLLM/…' repository, one of {', '.join(_TOKEN_TABLES)}, or a '….vocab' file."
+    )
+
+
+def text_config(settings: Settings, flow: FlowConfig, labels: tuple[str, ...]) -> TextConfig:
+    """How prompts become features for this flow. ``labels``: class names, if they are known."""
+    kind = encoder_kind(settings)
+    if labels and len(labels) != flow.text_channels - 1:
+        raise ConfigError(
+            f"{settings.where}: {settings.text} has {len(labels)} class names, the weights have "
+            f"{flow.text_channels - 1} classes (proj_txt.weight)."
+        )
+    return TextConfig(
+        encoder=kind,
+        length=flow.text_length,
+        channels=flow.text_channels,
+        masked=kind in ("t5", "gemma"),
+        chat_template=kind == "gemma_tokens",
+        fps=settings.fps_cond,
+        noise_level=settings.noise_std if settings.cond_noise_level else None,
+        aspect_ratio=settings.mix_aspect,
+        labels=labels if kind == "labels" else (),
+    )
+
+
+def text_repository(settings: Settings) -> str:
+    """The hub repository that ``text`` names, "" where it names none."""
+    return settings.text if re.fullmatch(r"[\w.-]+/[\w.-]+", settings.text) else ""
+
+
+def read_labels(settings: Settings, directories: list[Path]) -> tuple[str, ...]:
+    """Class names, one a line, of the file that ``text`` names, if it lies in a directory."""
+    name = Path(settings.text).name
+    if not name.endswith(".vocab"):
+        return ()
+    for directory in directories:
+        path = directory / name
+        if path.is_file() and path.stat().st_size <= MAX_VOCABULARY_BYTES:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return tuple(line.strip() for line in lines if line.strip())
+    return ()

@@ -1,0 +1,1 @@
+"""Writing a bundle: tensor by tensor, whole or not at all, verified."""

@@ -1,0 +1,133 @@
+"""One tensor at a time from the source to the bundle: cast, quantized or rearranged on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_starflow.bundle.load import CODES, array_bytes
+from mlx_starflow.bundle.quantize import GROUP_SIZE
+from mlx_starflow.bundle.safetensors import ITEM_BYTES, ShardWriter, TensorPlan
+from mlx_starflow.errors import WeightsError
+
+from ..read.mapped import SourceTensor
+
+_TYPES = {code: dtype for dtype, code in CODES.items()}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tensor on its way into a bundle."""
+
+    source: SourceTensor
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # "F32" | "F16" | "BF16": of the numbers, or of the scales if quantized
+    bits: int | None = None  # quantized to so many bits
+    channels_last: bool = False  # a convolution's (out, in, h, w) becomes (out, h, w, in)
+
+    @property
+    def module(self) -> str:
+        return self.name.removesuffix(".weight")
+
+    def plans(self) -> list[TensorPlan]:
+        """What it becomes on disk."""
+        if self.bits is None:
+            return [TensorPlan(self.name, self.dtype, self.shape)]
+        rows, columns = self.shape
+        groups = (rows, columns // GROUP_SIZE)
+        return [
+            TensorPlan(self.name, "U32", (rows, columns * self.bits // 32)),
+            TensorPlan(self.module + ".scales", self.dtype, groups),
+            TensorPlan(self.module + ".biases", self.dtype, groups),
+        ]
+
+    def write(self, writer: ShardWriter) -> Iterator[int]:
+        """Write it piece by piece; yields the source bytes of each piece.
+
+        Errors: WeightsError for NaN, infinity, or a number that float16 cannot hold.
+        """
+        if self.channels_last:
+            values = self.checked(np.ascontiguousarray(self.source.view().transpose(0, 2, 3, 1)))
+            writer.write(self.name, array_bytes(self.cast(values)))
+            self.source.file.release(self.source.begin, self.source.end)
+            yield values.nbytes
+            return
+        item = ITEM_BYTES[self.dtype]
+        for row, piece in self.source.pieces():
+            values = self.checked(piece)
+            if self.bits is not None:
+                self.write_quantized(writer, row, values)
+            else:
+                offset = row * (piece.size // piece.shape[0]) * item
+                writer.write(self.name, self.bytes(values), offset)
+            yield piece.nbytes
+
+    def write_quantized(self, writer: ShardWriter, row: int, values: np.ndarray) -> None:
+        # Groups lie within a row, so rows quantize independently.
+        rows = mx.quantize(self.cast(values), GROUP_SIZE, self.bits)
+        mx.eval(*rows)
+        for plan, part in zip(self.plans(), rows, strict=True):
+            row_bytes = plan.nbytes // plan.shape[0]
+            writer.write(plan.name, array_bytes(part), row * row_bytes)
+
+    def bytes(self, values: np.ndarray) -> memoryview:
+        if values.dtype != np.uint16 and values.dtype == _numpy_type(self.dtype):
+            return memoryview(values.reshape(-1)).cast("B")
+        return array_bytes(self.cast(values))
+
+    def checked(self, values: np.ndarray) -> np.ndarray:
+        """Finite numbers that MLX can hold; bfloat16 stays as unsigned integers."""
+        code = self.source.dtype
+        if code.startswith("F8"):
+            values = _FLOAT8[code][values]
+        elif code == "F64":
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+                values = values.astype(np.float32)
+        if values.dtype == np.uint16:
+            finite = not ((values & 0x7F80) == 0x7F80).any()
+        else:
+            finite = np.isfinite(values).all()
+        if not finite:
+            raise WeightsError(
+                f"{self.source.file.path}: {self.source.name!r} holds NaN or infinity. "
+                "The checkpoint is damaged or its training failed; it was not converted."
+            )
+        return values
+
+    def cast(self, values: np.ndarray) -> mx.array:
+        array = mx.array(values)
+        if values.dtype == np.uint16:
+            array = array.view(mx.bfloat16)
+        array = array.astype(_TYPES[self.dtype])
+        if self.dtype == "F16" and not mx.isfinite(array).all().item():
+            raise WeightsError(
+                f"{self.source.file.path}: {self.source.name!r} holds numbers that float16 cannot "
+                "(beyond 65504). Use --dtype bfloat16."
+            )
+        return array
+
+
+def _numpy_type(code: str) -> np.dtype | None:
+    return {"F32": np.dtype("f4"), "F16": np.dtype("f2")}.get(code)
+
+
+def _float8(exponent_bits: int, mantissa_bits: int, bias: int, infinities: bool) -> np.ndarray:
+    """The 256 values of a float8 type, float32."""
+    code = np.arange(256)
+    sign = np.where(code & 0x80, -1.0, 1.0)
+    exponent = (code >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    mantissa = (code & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    normal = (1 + mantissa) * 2.0 ** (exponent - bias)
+    value = sign * np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), normal)
+    if infinities:  # IEEE-like: the top exponent is infinity and NaN
+        value[exponent == (1 << exponent_bits) - 1] = np.nan
+    else:  # e4m3fn: only the two codes of all ones are NaN
+        value[(code & 0x7F) == 0x7F] = np.nan
+    return value.astype(np.float32)
+
+
+_FLOAT8 = {"F8_E4M3": _float8(4, 3, 7, False), "F8_E5M2": _float8(5, 2, 15, True)}

@@ -1,0 +1,188 @@
+"""What fewer bits cost, measured exactly, as a flow allows.
+
+A flow gives the likelihood of any picture and the picture of any noise, so the loss through
+rounding its weights needs no opinion: the change of log p in nats per dimension of the same
+noised latents, and the change of the sample from the same noise, both against float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..bundle.quantize import Recipe
+from ..device.clock import Clock
+from ..errors import NumericsError, UsageError
+from ..exact.denoise import denoise
+from ..exact.likelihood import log_prob
+from ..flow import Context, Flow
+from ..sampling import invert
+from . import Finish, Machine, this_machine
+from .finish import psnr
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the large matrices are kept; arguments of ``mlx_starflow.load``."""
+
+    name: str
+    dtype: str | None = None
+    quantize: Recipe | None = None
+
+
+REFERENCE = Precision("float32", "float32")
+PRECISIONS = (
+    Precision("bfloat16", "bfloat16"),
+    Precision("float16", "float16"),
+    Precision("8-bit", "float32", 8),
+    Precision("mixed", "float32", "mixed"),
+    Precision("4-bit", "float32", 4),
+)
+
+
+@dataclass(frozen=True)
+class CostOptions:
+    """What the cost is measured on."""
+
+    guidance: float = 0.0  # of the samples
+    seed: int = 0  # of the noise that is added before scoring
+    sampler: str = "sequential"  # exact, so that nothing but the weights differs
+
+
+@dataclass(frozen=True)
+class PrecisionCost:
+    """One precision against float32; likelihoods are means over the pictures."""
+
+    precision: str
+    megabytes: float  # of the flow's weights in memory
+    nats_per_dim: float  # log p per dimension
+    change: float  # of it, against float32; below zero: the pictures became less probable
+    change_error: float | None  # standard error of the change, None: one picture
+    largest_change: float  # of a picture, absolute
+    distance: float  # of the samples, max abs, in units of the float32 samples' deviation
+    rms_distance: float  # the same, root mean square
+    image_psnr: float | None  # dB, of the worst picture; None: identical or no pictures
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """All precisions, float32 first."""
+
+    machine: Machine
+    guidance: float
+    scored: int  # pictures whose likelihood was taken
+    sampled: int
+    numbers: int  # dimensions of one
+    rows: tuple[PrecisionCost, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def quantization_cost(
+    load: Callable[[Precision], Flow],
+    context: Context,
+    noise: mx.array,
+    latents: mx.array | None = None,
+    latent_context: Context = None,
+    finish: Finish | None = None,
+    options: CostOptions | None = None,
+    precisions: Sequence[Precision] = PRECISIONS,
+    progress: Callable[[str, float], None] | None = None,
+) -> QuantizationResult:
+    """Measure each precision against float32 on noise (B, h, w, c) and its context.
+
+    ``load`` gives the flow in a precision; one is in memory at a time. ``latents`` (N, h, w, c),
+    clean, with their own ``latent_context``: what is scored after the noise of the training is
+    added; None: the float32 samples, denoised, under their own captions. ``finish``: how samples
+    become pictures, None: latents only. Errors: UsageError, NumericsError.
+    """
+    options = options or CostOptions()
+    progress = progress or (lambda what, share: None)
+    if latents is None and latent_context is not None:
+        raise UsageError("latent_context belongs to latents; give both or neither.")
+    rows: list[PrecisionCost] = []
+    first: _Measured | None = None
+    for i, precision in enumerate([REFERENCE, *precisions]):
+        progress(precision.name, i / (1 + len(precisions)))
+        flow = load(precision)
+        samples = invert(
+            flow, noise, context,
+            guidance=options.guidance, sampler=options.sampler, certify=False,
+        )  # fmt: skip
+        mx.eval(samples)
+        if first is None:
+            if latents is None:
+                latent_context = None if context is None else context[: noise.shape[0]]
+                latents = denoise(flow, samples, latent_context)
+            key = mx.random.key(options.seed)
+            std = flow.config.noise_std
+            scored = latents + std * mx.random.normal(latents.shape, key=key)
+            mx.eval(scored)
+        measured = _measure(flow, precision, scored, latent_context, samples, context, finish)
+        first = first or measured
+        rows.append(_against(first, measured, scored[0].size))
+        del flow
+        mx.clear_cache()
+    return QuantizationResult(
+        machine=this_machine(),
+        guidance=options.guidance,
+        scored=scored.shape[0],
+        sampled=noise.shape[0],
+        numbers=scored[0].size,
+        rows=tuple(rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    name: str
+    bytes: int
+    log_p: np.ndarray  # (N,) nats
+    samples: mx.array
+    pictures: mx.array | None
+
+
+def _measure(flow, precision, scored, scored_context, samples, context, finish) -> _Measured:
+    parts = []
+    for i in range(scored.shape[0]):  # one by one: what is scored may be many pictures
+        own = None if scored_context is None else scored_context[i : i + 1]
+        parts.append(log_prob(flow, scored[i : i + 1], own))
+        mx.eval(parts[-1])
+    log_p = np.array(mx.concatenate(parts)).astype(np.float64)
+    if not np.isfinite(log_p).all() or not mx.isfinite(samples).all().item():
+        raise NumericsError(f"In {precision.name} the flow gives NaN or infinity.")
+    pictures = None
+    if finish is not None:
+        own = None if context is None else context[: samples.shape[0]]
+        pictures = finish.picture(flow, samples, own, Clock())
+    size = sum(value.nbytes for _, value in tree_flatten(flow.parameters()))
+    return _Measured(precision.name, size, log_p, samples, pictures)
+
+
+def _against(first: _Measured, own: _Measured, numbers: int) -> PrecisionCost:
+    change = (own.log_p - first.log_p) / numbers
+    count = change.size
+    apart = (own.samples - first.samples) / mx.std(first.samples)
+    decibel = None
+    if own.pictures is not None:
+        mse = mx.square(own.pictures - first.pictures).mean(axis=(1, 2, 3)).max().item()
+        decibel = psnr(mse)
+    return PrecisionCost(
+        precision=own.name,
+        megabytes=own.bytes / 1e6,
+        nats_per_dim=float(own.log_p.mean() / numbers),
+        change=float(change.mean()),
+        change_error=float(change.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
+        largest_change=float(np.abs(change).max()),
+        distance=mx.abs(apart).max().item(),
+        rms_distance=mx.sqrt(mx.square(apart).mean()).item(),
+        image_psnr=decibel,
+    )

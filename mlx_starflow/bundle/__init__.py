@@ -1,0 +1,1 @@
+"""A model on disk: its weights, checks, precision, fingerprint and vocabulary."""

@@ -1,0 +1,225 @@
+"""Bundles on disk and modules in memory.
+
+A component is a directory with config.json and safetensors files, as mlx-lm has them. Loading is
+strict: a tensor that is missing, unexpected, misshapen or not finite is an error naming it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..config import ModelConfig
+from ..errors import ConfigError, ModelNotFoundError, UsageError, WeightsError
+from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
+from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+CODES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
+Build = Callable[[dict[str, Any]], nn.Module]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Errors: ModelNotFoundError, ConfigError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(
+            f"{path} is missing. Convert or download the model again."
+        ) from None
+    except OSError as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}).") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected an object of settings.")
+    return data
+
+
+def read_bundle_config(directory: Path) -> ModelConfig:
+    """DIR/config.json of a bundle."""
+    path = Path(directory) / "config.json"
+    return ModelConfig.from_dict(read_json(path), str(path))
+
+
+def read_component_config(directory: Path) -> dict[str, Any]:
+    """config.json of a component, without its "quantization" block."""
+    config = read_json(Path(directory) / "config.json")
+    config.pop("quantization", None)
+    return config
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_component(directory: Path, config: dict[str, Any], weights: dict[str, mx.array]) -> None:
+    """Write config.json and the weights of a component that is in memory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    plans = [TensorPlan(n, CODES[a.dtype], a.shape) for n, a in weights.items()]
+    writer = ShardWriter(directory, plans)
+    try:
+        for name, array in weights.items():
+            writer.write(name, array_bytes(array))
+    except BaseException:
+        writer.abort()
+        raise
+    writer.close()
+    write_json(directory / "config.json", config)
+
+
+def array_bytes(array: mx.array) -> memoryview:
+    """The array's numbers in row-major order, as a buffer of bytes."""
+    flat = mx.contiguous(array).reshape(-1)
+    if array.dtype == mx.bfloat16:  # the buffer protocol has no such type
+        flat = flat.view(mx.uint16)
+    return memoryview(flat).cast("B")
+
+
+def load_component(
+    directory: Path,
+    build: Build,
+    dtype: str | mx.Dtype | None = None,
+    quantize: Recipe | None = None,
+) -> nn.Module:
+    """A component as a module with its weights in memory.
+
+    ``build`` makes the module from config.json (without its "quantization" block). ``dtype``: of
+    what takes a type (see quantize.py); None = as stored, but float32 on a CPU, where 16-bit
+    products are slow. ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
+    Errors: ModelNotFoundError, ConfigError, WeightsError naming file and tensor, UsageError.
+    """
+    directory = Path(directory)
+    config = read_json(directory / "config.json")
+    block = config.pop("quantization", None)
+    module = build(config)
+    tensors = _tensors(directory)
+    if block is not None:
+        _shape_quantized(module, block, tensors, directory)
+    expected = dict(tree_flatten(module.parameters()))
+    _check_names(directory, expected, tensors)
+    kind, target = component_kind(config), _resolve(dtype)
+    weights = []
+    for path in sorted({path for path, _ in tensors.values()}):
+        arrays = mx.load(str(path))
+        for name in sorted(arrays):
+            # One at a time: beside the model there is never more than one tensor in memory.
+            weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
+    module.load_weights(weights, strict=True)
+    module.eval()
+    if quantize is not None:
+        quantize_module(module, config, quantize)
+    return module
+
+
+def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise UsageError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+        return DTYPES[dtype]
+    if dtype is None and mx.default_device() == mx.Device(mx.cpu):
+        return mx.float32
+    return dtype
+
+
+def _finished(
+    array: mx.array, name: str, path: Path, kind: str, target: mx.Dtype | None
+) -> mx.array:
+    """The tensor in memory, in its type, and finite."""
+    if not mx.issubdtype(array.dtype, mx.floating):
+        mx.eval(array)
+        return array
+    if target is None or not takes_type(kind, name):
+        # Whatever does not take a type is computed with in float32 where MLX has no choice.
+        target = mx.float32 if kind == "vae" else array.dtype
+    result = array.astype(target)
+    if not mx.isfinite(result).all().item():
+        cause = "does not fit " + str(target) if mx.isfinite(array).all().item() else "is damaged"
+        raise WeightsError(f"{path}: {name!r} holds NaN or infinity; it {cause}.")
+    return result
+
+
+def _files(directory: Path) -> list[Path]:
+    index = directory / INDEX_NAME
+    if not index.is_file():
+        path = directory / "model.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing. Convert or download the model again.")
+        return [path]
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise WeightsError(f"{index}: 'weight_map' does not name files.")
+    paths = [directory / name for name in sorted(set(names.values()))]
+    for path in paths:
+        if path.parent != directory or not path.is_file():
+            raise WeightsError(f"{index}: the shard {path.name} is missing. Download it again.")
+    return paths
+
+
+def _tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
+    """File and place of every stored tensor; the files are checked before MLX reads them."""
+    found: dict[str, tuple[Path, TensorInfo]] = {}
+    for path in _files(directory):
+        for tensor in read_header(path):
+            if tensor.name in found:
+                raise WeightsError(
+                    f"{path}: {tensor.name!r} is also in {found[tensor.name][0].name}."
+                )
+            if tensor.dtype not in CODES.values():
+                raise WeightsError(
+                    f"{path}: {tensor.name!r} is of type {tensor.dtype}; expected one of "
+                    f"{', '.join(CODES.values())}."
+                )
+            found[tensor.name] = (path, tensor)
+    return found
+
+
+def _shape_quantized(
+    module: nn.Module,
+    block: dict[str, Any],
+    tensors: dict[str, tuple[Path, TensorInfo]],
+    directory: Path,
+) -> None:
+    """Give the modules whose scales are stored their quantized form."""
+    settings = stored_bits(block)
+    try:
+        nn.quantize(
+            module,
+            class_predicate=lambda path, leaf: (
+                settings(path) if f"{path}.scales" in tensors else False
+            ),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{directory / 'config.json'}: 'quantization': {error}") from None
+
+
+def _check_names(
+    directory: Path,
+    expected: dict[str, mx.array],
+    tensors: dict[str, tuple[Path, TensorInfo]],
+) -> None:
+    for name, array in expected.items():
+        if name not in tensors:
+            raise WeightsError(
+                f"{directory}: the tensor {name!r} of shape {array.shape} is missing. "
+                "Convert or download the model again."
+            )
+        path, tensor = tensors[name]
+        if (tensor.dtype == "U32") != (array.dtype == mx.uint32):
+            raise WeightsError(
+                f"{path}: {name!r} is of type {tensor.dtype}, and the configuration says it is "
+                f"{'' if array.dtype == mx.uint32 else 'not '}quantized."
+            )
+        if tensor.shape != array.shape:
+            raise WeightsError(
+                f"{path}: {name!r} has shape {tensor.shape}; the configuration says {array.shape}."
+            )
+    for name, (path, _) in tensors.items():
+        if name not in expected:
+            raise WeightsError(f"{path}: the tensor {name!r} has no place in this model.")

@@ -1,0 +1,123 @@
+"""Which tensors may lose precision, and by how much.
+
+| component | takes the chosen type | may be quantized (affine, groups of 64) |
+|---|---|---|
+| flow | the layers' matrices (qkv, proj, up, gate, down) and proj_txt | the layers' matrices |
+| text encoder | everything | the layers' matrices; never a token table |
+| VAE | nothing | nothing |
+
+What stands at the ends of a flow (proj_in, proj_out, SOS, norms, position tables) is small and acts
+on the result directly: it stays float32. Recipes: 4 or 8 bits everywhere, or "mixed": 4 bits in the
+inner layers of the deep block, which hold most of the weights, and 8 bits in its first and last
+layer, in the shallow blocks, in the denoiser and in the text encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..errors import UsageError
+
+GROUP_SIZE = 64
+RECIPES = (4, 8, "mixed")
+Recipe = int | str
+
+_FLOW_MATRIX = re.compile(
+    r"(?:blocks\.(\d+)|denoiser)\.layers\.(\d+)\.(?:attention\.(?:qkv|proj)|mlp\.(?:up|gate|down))"
+)
+_TEXT_MATRIX = re.compile(
+    r"model\.layers\.\d+\..+_proj|encoder\.block\.\d+\.layer\.\d+"
+    r"\.(?:SelfAttention\.[qkvo]|DenseReluDense\.w[io](?:_[01])?)"
+)
+
+
+def component_kind(config: dict[str, Any]) -> str:
+    """ "flow", "text" or "vae", from a component's config.json."""
+    kind = config.get("model_type")
+    if kind in ("starflow", "tarflow"):
+        return "flow"
+    return "vae" if kind is None else "text"
+
+
+def takes_type(kind: str, name: str) -> bool:
+    """Whether a tensor of a component takes the type that was asked for."""
+    if kind == "flow":
+        module, _, leaf = name.rpartition(".")
+        return leaf in ("weight", "scales", "biases") and (
+            _FLOW_MATRIX.fullmatch(module) is not None or module.endswith(".proj_txt")
+        )
+    return kind == "text"
+
+
+def is_matrix(kind: str, module: str) -> bool:
+    """Whether the weight of a module (its path, without ".weight") may be quantized."""
+    pattern = {"flow": _FLOW_MATRIX, "text": _TEXT_MATRIX}.get(kind)
+    return pattern is not None and pattern.fullmatch(module) is not None
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe, "4" and "8" as numbers. Errors: UsageError for an unknown one."""
+    recipe = int(recipe) if str(recipe) in ("4", "8") else recipe
+    if recipe not in RECIPES:
+        raise UsageError(f"quantize is {recipe!r}; expected 4, 8 or 'mixed'.")
+    return recipe
+
+
+def bits_of(recipe: Recipe, module: str, config: dict[str, Any]) -> int:
+    """Bits for one matrix; ``config`` is the component's, for the "mixed" recipe."""
+    if recipe != "mixed":
+        return int(recipe)
+    match = _FLOW_MATRIX.fullmatch(module)
+    if match is None or match[1] is None:
+        return 8
+    layers = [block["layers"] for block in config["blocks"]]
+    deep = max(i for i, n in enumerate(layers) if n)
+    inner = int(match[1]) == deep and 0 < int(match[2]) < layers[deep] - 1
+    return 4 if inner else 8
+
+
+def quantization_block(bits: dict[str, int]) -> dict[str, Any]:
+    """The "quantization" block of config.json, as mlx-lm reads it, from bits by module."""
+    counts = {b: list(bits.values()).count(b) for b in set(bits.values())}
+    usual = max(counts, key=counts.__getitem__)
+    special = {m: {"group_size": GROUP_SIZE, "bits": b} for m, b in bits.items() if b != usual}
+    return {"group_size": GROUP_SIZE, "bits": usual, **special}
+
+
+def stored_bits(block: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
+    """Group size and bits of a module, from a config.json's "quantization" block."""
+    usual = {k: v for k, v in block.items() if not isinstance(v, dict | bool)}
+    return lambda module: block[module] if isinstance(block.get(module), dict) else usual
+
+
+def quantize_module(module: nn.Module, config: dict[str, Any], recipe: Recipe) -> list[str]:
+    """Quantize a loaded component in place; returns the matrices left as they were.
+
+    Left are those whose width groups of 64 do not divide. Errors: UsageError where the component
+    is stored quantized with other bits.
+    """
+    recipe, kind, left = check_recipe(recipe), component_kind(config), []
+
+    def chosen(path: str, leaf: nn.Module) -> dict[str, int] | bool:
+        if not is_matrix(kind, path) or not hasattr(leaf, "to_quantized"):
+            return False
+        if leaf.weight.shape[-1] % GROUP_SIZE:
+            left.append(path)
+            return False
+        return {"group_size": GROUP_SIZE, "bits": bits_of(recipe, path, config)}
+
+    for path, leaf in tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module):
+        if "scales" in leaf and leaf.bits != bits_of(recipe, path, config):
+            raise UsageError(
+                f"The model is stored with {leaf.bits}-bit weights ({path}) and cannot become "
+                f"{recipe if recipe == 'mixed' else f'{recipe}-bit'}. Convert the checkpoint again."
+            )
+    nn.quantize(module, GROUP_SIZE, class_predicate=chosen)
+    mx.eval(module.parameters())
+    return left

@@ -1,0 +1,223 @@
+"""The safetensors format, read and written one tensor at a time.
+
+A file is an 8-byte little-endian header length, a JSON header of names, types, shapes and byte
+ranges, and the bytes. The reader trusts none of it; the writer lays every file out before the
+first tensor arrives, so nothing is ever held but the piece being written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+
+ITEM_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+}
+MAX_HEADER_BYTES = 64 << 20
+MAX_DIMENSIONS = 16
+MAX_SHARD_BYTES = 4 << 30  # no file above 4 GiB: some file systems hold no larger one
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies: bytes [begin, end) of its file."""
+
+    name: str
+    dtype: str  # a key of ITEM_BYTES
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """A tensor that will be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+def read_header(path: Path) -> list[TensorInfo]:
+    """The tensors of a safetensors file, in file order.
+
+    Raises WeightsError where the header is not JSON, or where types, shapes and byte ranges
+    disagree with each other or with the size of the file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise WeightsError(f"{path}: {size} bytes are too few for a safetensors file.")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, MAX_HEADER_BYTES):
+            raise WeightsError(
+                f"{path}: its header claims {length} bytes and the file has {size}. "
+                "It is truncated or not a safetensors file; download it again."
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: the safetensors header is not JSON ({error}).") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path}: the safetensors header is not a JSON object.")
+    header.pop("__metadata__", None)
+    base = 8 + length
+    tensors = [_tensor_info(path, name, entry, base, size) for name, entry in header.items()]
+    tensors.sort(key=lambda t: (t.begin, t.end))
+    for before, after in zip(tensors, tensors[1:], strict=False):
+        if after.begin < before.end:
+            raise WeightsError(f"{path}: the bytes of {before.name!r} and {after.name!r} overlap.")
+    return tensors
+
+
+def _tensor_info(path: Path, name: str, entry: Any, base: int, size: int) -> TensorInfo:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (TypeError, KeyError, ValueError):
+        raise WeightsError(f"{path}: the header's entry for {name!r} is malformed.") from None
+    if any(type(n) is not int or n < 0 for n in numbers) or len(shape) > MAX_DIMENSIONS:
+        raise WeightsError(f"{path}: {name!r} has no valid shape or byte range.")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        raise WeightsError(f"{path}: {name!r} has the unsupported type {str(dtype)[:40]!r}.")
+    plan = TensorPlan(name, dtype, tuple(shape))
+    if end - begin != plan.nbytes:
+        raise WeightsError(
+            f"{path}: {name!r} of shape {plan.shape} and type {dtype} needs {plan.nbytes} bytes, "
+            f"its byte range has {end - begin}."
+        )
+    if base + end > size:
+        raise WeightsError(
+            f"{path}: {name!r} ends at byte {base + end} and the file has {size}. "
+            "The file is truncated; download it again."
+        )
+    return TensorInfo(name, dtype, plan.shape, base + begin, base + end)
+
+
+class ShardWriter:
+    """Writes planned tensors to DIR/model.safetensors, or to numbered shards with an index.
+
+    Pieces of a tensor may arrive in any order; ``close`` refuses to finish while one is missing.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        plans: Iterable[TensorPlan],
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+    ) -> None:
+        self.directory = directory
+        shards = _divide(list(plans), max_shard_bytes)
+        names = _shard_names(len(shards))
+        self._places: dict[str, tuple[int, int]] = {}  # name -> file descriptor, offset
+        self._missing: dict[str, int] = {}  # name -> bytes still to come
+        self._files: list[int] = []
+        self.total_bytes = sum(p.nbytes for shard in shards for p in shard)
+        try:
+            for name, shard in zip(names, shards, strict=True):
+                self._open(directory / name, shard)
+        except BaseException:
+            self.abort()
+            raise
+        if len(shards) > 1:
+            self._write_index(names, shards)
+
+    def _open(self, path: Path, shard: list[TensorPlan]) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+        offset = 0
+        for plan in shard:
+            end = offset + plan.nbytes
+            header[plan.name] = {
+                "dtype": plan.dtype,
+                "shape": list(plan.shape),
+                "data_offsets": [offset, end],
+            }
+            offset = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._files.append(file)
+        _write_at(file, struct.pack("<Q", len(text)) + text, 0)
+        os.ftruncate(file, 8 + len(text) + offset)
+        for plan in shard:
+            if plan.name in self._places:
+                raise WeightsError(f"{plan.name!r} was planned twice.")
+            begin = header[plan.name]["data_offsets"][0]
+            self._places[plan.name] = (file, 8 + len(text) + begin)
+            self._missing[plan.name] = plan.nbytes
+
+    def _write_index(self, names: list[str], shards: list[list[TensorPlan]]) -> None:
+        where = {p.name: n for n, shard in zip(names, shards, strict=True) for p in shard}
+        index = {
+            "metadata": {"total_size": self.total_bytes},
+            "weight_map": dict(sorted(where.items())),
+        }
+        (self.directory / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+
+    def write(self, name: str, data: Any, offset: int = 0) -> None:
+        """Put a piece (any C-contiguous buffer) at a byte offset of a planned tensor."""
+        piece = memoryview(data).cast("B")
+        file, begin = self._places[name]
+        if piece.nbytes > self._missing[name]:
+            raise WeightsError(f"{name!r}: more bytes arrived than were planned.")
+        _write_at(file, piece, begin + offset)
+        self._missing[name] -= piece.nbytes
+
+    def close(self) -> None:
+        """Finish: every byte is there and on the disk, or a WeightsError names what is not."""
+        late = [name for name, missing in self._missing.items() if missing]
+        if late:
+            self.abort()
+            raise WeightsError(f"{late[0]!r} was planned and not (wholly) written.")
+        for file in self._files:
+            os.fsync(file)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the files as they are."""
+        while self._files:
+            os.close(self._files.pop())
+
+
+def _divide(plans: list[TensorPlan], limit: int) -> list[list[TensorPlan]]:
+    shards: list[list[TensorPlan]] = [[]]
+    used = 0
+    for plan in plans:
+        if shards[-1] and used + plan.nbytes > limit:
+            shards.append([])
+            used = 0
+        shards[-1].append(plan)
+        used += plan.nbytes
+    return shards
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+
+def _write_at(file: int, data: Any, offset: int) -> None:
+    view = memoryview(data).cast("B")
+    while view.nbytes:
+        # One call moves at most 2 GiB on Linux and fails above that on macOS.
+        done = os.pwrite(file, view[: 1 << 30], offset)
+        view, offset = view[done:], offset + done

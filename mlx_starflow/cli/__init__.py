@@ -1,0 +1,1 @@
+"""The command line: the table of commands, a file for each, and the options they share."""

@@ -1,0 +1,161 @@
+"""The flags of ``mlx-starflow benchmark``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..benchmark import RandomShape, parse_specs
+from ..errors import UsageError
+from . import options as o
+from .benchmark_jobs import Job, compare_precisions, compare_samplers
+from .benchmark_tables import comparison_tables, quantization_table
+from .console import Console
+from .options import HOW, WHAT, _option
+from .picture_options import Fit, FitOption, Guidance
+from .request import read_prompts
+
+SAMPLERS = "sequential,jacobi,auto"
+EPILOG = """\b
+Examples:
+  mlx-starflow benchmark
+  mlx-starflow benchmark --samplers sequential,jacobi:16:1e-3,sliding:32 --repeat 5
+  mlx-starflow benchmark --random 512,2,2,2,8 --grid 16 --text 32x256
+  mlx-starflow benchmark --samplers sequential,auto --batch 8
+  mlx-starflow benchmark --quantization --prompts 8
+
+\b
+What the numbers mean:
+  A sampler is NAME[:WINDOW[:TOLERANCE[:SWEEPS]]]; jacobi alone is the published one (16, 1e-3,
+  32). Times go round by round over all samplers and exclude loading, text, denoising and
+  decoding. Weighted reads count a pass over a block by the block's share of all weights.
+  Distances are from the sequential sample, in its standard deviations (see docs/benchmarks.md).
+"""
+
+Samplers = Annotated[
+    str | None,
+    _option("--samplers", panel=HOW, metavar="A,B", help=f"Samplers to compare. Default: "
+            f"{SAMPLERS}."),
+]  # fmt: skip
+Repeat = Annotated[
+    int | None,
+    _option("--repeat", panel=HOW, metavar="N", min=1, help="Timed rounds. Default: 3."),
+]
+Count = Annotated[
+    int | None,
+    _option("--prompts", panel=WHAT, metavar="N", min=1, help="Different prompts. Default: 2; "
+            "with --quantization 8; all of --prompt-file."),
+]  # fmt: skip
+PromptFile = Annotated[
+    Path | None,
+    _option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line, instead of the "
+            "built-in scenes."),
+]  # fmt: skip
+Batch = Annotated[
+    int | None,
+    _option("--batch", panel=WHAT, metavar="N", min=2, help="Also N pictures of a prompt made "
+            "together, and what they cost in units of one."),
+]  # fmt: skip
+Random = Annotated[
+    str | None,
+    _option("--random", panel=WHAT, metavar="WIDTH,LAYERS,...", help="Random weights instead of a "
+            "model: width, then layers of every block, the deep one last."),
+]  # fmt: skip
+GridSide = Annotated[
+    int | None,
+    _option("--grid", panel=WHAT, metavar="N", min=1, help="With --random: tokens along one side. "
+            "Default: 16."),
+]  # fmt: skip
+Text = Annotated[
+    str | None,
+    _option("--text", panel=WHAT, metavar="LxD", help="With --random: text tokens and their width. "
+            "Default: 32x256."),
+]  # fmt: skip
+Quantization = Annotated[
+    bool,
+    _option("--quantization", panel=HOW, help="What 16, 8 and 4 bits cost against float32: in "
+            "likelihood and in the sample."),
+]  # fmt: skip
+Pictures = Annotated[
+    list[Path] | None,
+    _option("--picture", panel=WHAT, metavar="FILE", help="With --quantization: score these "
+            "pictures instead of the model's samples; several times for several."),
+]  # fmt: skip
+
+
+def benchmark(
+    samplers: Samplers = None,
+    repeat: Repeat = None,
+    guidance: Guidance = None,
+    quantization: Quantization = False,
+    prompts: Count = None,
+    prompt_file: PromptFile = None,
+    batch: Batch = None,
+    random: Random = None,
+    grid: GridSide = None,
+    text: Text = None,
+    picture: Pictures = None,
+    fit: FitOption = Fit.refuse,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Compare samplers, or with --quantization precisions, on this machine.
+
+    Tables go to standard output (one JSON object with --json), progress to standard error.
+    """
+    console = Console(quiet)
+    shape = _shape(random, grid, text, model, prompt_file, picture)
+    lines = read_prompts(prompt_file) if prompt_file else None
+    job = Job(
+        shape=shape,
+        model=model,
+        dtype=dtype.value if dtype else None,
+        quantize=quantize.recipe if quantize else None,
+        prompts=lines,
+        count=prompts or (len(lines) if lines else 8 if quantization else 2),
+        batch=batch or 1,
+        guidance=guidance,
+    )
+    try:
+        if quantization:
+            _refuse("--quantization measures precisions: leave out {}.", {
+                "--samplers": samplers, "--repeat": repeat, "--batch": batch,
+                "--dtype": dtype, "--quantize": quantize,
+            })  # fmt: skip
+            about, result = compare_precisions(job, picture or [], fit, console)
+            table = quantization_table(result)
+        else:
+            _refuse("{} belongs to --quantization.", {"--picture": picture})
+            specs = parse_specs(SAMPLERS if samplers is None else samplers)
+            about, result = compare_samplers(job, specs, repeat or 3, console)
+            table = comparison_tables(result)
+    finally:
+        console.clear()
+    if json_:
+        typer.echo(json.dumps({**about, **result.to_dict()}))
+    else:
+        typer.echo(f"{about['subject']}\n{table}")
+
+
+def _shape(random, grid, text, model, prompt_file, picture) -> RandomShape | None:
+    if random is None:
+        _refuse("{} belongs to --random.", {"--grid": grid, "--text": text})
+        return None
+    _refuse(
+        "--random has no text encoder and makes no pictures: leave out {}.",
+        {"--model": model, "--prompt-file": prompt_file, "--picture": picture},
+    )
+    return RandomShape.parse(random, grid or 16, text or "32x256")
+
+
+def _refuse(sentence: str, flags: dict[str, Any]) -> None:
+    given = [name for name, value in flags.items() if value]
+    if given:
+        raise UsageError(sentence.format(", ".join(given)))

@@ -1,0 +1,121 @@
+"""Standard error for people: one progress bar, and lines that do not tear it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from ..generation.events import BlockDone, BlockProgress, Event, Finished, Loading, Phase, Started
+
+BAR = 24  # characters
+
+
+class Console:
+    """Progress on a terminal, plain lines elsewhere; ``quiet`` silences all but errors."""
+
+    def __init__(
+        self, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self.quiet, self.verbose = quiet, verbose
+        self._bar = self._stream.isatty() and not quiet
+        self._drawn = False
+        self._drawn_at = 0.0
+
+    def say(self, line: str) -> None:
+        """A line that everyone sees who did not ask for quiet."""
+        if not self.quiet:
+            self._write(line)
+
+    def detail(self, line: str) -> None:
+        """A line for --verbose."""
+        if self.verbose:
+            self._write(line)
+
+    def draw(self, phase: str, detail: str, share: float, seconds_left: float | None) -> None:
+        """Redraw the bar: share of the whole work from 0 to 1."""
+        now = time.perf_counter()
+        if not self._bar or (self._drawn and now - self._drawn_at < 0.03):
+            return
+        filled = round(BAR * min(share, 1.0))
+        left = "" if seconds_left is None else f"  {_clock(seconds_left)} left"
+        text = f"{phase:<12} [{'#' * filled}{'-' * (BAR - filled)}] {share:4.0%}{left}"
+        if detail:
+            text += f"  {detail}"
+        self._stream.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+        self._stream.flush()
+        self._drawn, self._drawn_at = True, now
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._drawn = False
+
+    def _write(self, line: str) -> None:
+        self.clear()
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class Progress:
+    """Follows the events of one or more batches and draws one bar over all of them."""
+
+    def __init__(self, console: Console, batches: int) -> None:
+        self._console, self._batches = console, batches
+        self._finished = 0
+        self._phases: tuple[Phase, ...] = ()
+        self._began = time.perf_counter()
+        self._loading = 0.0  # seconds spent on reading components, which the rate must not count
+        self._load_began: float | None = None
+
+    def follow(self, event: Event) -> None:
+        now = time.perf_counter()
+        if self._load_began is not None:
+            self._loading += now - self._load_began
+            self._load_began = None
+        detail, within = "", 0.0
+        if isinstance(event, Started):
+            self._phases = event.phases
+        elif isinstance(event, Loading):
+            self._load_began = now
+            detail = f"loading {event.component.replace('_', ' ')}"
+        elif isinstance(event, BlockProgress):
+            within = event.tokens_done / event.tokens_total
+            detail = f"{event.tokens_done}/{event.tokens_total} tokens"
+        elif isinstance(event, BlockDone):
+            within = 1.0
+            report = event.report
+            self._console.detail(
+                f"{event.phase}: {report.sampler}, {report.weight_reads} passes, "
+                f"{report.evaluations_per_token:.2f} evaluations per token, "
+                f"{report.seconds:.2f} s, residual {report.residual:.1e}"
+            )
+        share = self._share(event.phase, within)
+        if isinstance(event, Finished):
+            self._finished += 1
+            share = self._finished / self._batches
+        self._console.draw(event.phase, detail, share, self._left(share, now))
+
+    def _share(self, phase: str, within: float) -> float:
+        before = 0.0
+        for part in self._phases:
+            if part.name == phase:
+                return (self._finished + before + within * part.share) / self._batches
+            before += part.share
+        return self._finished / self._batches
+
+    def _left(self, share: float, now: float) -> float | None:
+        if share < 0.02:
+            return None
+        return (now - self._began - self._loading) * (1 - share) / share
+
+
+def _clock(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 3600:
+        return f"{seconds // 60}:{seconds % 60:02d}"
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,224 @@
+"""``mlx-starflow generate``: draw every batch of a request, show progress, save as they finish."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..bundle.vocabulary import read_vocabulary
+from ..editing.selection import advantages
+from ..generation.events import Finished, Preview
+from ..generation.result import Result
+from ..hub.known import EMBEDDED
+from ..pictures.arrays import write_whole
+from ..pictures.metadata import save_picture
+from ..pipeline import Pipeline, load
+from . import outputs
+from .console import Console, Progress
+from .failures import Interrupted
+from .fetch import Fetching
+from .request import Batch, noise_record
+
+
+@dataclass(frozen=True)
+class Job:
+    """A whole call of ``generate``, resolved."""
+
+    model: str | None
+    dtype: str | None
+    quantize: int | str | None
+    low_ram: bool
+    batches: list[Batch]
+    options: dict[str, Any]  # of Pipeline.generate
+    output: Path
+    noise: np.ndarray | None = None
+    noise_file: str = ""
+    save_latents: Path | None = None
+    stepwise: Path | None = None
+    grid: bool = False
+    embed: bool = True  # settings inside the picture
+    sidecar: bool = False  # settings beside the picture
+    expected_weights: str | None = None  # of the picture that is replayed
+    best_of: bool = False  # keep the picture of each batch that fits its prompt best
+    carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
+
+    @property
+    def pictures(self) -> int:
+        return sum(1 if self.best_of else len(b.keep or b.seeds) for b in self.batches)
+
+
+@dataclass
+class Report:
+    """What is finished so far."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # sheets, latents and steps
+    pictures: list[Image.Image] = field(default_factory=list)  # only for a contact sheet
+
+    def to_dict(self, seconds: float) -> dict[str, Any]:
+        return {"images": self.records, "files": self.files, "seconds": round(seconds, 3)}
+
+
+def check(job: Job) -> None:
+    """Refuse what would fail only after the work."""
+    outputs.check_output(job.output)
+    if job.save_latents is not None:
+        outputs.check_array_path(job.save_latents, "--save-latents")
+        outputs.check_directory(job.save_latents.parent)
+    if job.stepwise is not None:
+        outputs.check_directory(job.stepwise)
+
+
+def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
+    """Draw and save everything, with a model that is loaded already or the job's own.
+    Interrupted says what was finished by then."""
+    check(job)
+    report = Report()
+    try:
+        with _pipeline(job, console, loaded) as pipe:
+            _check_weights(job, pipe, console)
+            if loaded is None:
+                _introduce(job, pipe, console)
+            progress = Progress(console, len(job.batches))
+            for batch in job.batches:
+                result = _draw(job, batch, pipe, console, progress, report)
+                if job.best_of:
+                    batch = _best(batch, pipe, result, console)
+                _save(job, batch, result, report)
+        if job.grid:
+            sheet = outputs.contact_sheet(report.pictures)
+            path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
+            report.files.append(str(save_picture(sheet, path, overwrite=False)))
+    except KeyboardInterrupt:
+        done = [r["path"] for r in report.records]
+        finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
+        raise Interrupted(
+            f"Interrupted after {len(done)} of {job.pictures} pictures; {finished}."
+        ) from None
+    finally:
+        console.clear()
+    return report
+
+
+def _pipeline(
+    job: Job, console: Console, loaded: Pipeline | None
+) -> contextlib.AbstractContextManager[Pipeline]:
+    if loaded is not None:
+        return contextlib.nullcontext(loaded)
+    return load(job.model, job.dtype, job.quantize, job.low_ram, tell=Fetching(console))
+
+
+def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Batch:
+    """The batch with only its best picture kept, and why."""
+    scores = advantages(pipe, result)
+    best = int(scores.argmax())
+    console.say(
+        f"Kept seed {batch.seeds[best]}: the prompt adds {scores[best]:+.1f} nats to its "
+        f"log-likelihood, the most of {len(scores)} (least: {scores.min():+.1f})."
+    )
+    record = {"seeds": list(batch.seeds), "scores": [round(float(s), 3) for s in scores]}
+    return dataclasses.replace(batch, keep=(best,), best_of=record)
+
+
+def _draw(
+    job: Job, batch: Batch, pipe: Pipeline, console: Console, progress: Progress, report: Report
+) -> Result:
+    events = pipe.stream(
+        list(batch.prompts),
+        list(batch.seeds),
+        noise=job.noise,
+        previews=job.stepwise is not None,
+        **job.options,
+    )
+    steps: list[list[Image.Image]] = []
+    with contextlib.closing(events):
+        for event in events:
+            progress.follow(event)
+            for warning in getattr(event, "warnings", ()):
+                console.say(f"Warning: {warning}")
+            if isinstance(event, Preview):
+                steps.append(pipe.decode(event.latents))
+            if isinstance(event, Finished):
+                result = event.result
+    if job.stepwise is not None:
+        steps.append(result.images)
+        report.files += _save_steps(job.stepwise, batch, steps)
+    return result
+
+
+def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
+    for i in batch.keep or range(len(batch.seeds)):
+        metadata = {**result.metadata_of(i), **job.carried}
+        if batch.best_of is not None:
+            metadata["best_of"] = batch.best_of
+        if job.noise is not None:
+            metadata["noise"] = noise_record(job.noise_file, job.noise)
+        path = outputs.name(job.output, batch.seeds[i], batch.prompt_number, job.pictures > 1)
+        path = save_picture(
+            result.images[i], path, metadata if job.embed else None, overwrite=False
+        )
+        report.records.append({"path": str(path), **metadata})
+        if job.grid:
+            report.pictures.append(result.images[i])
+        if job.sidecar:
+            text = json.dumps(metadata, indent=2) + "\n"
+            write_whole(path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()))
+    if job.save_latents is not None:
+        several = len(job.batches) > 1
+        path = outputs.name(job.save_latents, batch.seeds[0], batch.prompt_number, several)
+        path = outputs.save_arrays(
+            path, latents=result.latents, noise=result.noise, denoised=result.denoised
+        )
+        report.files.append(str(path))
+
+
+def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> Iterator[str]:
+    """The picture after each block and, at the end, the finished one; and a strip of all."""
+    for i in batch.keep or range(len(batch.seeds)):
+        prompt = f"prompt_{batch.prompt_number}_" if batch.prompt_number is not None else ""
+        stem = f"{prompt}seed_{batch.seeds[i]}"
+        row = [pictures[i] for pictures in steps]
+        for number, picture in enumerate(row, start=1):
+            path = folder / f"{stem}_step_{number}_of_{len(row)}.png"
+            yield str(save_picture(picture, path, overwrite=False))
+        strip = outputs.contact_sheet(row, columns=len(row))
+        yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
+
+
+def _introduce(job: Job, pipe: Pipeline, console: Console) -> None:
+    """Which model draws, where nobody named one, and words that mean nothing to it."""
+    vocabulary = read_vocabulary(pipe.directory)
+    if vocabulary is None:
+        return
+    if job.model in (None, EMBEDDED):
+        console.say(
+            f"Drawn by the embedded model {pipe.config.name!r}: "
+            f"{', '.join(vocabulary.kinds.get('subject', ()))} in "
+            f"{', '.join(vocabulary.kinds.get('place', ()))} (mlx-starflow models show default). "
+            "For any prompt: --model apple/starflow, 15 GB, research only."
+        )
+    prompts = dict.fromkeys(p for batch in job.batches for p in batch.prompts if p)
+    for prompt in prompts:
+        unknown = vocabulary.unknown(prompt)
+        if unknown:
+            console.say(
+                f"Warning: the model has never seen {', '.join(map(repr, unknown))} "
+                f"(in {prompt!r}); it draws what it makes of the other words."
+            )
+
+
+def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:
+    if job.expected_weights and pipe.fingerprint != job.expected_weights:
+        console.say(
+            "Warning: the picture was made with other weights "
+            f"({job.expected_weights}; this model's are {pipe.fingerprint}); it will not be "
+            "the same."
+        )

@@ -1,0 +1,145 @@
+"""``mlx-starflow edit``: paint part of a picture anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..editing.edit import Edited, EditRequest, edit_steps, visibility
+from ..errors import UsageError
+from ..pictures.metadata import save_picture
+from ..pictures.read import open_mask
+from ..pipeline import Pipeline
+from ..sampling import BlockResult
+from ..version import __version__
+from . import options as o
+from .console import Console
+from .options import HOW, OUTPUT, WHAT, _option
+from .outputs import DEFAULT, check_output, name
+from .picture_options import (
+    Fit,
+    FitOption,
+    Guidance,
+    Image,
+    OutputPicture,
+    open_model,
+    take_picture,
+)
+
+EPILOG = """\b
+Examples:
+  mlx-starflow edit house.png --mask sky.png --prompt "a house at night"
+  mlx-starflow edit fox.png --mask fox-mask.png --prompt "a cat in snow" --best-of 8
+  mlx-starflow edit fox.png --mask mask.png --prompt "a cat" --seed 1 2 3 --output cats.png
+
+What the model can see, and what not: a flow draws a picture in one fixed order (the deep block's
+token order, row by row, from the top or from the bottom, as the model was trained). What lies
+outside the mask is kept, and each new token is drawn given the prompt and everything that comes
+before it in that order, kept or new. It cannot see the kept part that comes after it, so a seam
+on that side is possible. --best-of makes up for some of this: the likelihood of the whole picture,
+which sees both sides, chooses among the draws. The mask is rounded outwards to whole tokens;
+outside the mask the picture's own pixels are put back.
+"""
+
+Mask = Annotated[
+    Path,
+    _option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
+            "(or, with transparency, what is transparent) is painted anew."),
+]  # fmt: skip
+Prompt = Annotated[
+    str, _option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
+]
+BestOf = Annotated[
+    int | None,
+    _option("--best-of", panel=HOW, metavar="N", min=2, help="Draw N together and keep the most "
+            "probable one: log p(picture | prompt), kept and new parts together, is exact."),
+]  # fmt: skip
+Paste = Annotated[
+    bool,
+    _option("--paste/--no-paste", panel=OUTPUT, help="Put the picture's own pixels back outside "
+            "the mask, or leave them as the autoencoder returns them. Default: put them back."),
+]  # fmt: skip
+
+
+def edit(
+    image: Image,
+    mask: Mask,
+    prompt: Prompt,
+    seed: o.Seed = None,
+    best_of: BestOf = None,
+    guidance: Guidance = None,
+    paste: Paste = True,
+    fit: FitOption = Fit.refuse,
+    output: OutputPicture = None,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Paint the masked part of a picture anew and keep the rest.
+
+    The model sees only what comes before the mask in its own order: read the note below.
+    """
+    console = Console(quiet)
+    output = output or Path(DEFAULT)
+    check_output(output)
+    seeds = tuple(seed or [0])
+    if best_of:
+        if len(seeds) > 1:
+            raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
+        seeds = tuple(range(seeds[0], seeds[0] + best_of))
+    with open_model(model, dtype, quantize, console) as pipe:
+        picture, ratio = take_picture(pipe, image, fit, console)
+        painted = open_mask(mask, picture.image.size)
+        if guidance is None:
+            guidance = pipe.config.defaults.guidance if prompt else 0.0
+        request = EditRequest(picture.image, painted, prompt, seeds, guidance, ratio, paste=paste)
+        made = _followed(pipe, request, console)
+        seen = visibility(pipe.flow.config, made.tokens)
+        console.say(
+            f"This model draws from the {'top' if seen.from_the_top else 'bottom'}: of the "
+            f"{seen.kept} kept tokens {seen.seen_by_all} were seen by all new ones, "
+            f"{seen.seen_by_none} by none."
+        )
+        about = {
+            "generator": "mlx-starflow", "version": __version__, "command": "edit",
+            "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
+            "paste": paste, "model": model or "default", "weights": pipe.fingerprint,
+            "tokens_drawn": int(made.tokens.sum()), "tokens": int(made.tokens.size),
+        }  # fmt: skip
+    scores = {str(s): round(float(p), 3) for s, p in zip(seeds, made.log_p, strict=True)}
+    if best_of:
+        about["best_of"] = scores
+        console.say(
+            f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the most of "
+            f"{len(seeds)} (least: {made.log_p.min():.1f})."
+        )
+    for i in [made.best] if best_of else range(len(seeds)):
+        own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
+        path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
+        path = save_picture(made.images[i], path, own, overwrite=False)
+        typer.echo(json.dumps({"path": str(path), **own}) if json_ else path)
+
+
+def _followed(pipe: Pipeline, request: EditRequest, console: Console) -> Edited:
+    """The edit, with its progress drawn."""
+    blocks, work = len(pipe.flow.blocks), edit_steps(pipe, request)
+    done = 0
+    try:
+        while True:
+            event = next(work)
+            if isinstance(event, BlockResult):
+                done += 1
+                continue
+            share = (done + event.tokens_done / event.tokens_total) / blocks
+            detail = f"{event.tokens_done}/{event.tokens_total} tokens"
+            console.draw(f"block {done + 1}/{blocks}", detail, share, None)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        console.clear()

@@ -1,0 +1,184 @@
+"""``mlx-starflow encode`` and ``decode``: pictures as noise and back, exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import mlx.core as mx
+import typer
+
+from ..editing.vary import encode_pictures
+from ..errors import UsageError
+from ..exact.encoding import round_trip_error
+from ..generation.noise_file import noise_settings, write_noise
+from . import options as o
+from .console import Console
+from .drawing import Job, run
+from .options import HOW, OUTPUT, WHAT, _option
+from .outputs import DEFAULT, check_array_path, check_directory, read_noise
+from .picture_options import (
+    Fit,
+    FitOption,
+    Image,
+    OutputPicture,
+    PromptOption,
+    open_model,
+    take_picture,
+)
+from .request import Batch
+
+ENCODE_EPILOG = """\b
+Examples:
+  mlx-starflow encode fox.png --output fox.safetensors
+  mlx-starflow encode fox.png --prompt "a fox in snow" --guidance 2 --output fox.safetensors
+  mlx-starflow decode fox.safetensors --output again.png
+  mlx-starflow generate "a cat in snow" --noise fox.safetensors
+
+The latents come back exactly (to rounding). The picture comes back as the model's autoencoder
+reproduces it; a model of pixels returns the picture itself.
+"""
+DECODE_EPILOG = """\b
+Examples:
+  mlx-starflow decode fox.safetensors --output again.png
+  mlx-starflow decode fox.safetensors --prompt "a cat in snow" --output cat.png
+"""
+ROUND_TRIP = 1e-3  # largest error of decoding that passes without a warning
+
+Output = Annotated[
+    Path,
+    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The noise, a .safetensors file; "
+            "never overwritten (_1, _2 is added). Default: noise.safetensors."),
+]  # fmt: skip
+EncodeGuidance = Annotated[
+    float,
+    _option("--guidance", panel=HOW, metavar="W", min=0.0, help="Undo sampling with this guidance; "
+            "decode with the same. Default: 0, none."),
+]  # fmt: skip
+AddNoise = Annotated[
+    int | None,
+    _option("--noise-seed", panel=HOW, metavar="N", min=0, help="Add the noise that the model was "
+            "trained with before encoding, from this seed: more like a sample's own noise, and to "
+            "be decoded with --denoise. Default: encode the picture as it is."),
+]  # fmt: skip
+Check = Annotated[
+    bool,
+    _option("--check/--no-check", panel=OUTPUT, help="Decode again and report the largest error. "
+            "Default: do."),
+]  # fmt: skip
+NoiseFile = Annotated[
+    Path,
+    typer.Argument(metavar="NOISE", rich_help_panel=WHAT, show_default=False,
+                   help='Written by encode, or any .npy or .safetensors with an array "noise".'),
+]  # fmt: skip
+Denoise = Annotated[
+    bool | None,
+    _option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise from the "
+            "result. Default: as encoded; off unless noise was added."),
+]  # fmt: skip
+StoredPrompt = Annotated[
+    str | None, _option("--prompt", panel=WHAT, help="Default: the one it was encoded with.")
+]
+StoredGuidance = Annotated[
+    float | None,
+    _option("--guidance", panel=HOW, metavar="W", min=0.0, help="Default: the one it was encoded "
+            "with, else the model's."),
+]  # fmt: skip
+
+
+def encode(
+    image: Image,
+    prompt: PromptOption = "",
+    guidance: EncodeGuidance = 0.0,
+    noise_seed: AddNoise = None,
+    fit: FitOption = Fit.refuse,
+    check: Check = True,
+    output: Output = Path("noise.safetensors"),
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Turn a picture into the noise that it would be sampled from.
+
+    One parallel pass, exact, with guidance too. The file holds the noise, the latent and the
+    settings, and goes to decode, or to generate --noise with another prompt.
+    """
+    console = Console(quiet)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
+    check_directory(output.parent)
+    with open_model(model, dtype, quantize, console) as pipe:
+        picture, ratio = take_picture(pipe, image, fit, console)
+        made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
+        settings = {
+            "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
+            "noise_seed": noise_seed, "model": model or "default", "weights": pipe.fingerprint,
+        }  # fmt: skip
+        if check:
+            settings["round_trip_error"] = round_trip_error(
+                pipe.flow, made.x, made.z, made.context, guidance=guidance
+            )
+            settings["largest_latent"] = mx.abs(made.x).max().item()
+        rms = mx.sqrt(mx.mean(mx.square(made.z))).item()
+        path = write_noise(output, settings, noise=made.z, latents=made.x)
+    if check:
+        if settings["round_trip_error"] > ROUND_TRIP * max(1.0, settings["largest_latent"]):
+            console.say(
+                "Warning: this model magnifies rounding errors at this picture; it is not what "
+                "the model usually draws. The noise is right, decoding it is not stable."
+            )
+        console.say(
+            f"Decoding returns the latent within {settings['round_trip_error']:.1e} (its largest "
+            f"number is {settings['largest_latent']:.2f})."
+        )
+    console.say(f"The noise has a root mean square of {rms:.3f}; fresh noise has 1.")
+    typer.echo(json.dumps({"path": str(path), "rms": rms, **settings}) if json_ else path)
+
+
+def decode(
+    noise: NoiseFile,
+    prompt: StoredPrompt = None,
+    guidance: StoredGuidance = None,
+    denoise: Denoise = None,
+    output: OutputPicture = None,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Turn noise into the picture it stands for, by default under the settings of its encoding."""
+    check_array_path(noise, "NOISE")
+    start = read_noise(noise)
+    stored = noise_settings(noise)
+    if prompt is None:
+        prompt = stored.get("prompt", "")
+    options = {"denoise": stored.get("noise_seed") is not None if denoise is None else denoise}
+    for name, value in (("guidance", guidance), ("aspect_ratio", None)):
+        value = stored.get(name) if value is None else value
+        if value is not None:
+            options[name] = value
+    if model is None and stored.get("model", "default") != "default":
+        model = stored["model"]
+    count = len(start)
+    job = Job(
+        model=model,
+        dtype=dtype.value if dtype else None,
+        quantize=quantize.recipe if quantize else None,
+        low_ram=False,
+        batches=[Batch((prompt,) * count, tuple(range(count)))],
+        options=options,
+        output=output or Path(DEFAULT),
+        noise=start,
+        noise_file=str(noise),
+        expected_weights=stored.get("weights"),
+    )
+    report = run(job, Console(quiet, verbose))
+    for record in report.records:
+        typer.echo(json.dumps(record) if json_ else record["path"])

@@ -1,0 +1,140 @@
+"""``mlx-starflow info``: what made a picture, what a model is, what this machine has."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import mlx.core as mx
+import typer
+
+from ..bundle.check import bytes_in
+from ..device.blas import blas_in_use
+from ..errors import ModelNotFoundError, UsageError
+from ..generation.components import Stages
+from ..generation.draw import device_name
+from ..generation.settings import sizes
+from ..hub.cache import cache_directory, cached_models
+from ..hub.known import known_model
+from ..hub.locate import EMBEDDED
+from ..hub.resolve import resolve
+from ..pictures.metadata import read_metadata
+from ..version import __version__
+from . import options as o
+
+EPILOG = """\\b
+Examples:
+  mlx-starflow info                  this machine, versions, models
+  mlx-starflow info fox.png          every setting of a picture
+  mlx-starflow info my-model         what a model is and can do
+  mlx-starflow info fox.png --json   the same for programs
+"""
+PACKAGES = ("mlx", "mlx-lm", "numpy", "pillow", "huggingface-hub", "tokenizers", "typer")
+LONG = 200  # characters of a value that are shown to people
+
+Subject = Annotated[
+    str | None,
+    typer.Argument(metavar="[IMAGE|MODEL]", help="A picture, its .json, or a model.",
+                   show_default=False),
+]  # fmt: skip
+
+
+def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False) -> None:
+    """Print the settings of a picture, the properties of a model, or those of this machine."""
+    if subject is None:
+        facts = machine()
+    elif Path(subject).is_file():
+        facts = read_metadata(subject)
+    else:
+        facts = model_facts(subject)
+    typer.echo(json.dumps(facts) if json_ else "\n".join(lines(facts)))
+
+
+def machine() -> dict[str, Any]:
+    """Device, memory, BLAS, versions and the models on this disk."""
+    device = mx.device_info()
+    return {
+        "mlx-starflow": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": device_name(),
+        "memory_gb": round(_memory() / 2**30, 1),
+        "recommended_working_set_gb": _gigabytes(device.get("max_recommended_working_set_size")),
+        "blas": blas_in_use(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "model_cache": str(cache_directory()),
+        "models": {
+            **({"default": str(EMBEDDED)} if (EMBEDDED / "config.json").is_file() else {}),
+            **{f"{m.name} ({m.precision})": m.problem or str(m.path) for m in cached_models()},
+        },
+    }
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """What a model is and what it can draw; nothing is downloaded and no weight is read."""
+    try:
+        stages = Stages(_directory(name), name)
+    except ModelNotFoundError as error:
+        raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
+    config, flow = stages.config, stages.flow_config
+    return {
+        "name": config.name,
+        "directory": str(stages.directory),
+        "model_type": config.model_type,
+        "licence": config.licence,
+        "attribution": config.attribution,
+        "source": config.source.to_dict() if config.source else None,
+        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, stages.factor).items()},
+        "tokens": flow.grid_size**2,
+        "blocks": [b.layers for b in flow.blocks],
+        "text": config.text.to_dict() if config.text else None,
+        "classes": flow.num_classes or None,
+        "noise_std": flow.noise_std,
+        "learned_denoiser": flow.denoiser is not None,
+        "defaults": config.defaults.to_dict(),
+        "components": config.components,
+        "weights": stages.fingerprint,
+        "gigabytes": round(bytes_in(stages.directory) / 1e9, 3),
+    }
+
+
+def _directory(name: str) -> Path:
+    """Where a model is on this disk: any complete copy of a known one."""
+    known = known_model(name)
+    copies = [m for m in cached_models() if known and m.name == known.name and not m.problem]
+    return copies[0].path if copies else resolve(name)
+
+
+def lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    """Facts as "name: value" lines, nested ones indented."""
+    found = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            found += [f"{indent}{name}:", *lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, part in enumerate(value, start=1):
+                found += [f"{indent}{name} {i}:", *lines(part, indent + "  ")]
+        elif value not in (None, "", {}, []):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            found.append(f"{indent}{name}: {text[:LONG]}{'...' if len(text) > LONG else ''}")
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory() -> int:
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gigabytes(size: Any) -> float | None:
+    return round(size / 2**30, 1) if isinstance(size, int) else None

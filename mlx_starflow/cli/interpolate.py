@@ -1,0 +1,153 @@
+"""``mlx-starflow interpolate``: from one picture to another, through pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..editing.interpolate import Ends, encoded_ends, frames_between, seeded_ends
+from ..errors import UsageError
+from ..pictures.animation import check_animation, save_animation
+from ..pictures.metadata import save_picture
+from ..pipeline import Pipeline
+from ..version import __version__
+from . import options as o
+from .console import Console
+from .options import HOW, OUTPUT, WHAT, _option
+from .outputs import check_output, contact_sheet
+from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
+
+EPILOG = """\b
+Examples:
+  mlx-starflow interpolate fox.png cat.png --frames 8 --output strip.png
+  mlx-starflow interpolate --seed 1 2 --prompt "a fox in snow" --animation fox.webp
+  mlx-starflow interpolate --seed 7 --prompt "a fox in snow" --prompt "a cat in snow" \\
+      --frames 12 --animation morph.gif
+"""
+
+Pictures = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[A B]", rich_help_panel=WHAT, show_default=False,
+                   help="Two pictures; or leave them out and give one or two seeds."),
+]  # fmt: skip
+Seeds = Annotated[
+    list[int] | None,
+    _option("--seed", panel=WHAT, metavar="N [N]", min=0, help="Seeds of the noise at the two "
+            "ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
+]  # fmt: skip
+Prompts = Annotated[
+    list[str] | None,
+    _option("--prompt", panel=WHAT, metavar="TEXT", help="What is shown; given twice, the features "
+            "of the text go from the first to the second."),
+]  # fmt: skip
+Frames = Annotated[
+    int, _option("--frames", panel=WHAT, metavar="N", min=2, help="Pictures, ends included. 8.")
+]
+Denoise = Annotated[
+    bool | None,
+    _option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise. Default: "
+            "between seeds do; between pictures, which are encoded without it, do not."),
+]  # fmt: skip
+Strip = Annotated[
+    Path,
+    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="All frames in a row: .png, .jpg "
+            "or .webp. Default: interpolation.png."),
+]  # fmt: skip
+Animation = Annotated[
+    Path | None,
+    _option("--animation", panel=OUTPUT, metavar="FILE", help="Also an animation: .gif, .webp, or "
+            ".png (animated PNG)."),
+]  # fmt: skip
+Rate = Annotated[
+    float, _option("--fps", panel=OUTPUT, metavar="F", help="Frames a second. Default: 8.")
+]
+Bounce = Annotated[bool, _option("--bounce", panel=OUTPUT, help="The animation runs back too.")]
+
+
+def interpolate(
+    pictures: Pictures = None,
+    seed: Seeds = None,
+    prompt: Prompts = None,
+    frames: Frames = 8,
+    guidance: Guidance = None,
+    denoise: Denoise = None,
+    fit: FitOption = Fit.refuse,
+    output: Strip = Path("interpolation.png"),
+    animation: Animation = None,
+    fps: Rate = 8.0,
+    bounce: Bounce = False,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what lies between two pictures, two seeds or two prompts, on the sphere of noise."""
+    console = Console(quiet)
+    check_output(output)
+    if animation is not None:
+        check_animation(animation, fps)
+    pictures, prompts = pictures or [], prompt or [""]
+    if len(prompts) > 2:
+        raise UsageError(f"{len(prompts)} prompts are given; an interpolation has two ends.")
+    if len(pictures) not in (0, 2):
+        raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
+    if pictures and seed:
+        raise UsageError("Give two pictures or seeds, not both.")
+    with open_model(model, dtype, quantize, console) as pipe:
+        if guidance is None:
+            guidance = 0.0 if pictures else pipe.config.defaults.guidance
+        if pictures:
+            ends = _picture_ends(pipe, pictures, prompts, guidance, fit, console)
+        else:
+            ends = seeded_ends(pipe, _two_seeds(seed, prompts), prompts, guidance)
+        remove = not pictures if denoise is None else denoise
+        drawn = []
+        try:
+            for image in frames_between(pipe, ends, frames, remove):
+                drawn.append(image)
+                console.draw("frames", f"{len(drawn)}/{frames}", len(drawn) / frames, None)
+        finally:
+            console.clear()
+    about = {
+        "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
+        "pictures": [str(p) for p in pictures], "seeds": seed or [], "prompts": prompts,
+        "frames": frames, "guidance": guidance, "denoise": remove, "model": model or "default",
+    }  # fmt: skip
+    strip = contact_sheet(drawn, columns=len(drawn))
+    paths = [str(save_picture(strip, output, about, overwrite=False))]
+    if animation is not None:
+        paths.append(str(save_animation(drawn, animation, fps, bounce)))
+    if json_:
+        typer.echo(json.dumps({"paths": paths, **about}))
+        return
+    for path in paths:
+        typer.echo(path)
+
+
+def _picture_ends(
+    pipe: Pipeline,
+    paths: list[Path],
+    prompts: list[str],
+    guidance: float,
+    fit: Fit,
+    console: Console,
+) -> Ends:
+    taken = [take_picture(pipe, path, fit, console) for path in paths]
+    if taken[0][1] != taken[1][1]:
+        raise UsageError(
+            f"The pictures have different shapes ({taken[0][1]} and {taken[1][1]}); crop one."
+        )
+    return encoded_ends(pipe, [p.image for p, _ in taken], prompts, guidance, taken[0][1])
+
+
+def _two_seeds(seeds: list[int] | None, prompts: list[str]) -> list[int]:
+    if not seeds or len(seeds) > 2:
+        raise UsageError("Give two pictures, or --seed with one or two seeds.")
+    if len(seeds) == 1 and len(prompts) == 1:
+        raise UsageError("With one seed and one prompt nothing changes; give two of either.")
+    return [seeds[0], seeds[-1]]

@@ -1,0 +1,138 @@
+"""``mlx-starflow models``: the known models, which of them are here, getting and removing them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ..bundle.check import bytes_in
+from ..bundle.vocabulary import read_vocabulary
+from ..errors import UsageError
+from ..hub.cache import CachedModel, cached_models, remove_cached
+from ..hub.download import in_cache
+from ..hub.known import EMBEDDED as EMBEDDED_NAME
+from ..hub.known import KNOWN, KnownModel, known_model
+from ..hub.locate import EMBEDDED
+from . import options as o
+from .console import Console
+from .fetch import acquire
+from .help import SectionedCommand
+
+CARD = "MODEL_CARD.md"
+
+models = typer.Typer(
+    help="List, show, download and remove models.", no_args_is_help=False, rich_markup_mode=None
+)
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="As `models list` names it.")]
+
+
+@models.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list", cls=SectionedCommand)
+def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
+    """List the models that have names, and what of them is on this disk."""
+    rows = [_row(EMBEDDED_NAME, "the small model inside the package", _embedded())]
+    cached = cached_models()
+    for model in KNOWN:
+        here = [f"{m.precision}, {m.bytes / 1e9:.1f} GB" for m in cached if m.name == model.name]
+        rows.append(_row(model.name, model.description, here))
+    if json_:
+        typer.echo(json.dumps(rows))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        here = f"  [{'; '.join(row['here'])}]" if row["here"] else ""
+        typer.echo(f"{row['name']:<{width}}  {row['description']}{here}")
+
+
+@models.command("show", cls=SectionedCommand)
+def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> None:
+    """Show where a model comes from, its licence and size, and what of it is on this disk."""
+    from .info import lines, model_facts
+
+    if name == EMBEDDED_NAME:
+        facts = model_facts(EMBEDDED_NAME)
+        vocabulary = read_vocabulary(EMBEDDED)
+        if vocabulary is not None:
+            facts["vocabulary"] = {k: list(v) for k, v in vocabulary.kinds.items()}
+        if (EMBEDDED / CARD).is_file():
+            facts["card"] = (EMBEDDED / CARD).read_text(encoding="utf-8")
+    else:
+        model = _known(name)
+        parts = [model.repository, model.vae, model.text_encoder]
+        downloaded = in_cache(p for p in parts if p)
+        facts = {
+            "name": model.name,
+            "description": model.description,
+            "repository": model.repository,
+            "checkpoint": model.checkpoint,
+            "checkpoint_gigabytes": round(model.checkpoint_bytes / 1e9, 1),
+            "vae": model.vae,
+            "text_encoder": model.text_encoder,
+            "licence": model.licence,
+            "attribution": model.attribution,
+            "downloaded_gigabytes": {k: round(v / 1e9, 1) for k, v in downloaded.items()},
+            "converted": {m.precision: m.problem or str(m.path) for m in _copies(model)},
+        }
+    if json_:
+        typer.echo(json.dumps(facts))
+        return
+    card = facts.pop("card", None)
+    typer.echo("\n".join(lines(facts)))
+    if card:
+        typer.echo(f"\n{card.rstrip()}")
+
+
+@models.command("download", cls=SectionedCommand)
+def download_model(
+    name: Name, quantize: o.Quantize = None, quiet: o.Quiet = False, debug: o.Debug = False
+) -> None:
+    """Download a model and convert it, saying sizes and licence first; resumes what broke off."""
+    if name != EMBEDDED_NAME and "/" not in name:
+        _known(name)
+    path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
+    typer.echo(str(path))
+
+
+@models.command("remove", cls=SectionedCommand)
+def remove_model(name: Name, debug: o.Debug = False) -> None:
+    """Remove the converted copies of a model. What was downloaded stays in the hub's cache."""
+    if name == EMBEDDED_NAME:
+        raise UsageError("The default model is part of the package and cannot be removed.")
+    model = _known(name)
+    copies = _copies(model)
+    if not copies:
+        raise UsageError(f"There is no converted copy of {model.name} on this disk.")
+    for copy in copies:
+        typer.echo(f"removed {copy.path} ({remove_cached(copy) / 1e9:.2f} GB)")
+
+
+def _known(name: str) -> KnownModel:
+    model = known_model(name)
+    if model is None:
+        names = [m.name for m in KNOWN]
+        near = difflib.get_close_matches(name, [n for m in KNOWN for n in (m.name, *m.aliases)], 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+        raise UsageError(f"There is no known model {name!r}. {hint}")
+    return model
+
+
+def _copies(model: KnownModel) -> list[CachedModel]:
+    return [m for m in cached_models() if m.name == model.name]
+
+
+def _embedded() -> list[str]:
+    if not (EMBEDDED / "config.json").is_file():
+        return []
+    return [f"{bytes_in(EMBEDDED) / 1e6:.0f} MB"]
+
+
+def _row(name: str, description: str, here: list[str]) -> dict[str, Any]:
+    return {"name": name, "description": description, "here": here}

@@ -1,0 +1,104 @@
+"""Where pictures go and what they are called."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from ..errors import ImageError, UsageError
+from ..pictures.arrays import format_of, write_whole
+
+DEFAULT = "image.png"
+
+
+def check_output(output: Path) -> None:
+    """Refuse, before any work, a place that cannot be written or a suffix that is not known."""
+    if output.is_dir():
+        raise UsageError(f"{output} is a directory; name a file in it, such as {output}/image.png.")
+    try:
+        format_of(output)
+    except ImageError as error:
+        raise UsageError(str(error)) from None
+    check_directory(output.parent)
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory that cannot be written or, where it is missing, made."""
+    existing = directory
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ImageError(f"{directory} cannot be a directory: {existing} is a file.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ImageError(f"{existing} cannot be written (permission denied); choose another place.")
+
+
+def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> Path:
+    """The path of one picture: ``output`` itself if it is the only one, else stem_seed_S.png,
+    with the number of the prompt where there are several. ``{seed}`` in the name is filled in."""
+    if "{seed}" in output.name:
+        return output.with_name(output.name.replace("{seed}", str(seed)))
+    if not several:
+        return output
+    prompt = f"_prompt_{prompt_number}" if prompt_number is not None else ""
+    return output.with_name(f"{output.stem}{prompt}_seed_{seed}{output.suffix}")
+
+
+def contact_sheet(pictures: list[Image.Image], columns: int | None = None) -> Image.Image:
+    """All pictures on one, row by row, about as wide as high unless ``columns`` says otherwise."""
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    width = max(p.width for p in pictures)
+    height = max(p.height for p in pictures)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % columns * width, i // columns * height))
+    return sheet
+
+
+def save_arrays(path: Path, **arrays: mx.array) -> Path:
+    """Write arrays as .safetensors (all of them) or .npy (the first), never over a file."""
+    if path.suffix == ".npy":
+        first = np.array(next(iter(arrays.values())))
+        return write_whole(path, lambda file: np.save(file, first), overwrite=False)
+    return write_whole(
+        path,
+        lambda file: mx.save_safetensors(file, arrays, {"format": "mlx"}),
+        overwrite=False,
+    )
+
+
+def check_array_path(path: Path, flag: str) -> None:
+    if path.suffix not in (".safetensors", ".npy"):
+        raise UsageError(f"{flag} {path}: expected a name ending in .safetensors or .npy.")
+
+
+def read_noise(path: Path) -> np.ndarray:
+    """Noise (B, h, w, c) float32 from a .npy, or from "noise" in a .safetensors file."""
+    check_array_path(path, "--noise")
+    if not path.is_file():
+        raise UsageError(f"--noise {path}: there is no such file.")
+    try:
+        if path.suffix == ".npy":
+            noise = np.load(path, allow_pickle=False)
+        else:
+            arrays = mx.load(str(path))
+            if "noise" not in arrays and len(arrays) != 1:
+                raise UsageError(
+                    f'--noise {path}: holds {", ".join(arrays)}; expected an array "noise".'
+                )
+            noise = np.array(arrays.get("noise", next(iter(arrays.values()))).astype(mx.float32))
+    except (ValueError, RuntimeError, EOFError) as error:
+        raise UsageError(f"--noise {path}: this file cannot be read ({error}).") from None
+    if noise.ndim not in (3, 4) or noise.dtype.kind != "f":
+        raise UsageError(
+            f"--noise {path}: shape {noise.shape} of {noise.dtype}; expected numbers (B, h, w, c)."
+        )
+    if not np.isfinite(noise).all():
+        raise UsageError(f"--noise {path}: holds NaN or infinity.")
+    return noise.astype(np.float32).reshape(-1, *noise.shape[-3:])

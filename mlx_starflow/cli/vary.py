@@ -1,0 +1,104 @@
+"""``mlx-starflow vary``: a given picture again, somewhat otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ..editing.vary import encode_pictures, varied
+from ..errors import UsageError
+from . import options as o
+from .console import Console
+from .drawing import Job, run
+from .options import HOW, WHAT, _option
+from .outputs import DEFAULT, check_output
+from .picture_options import (
+    Fit,
+    FitOption,
+    Guidance,
+    Image,
+    OutputPicture,
+    PromptOption,
+    open_model,
+    take_picture,
+)
+from .request import Batch
+
+EPILOG = """\b
+Examples:
+  mlx-starflow vary fox.png --strength 0.3 --prompt "a fox in snow"
+  mlx-starflow vary fox.png --strength 0.5 --num-images 4 --output foxes.png
+  mlx-starflow vary fox.png --strength 0.1 --prompt "a cat in snow"
+"""
+
+Strength = Annotated[
+    float,
+    _option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
+            "noise is turned, on the sphere, towards fresh noise: 0 is the picture as the model "
+            "denoises it, 1 forgets it. Default: 0.2."),
+]  # fmt: skip
+NumImages = Annotated[
+    int, _option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
+]
+Seed = Annotated[
+    int,
+    _option("--seed", panel=WHAT, metavar="N", min=0, help="Seed of the first variation's noise; "
+            "the others get N+1, ... Default: 0."),
+]  # fmt: skip
+
+
+def vary(
+    image: Image,
+    strength: Strength = 0.2,
+    prompt: PromptOption = "",
+    seed: Seed = 0,
+    num_images: NumImages = 1,
+    guidance: Guidance = None,
+    fit: FitOption = Fit.refuse,
+    output: OutputPicture = None,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw variations of a picture: its noise, turned towards fresh noise, decoded again.
+
+    The picture gets the noise that the model was trained with, is encoded exactly under the
+    prompt and guidance, and its noise is mixed with fresh noise. Say what the picture shows:
+    the prompt says what has to stay.
+    """
+    console = Console(quiet, verbose)
+    output = output or Path(DEFAULT)
+    check_output(output)
+    if num_images < 1:
+        raise UsageError(f"--num-images is {num_images}; expected 1 or more.")
+    seeds = tuple(range(seed, seed + num_images))
+    with open_model(model, dtype, quantize, console) as pipe:
+        picture, ratio = take_picture(pipe, image, fit, console)
+        if guidance is None:
+            guidance = pipe.config.defaults.guidance if prompt else 0.0
+        made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed=seed)
+        noise = varied(made.z[0], strength, seeds)
+        options = {"guidance": guidance, "aspect_ratio": ratio, "denoise": True}
+        job = Job(
+            model=model,
+            dtype=dtype.value if dtype else None,
+            quantize=quantize.recipe if quantize else None,
+            low_ram=False,
+            batches=[Batch((prompt,) * num_images, seeds)],
+            options=options,
+            output=output,
+            noise=np.array(noise),
+            noise_file=str(image),
+            carried={"varied": {"source": str(image), "strength": strength}},
+        )
+        report = run(job, console, pipe)
+    for record in report.records:
+        typer.echo(json.dumps(record) if json_ else record["path"])

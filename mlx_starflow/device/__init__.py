@@ -1,0 +1,1 @@
+"""This machine and MLX's habits on it: BLAS, compiled activations, the worker thread, the clock."""

@@ -1,0 +1,54 @@
+"""Where figures were measured: a figure without its machine means nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import mlx.core as mx
+
+from ..version import __version__
+from .blas import blas_in_use
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Hardware, libraries and time of a measurement."""
+
+    date: str  # UTC
+    system: str
+    architecture: str
+    cpus: int  # that this process may use
+    device: str  # that MLX computed on
+    device_name: str  # "" where MLX does not know it
+    blas: str  # behind float32 products on the CPU
+    python: str
+    mlx: str
+    mlx_starflow: str
+    load_average: float | None  # processes that wanted a CPU in the last minute; None: unknown
+
+
+def this_machine() -> Machine:
+    """The machine as it is now: ``load_average`` says what ran beside."""
+    device = mx.default_device()
+    return Machine(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        system=platform.system(),
+        architecture=platform.machine(),
+        cpus=_cpus(),
+        device=device.type.name,
+        device_name=str(mx.device_info(device).get("device_name", "")),
+        blas=blas_in_use(),
+        python=platform.python_version(),
+        mlx=mx.__version__,
+        mlx_starflow=__version__,
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What begins with given pictures: edit, vary, interpolate, and choosing among samples."""

@@ -1,0 +1,143 @@
+"""Part of a picture painted anew, the rest kept: see ``infill`` for what a causal flow can see."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image, ImageFilter
+
+from ..config import FlowConfig
+from ..errors import UsageError
+from ..exact.infill import infill_steps
+from ..exact.scoring import surprise
+from ..pictures.arrays import from_picture, to_pictures
+from ..pipeline import Pipeline
+from ..sampling import BlockResult, SampleOptions, Step
+from .inputs import latents_of, sampling_context
+from .vary import finished, with_noise
+
+FEATHER = 2.0  # pixels over which new paint fades in, inside the mask
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What to change, and how."""
+
+    picture: Image.Image  # of a size of the model
+    mask: np.ndarray  # (height, width) bools, True = paint anew
+    prompt: str
+    seeds: tuple[int, ...]  # one picture for each, drawn together
+    guidance: float
+    aspect_ratio: str = "1:1"
+    denoise: bool = True
+    paste: bool = True  # put the given picture's own pixels back outside the mask
+
+
+@dataclass(frozen=True)
+class Edited:
+    """The pictures, and what the flow says of them."""
+
+    images: list[Image.Image]
+    latents: mx.array  # (B, h, w, c) samples: kept latents with noise, new ones beside them
+    tokens: np.ndarray  # (h / p, w / p) bools: the tokens that were drawn
+    log_p: np.ndarray  # (B,) nats, log p(latents | prompt): kept and new parts together
+
+    @property
+    def best(self) -> int:
+        """The picture whose new part fits the kept one best. The kept latents and their noise are
+        the same in all, so differences of ``log_p`` are exact differences of
+        log p(new part | kept part, prompt), what lies after the new part included."""
+        return int(self.log_p.argmax())
+
+
+def edit(pipe: Pipeline, request: EditRequest) -> Edited:
+    """Paint the masked part of a picture anew. Errors: UsageError, NumericsError."""
+    work = edit_steps(pipe, request)
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def edit_steps(pipe: Pipeline, request: EditRequest) -> Generator[Step | BlockResult, None, Edited]:
+    """``edit`` as a stream that returns its result."""
+    flow, count = pipe.flow, len(request.seeds)
+    clean = latents_of(pipe, [request.picture])
+    cell = request.picture.height // clean.shape[1] * flow.config.patch_size
+    tokens = token_mask(request.mask, cell)
+    # One draw for the kept part of all pictures, so that their likelihoods can be compared.
+    kept = mx.repeat(with_noise(pipe, clean, seed=0), count, axis=0)
+    z = mx.stack([mx.random.normal(clean.shape[1:], key=mx.random.key(s)) for s in request.seeds])
+    prompts = [request.prompt] * count
+    context, own = sampling_context(pipe, prompts, request.guidance, request.aspect_ratio)
+    options = SampleOptions(guidance=request.guidance, sampler="sequential")
+    x = kept
+    for event in infill_steps(flow, kept, z, mx.array(tokens), context, options):
+        if isinstance(event, BlockResult):
+            x = event.x
+        yield event
+    log_p = -surprise(flow, x, None if own is None else own[:1])[0].sum(axis=-1)
+    images = _pictures(pipe, request, clean, x, tokens, own)
+    return Edited(images, x, tokens, log_p)
+
+
+def token_mask(mask: np.ndarray, cell: int) -> np.ndarray:
+    """Pixels to paint (H, W) -> tokens to draw (H / cell, W / cell): those with any such pixel.
+    UsageError where there is none."""
+    if not mask.any():
+        raise UsageError("The mask is empty: nothing is white (or transparent) in it.")
+    rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
+    return mask.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What the deep block's order lets the new tokens see of the kept ones."""
+
+    from_the_top: bool  # rows are drawn from the top, else from the bottom
+    kept: int  # tokens that are kept
+    seen_by_all: int  # of them: before every new token
+    seen_by_none: int  # of them: after every new token
+
+
+def visibility(config: FlowConfig, tokens: np.ndarray) -> Visibility:
+    """Of a mask of tokens (rows, columns), True = new, with at least one new token."""
+    flip = config.blocks[-1].flip
+    order = tokens.reshape(-1)[::-1] if flip else tokens.reshape(-1)
+    new = np.flatnonzero(order)
+    before, after = int(new[0]), int(order.size - 1 - new[-1])
+    return Visibility(not flip, int((~order).sum()), before, after)
+
+
+def _pictures(
+    pipe: Pipeline,
+    request: EditRequest,
+    clean: mx.array,
+    x: mx.array,
+    tokens: np.ndarray,
+    own: mx.array | None,
+) -> list[Image.Image]:
+    """Denoise, put the kept latents back without their noise, decode, put the kept pixels back."""
+    if request.denoise:
+        x, _ = finished(pipe, x, own, True)
+        p = pipe.flow.config.patch_size
+        new = mx.array(tokens.repeat(p, axis=0).repeat(p, axis=1))[None, :, :, None]
+        x = mx.where(new, x, clean)
+    _, images = finished(pipe, x, own, False)
+    return [pasted(request.picture, i, request.mask) for i in images] if request.paste else images
+
+
+def pasted(below: Image.Image, above: Image.Image, mask: np.ndarray) -> Image.Image:
+    """``above`` where mask (H, W) is True, fading in over a few pixels inside it; elsewhere the
+    pixels of ``below`` are untouched."""
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(FEATHER))
+    weight = np.clip(2 * np.asarray(soft, np.float32) / 255 - 1, 0, 1) * mask
+    # At the rim of the picture nothing fades: there the mask does not end.
+    channels = 1 if above.mode == "L" else 3
+    a, b = (np.array(from_picture(i, channels))[0] for i in (above, below))
+    mixed = b + (a - b) * weight[:, :, None]
+    return to_pictures(mx.array(mixed[None]))[0]

@@ -1,0 +1,86 @@
+"""What people give, in the flow's terms: pictures as latents, prompts as contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+from PIL import Image
+
+from ..errors import UsageError
+from ..flow import Context
+from ..generation.settings import sizes
+from ..pictures.arrays import from_picture
+from ..pictures.read import Picture, fitted, in_grey, open_picture
+from ..pipeline import Pipeline
+
+
+def picture_sizes(pipe: Pipeline) -> dict[str, tuple[int, int]]:
+    """Aspect ratio "w:h" -> (width, height) in pixels that the model was trained for."""
+    vae = pipe.vae
+    return sizes(pipe.flow.config, 1 if vae is None else vae.config.factor)
+
+
+def prepared(
+    pipe: Pipeline, picture: Picture | Image.Image | str | Path, fit: str = "refuse"
+) -> tuple[Picture, str]:
+    """A picture (or its file) at a size of the model, and its aspect ratio "w:h".
+
+    Errors: ImageError where it cannot be read or, with fit "refuse", has another size.
+    """
+    known = picture_sizes(pipe)
+    if isinstance(picture, (str, Path)):
+        picture = open_picture(picture)
+    elif isinstance(picture, Image.Image):
+        picture = Picture(picture.convert("RGB"), "the picture")
+    picture = fitted(picture, list(known.values()), fit)
+    if pipe.vae is None and pipe.flow.config.in_channels == 1:
+        picture = in_grey(picture)
+    return picture, next(r for r, size in known.items() if size == picture.image.size)
+
+
+def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
+    """Pictures of one size, at a size of the model -> what the flow models, without its noise:
+    scaled mean latents (B, h, w, c), or pixels in [-1, 1] where the model has no VAE."""
+    vae = pipe.vae
+    channels = 3 if vae is not None else pipe.flow.config.in_channels
+    rows = []
+    for picture in pictures:  # one by one: a VAE's activations are large
+        x = from_picture(picture, channels)
+        rows.append(x if vae is None else vae.encode(x))
+        mx.eval(rows[-1])
+    return mx.concatenate(rows)
+
+
+def contexts_of(
+    pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1"
+) -> mx.array | None:
+    """One row for each prompt, "" being the null caption: text features (P, L, D), int labels
+    (P,), or None for an unconditional model, which takes only [""]. Errors: UsageError."""
+    config = pipe.flow.config
+    if config.text_channels:
+        return pipe.encode_prompts(list(prompts), aspect_ratio)
+    if config.num_classes:
+        return mx.array([pipe.label(p) for p in prompts], dtype=mx.int32)
+    if any(prompts):
+        raise UsageError("This model is unconditional: it takes no prompt. Leave it out.")
+    return None
+
+
+def sampling_context(
+    pipe: Pipeline, prompts: Sequence[str], guidance: float, aspect_ratio: str = "1:1"
+) -> tuple[Context, Context]:
+    """For one picture a prompt: the context that ``invert`` and ``encode`` take ([captions; null
+    captions] with guidance) and the captions' own rows."""
+    different = list(dict.fromkeys(prompts))
+    rows = contexts_of(pipe, [*different, ""], aspect_ratio)
+    if rows is None:
+        if guidance:
+            raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
+        return None, None
+    own = rows[mx.array([different.index(p) for p in prompts])]
+    if guidance and pipe.flow.config.text_channels:
+        null = mx.repeat(rows[-1:], own.shape[0], axis=0)
+        return mx.concatenate([own, null]), own
+    return own, own

@@ -1,0 +1,1 @@
+"""Pure functions of a flow: likelihood, encoding, denoising, scores, infilling, interpolation."""

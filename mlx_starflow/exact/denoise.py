@@ -1,0 +1,83 @@
+"""From the noisy sample of a flow trained with noise to a clean picture."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..errors import UsageError
+from ..flow import Block, Context, Flow
+from .likelihood import normal_log_prob
+
+METHODS = ("score", "learned")
+CHECKPOINT_BYTES = 1 << 30  # stored activations above this are recomputed instead
+
+
+def denoise(
+    flow: Flow,
+    x: mx.array,
+    context: Context = None,
+    noise_std: float | None = None,
+    method: str | None = None,
+) -> mx.array:
+    """Denoise a sample x (B, H, W, C) given its own context (B rows, no guidance).
+
+    method "score": x + noise_std^2 grad log p(x | context), Tweedie's formula with the flow's
+    exact score; "learned": the network that some checkpoints carry; None: learned where the
+    model has it, else score. noise_std None: the model's own. Returns float32 of x's shape.
+    """
+    learned = "denoiser" in flow
+    if method is None:
+        method = "learned" if learned else "score"
+    if method not in METHODS:
+        raise UsageError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
+    x = x.astype(mx.float32)
+    context = flow.check_context(context, x.shape[0])
+    if method == "learned":
+        if not learned:
+            raise UsageError("This model has no learned denoiser; use method='score'.")
+        if noise_std is not None:
+            raise UsageError("A learned denoiser has its own noise level; leave noise_std out.")
+        return flow.denoiser(x, context)
+    std = flow.config.noise_std if noise_std is None else noise_std
+    if not std >= 0:
+        raise UsageError(f"noise_std is {std}; expected 0 or more.")
+    return x + std**2 * score(flow, x, context)
+
+
+def score(
+    flow: Flow, x: mx.array, context: Context = None, checkpoint: bool | None = None
+) -> mx.array:
+    """grad_x log p(x | context), (B, H, W, C).
+
+    ``checkpoint`` takes the pictures one by one and recomputes activations instead of keeping
+    them; None: where keeping them would take more than ``CHECKPOINT_BYTES``.
+    """
+    rows = x.shape[0]
+    if checkpoint is None:
+        checkpoint = activation_bytes(flow, x.shape, context) > CHECKPOINT_BYTES
+    parts = []
+    for i in range(rows) if checkpoint else [slice(None)]:
+        take = slice(i, i + 1) if checkpoint else i
+        one = None if context is None else context[take]
+        parts.append(mx.grad(lambda y, c=one: _log_prob(flow, y, c, checkpoint))(x[take]))
+        mx.eval(parts[-1])
+    return mx.concatenate(parts)
+
+
+def _log_prob(flow: Flow, x: mx.array, context: Context, checkpoint: bool) -> mx.array:
+    pictures, log_scales = zip(*flow.blockwise(x, context, checkpoint), strict=True)
+    logdet = sum((s.sum() for s in log_scales if s is not None), mx.array(0.0))
+    return logdet + normal_log_prob(pictures[-1]).sum()
+
+
+def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:
+    """About the bytes that the backward pass of a batch of this shape keeps."""
+    tokens = shape[1] * shape[2] // flow.config.patch_size**2
+    text = 0 if context is None or context.ndim < 3 else context.shape[1]
+    total = 0
+    for block, config in zip(flow.blocks, flow.config.blocks, strict=True):
+        if isinstance(block, Block):
+            length = tokens + (text if config.conditioned else 0)
+            hidden = 8 * config.channels + 3 * config.mlp_channels
+            total += config.layers * length * (hidden + 2 * config.heads * length)
+    return total * shape[0] * 4

@@ -1,0 +1,80 @@
+"""Data to the noise that a sampler would have made it from, exactly: the inverse of ``invert``.
+
+Unlike sampling this needs no loop over tokens, with guidance either: the guided scale and mean of
+a token depend on the tokens before it, and here all tokens are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..errors import NumericsError
+from ..flow import Block, Context, Flow
+from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..sampling import SampleOptions, check_options, invert
+from ..sampling.conditional import Conditional
+from ..sampling.invert import stacked_context
+from .likelihood import normal_log_prob
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The noise of some data under given options."""
+
+    z: mx.array  # (B, H, W, C) float32, in image layout; invert(flow, z, ...) gives the data
+    logdet: mx.array  # (B,) log |det dz/dx| in nats, of the guided map where there is guidance
+
+    @property
+    def log_prob(self) -> mx.array:
+        """(B,) nats: the exact log-density of what the sampler with these options draws. With
+        guidance this is not the model's likelihood: see ``mlx_starflow.log_prob`` for that."""
+        return normal_log_prob(self.z) + self.logdet
+
+
+def encode(flow: Flow, x: mx.array, context: Context = None, **options) -> Encoding:
+    """The noise z with ``invert(flow, z, context, **options) = x``, in one parallel pass.
+
+    x (B, H, W, C) is encoded as it is (nothing is added). context and ``options`` are those of
+    ``invert``: with guidance [captions; null captions]. Options that only say how the inverse is
+    found change nothing here. Errors: UsageError, NumericsError.
+    """
+    settings = SampleOptions(**({"sampler": "sequential"} | options))
+    check_options(flow, settings)
+    grid, batch = grid_of(x, flow.config), x.shape[0]
+    context = stacked_context(flow, context, batch, settings)
+    u = patchify(x.astype(mx.float32), flow.config)
+    logdet = mx.zeros((batch,))
+    for index in range(len(flow.blocks)):
+        u, log_scale = encode_block(flow, index, u, grid, context, settings)
+        logdet = logdet + log_scale
+        mx.eval(u, logdet)
+    if "prior_var" in flow:
+        u = u * mx.rsqrt(flow.prior_var)
+        logdet = logdet - 0.5 * mx.log(flow.prior_var).sum()
+    if not mx.isfinite(u).all().item():
+        raise NumericsError("The encoding holds NaN or infinity; is the picture finite?")
+    return Encoding(unpatchify(u, grid, flow.config), logdet)
+
+
+def encode_block(
+    flow: Flow, index: int, u: mx.array, grid: Grid, context: Context, options: SampleOptions
+) -> tuple[mx.array, mx.array]:
+    """Tokens u (B, T, D) in raster order through one block as a sampler with these options would
+    undo it: the tokens after it, in raster order, and the log-determinant (B,)."""
+    block, flip = flow.blocks[index], flow.config.blocks[index].flip
+    if not isinstance(block, Block):
+        return u, mx.zeros((u.shape[0],))
+    u = reverse(u) if flip else u
+    sigma, b = Conditional(block, grid, context, u.shape[0], options).all_at_once(u)
+    v = (u - b) / sigma
+    return reverse(v) if flip else v, -mx.log(sigma).sum(axis=(1, 2))
+
+
+def round_trip_error(
+    flow: Flow, x: mx.array, z: mx.array, context: Context = None, **options
+) -> float:
+    """Largest |invert(flow, z, context, **options) - x| over all numbers."""
+    back = invert(flow, z, context, **options)
+    return mx.abs(back - x.astype(mx.float32)).max().item()

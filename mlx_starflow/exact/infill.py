@@ -1,0 +1,138 @@
+"""New tokens beside kept ones: what a causal flow can do about inpainting.
+
+A flow has no exact sampler of some tokens given all others. This one keeps the tokens outside the
+mask as they are at the input of every block and draws the others in each block's own order:
+
+    deep block      a new token is drawn given the prompt and every token before it in the deep
+                    block's order, kept or new. It cannot see kept tokens that come after it.
+    shallow blocks  a new token is undone given the data's own kept tokens and the new ones before
+                    it. Each kept token is put back before the next one is drawn.
+
+So the kept tokens are exact, and the new ones are a sample of the model's distribution given what
+came before. What comes after them does not know of them: a seam there is possible. Among several
+draws, the likelihood of the whole picture tells which fits (``mlx_starflow.exact.scoring``), for it
+sees both sides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Generator, Iterator
+
+import mlx.core as mx
+
+from ..errors import UsageError
+from ..flow import Block, Context, Flow
+from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..sampling import BlockReport, BlockResult, SampleOptions, Step, check_options
+from ..sampling.conditional import Conditional
+from ..sampling.invert import stacked_context
+from .encoding import encode_block
+
+
+def infill(
+    flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context = None, **options
+) -> mx.array:
+    """Draw the ``free`` tokens of x anew; returns (B, H, W, C) float32.
+
+    x (B, H, W, C): what to keep, with the noise that the flow was trained with; z of the same
+    shape: standard normal noise; free: (H / p, W / p) bools, True = draw; context and options as
+    for ``invert`` (the sampler is always sequential). Errors: UsageError.
+    """
+    for event in infill_steps(flow, x, z, free, context, SampleOptions(**options)):
+        if isinstance(event, BlockResult):
+            x = event.x
+    return x
+
+
+def infill_steps(
+    flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context, options: SampleOptions
+) -> Iterator[Step | BlockResult]:
+    """``infill`` as a stream, like ``invert_steps``."""
+    if options.sampler not in ("auto", "sequential"):
+        raise UsageError(f"sampler is {options.sampler!r}; kept tokens need 'sequential'.")
+    grid = grid_of(x, flow.config)
+    free = _free_list(free, grid)
+    if z.shape != x.shape:
+        raise UsageError(f"The noise has shape {tuple(z.shape)}, the data {tuple(x.shape)}.")
+    # Runs of kept tokens have any length: nothing to compile for.
+    options = dataclasses.replace(options, sampler="sequential", compile=False)
+    check_options(flow, options)
+    context = stacked_context(flow, context, x.shape[0], options)
+    known = _inputs_of_blocks(flow, x, grid, context, options)
+    u = patchify(z.astype(mx.float32), flow.config)
+    if "prior_var" in flow:
+        u = u * mx.sqrt(flow.prior_var)
+    for index in reversed(range(len(flow.blocks))):
+        block, began = flow.blocks[index], time.perf_counter()
+        report = BlockReport(index, "identity", grid.tokens, grid.tokens, 0, 0)
+        if isinstance(block, Block):
+            flip = flow.config.blocks[index].flip
+            turn = reverse if flip else _same
+            conditional = Conditional(block, grid, context, u.shape[0], options)
+            order = free[::-1] if flip else free
+            work = _draw(conditional, turn(u), turn(known[index]), order)
+            while True:
+                try:
+                    done = next(work)
+                except StopIteration as stop:
+                    u = turn(stop.value)
+                    break
+                yield Step(index, done, grid.tokens)
+            mx.eval(u)
+            report = BlockReport(
+                index,
+                "infill",
+                grid.tokens,
+                1,
+                conditional.weight_reads,
+                conditional.evaluations,
+                seconds=time.perf_counter() - began,
+            )
+        yield BlockResult(index, unpatchify(u, grid, flow.config), report)
+
+
+def _draw(
+    block: Conditional, v: mx.array, known: mx.array, free: list[bool]
+) -> Generator[int, None, mx.array]:
+    """Tokens (B, T, D) in the block's order: ``known`` where not free, else drawn from noise v."""
+    previous, tokens, t = mx.zeros_like(v[:, :1]), [], 0
+    while t < block.tokens:
+        end = t + 1
+        while not free[t] and end < block.tokens and not free[end]:
+            end += 1
+        inputs = mx.concatenate([previous, known[:, t : end - 1]], axis=1)
+        sigma, b = block.affine(inputs, t)  # for a kept run: only its keys and values count
+        tokens.append(sigma * v[:, t:end] + b if free[t] else known[:, t:end])
+        previous = tokens[-1][:, -1:]
+        mx.async_eval(previous)
+        t = end
+        yield t
+    return mx.concatenate(tokens, axis=1)
+
+
+def _inputs_of_blocks(
+    flow: Flow, x: mx.array, grid: Grid, context: Context, options: SampleOptions
+) -> list[mx.array]:
+    """Tokens (B, T, D) of the data at the data side of every block, in raster order."""
+    u, inputs = patchify(x.astype(mx.float32), flow.config), []
+    for index in range(len(flow.blocks)):
+        inputs.append(u)
+        if index + 1 < len(flow.blocks):
+            u, _ = encode_block(flow, index, u, grid, context, options)
+            mx.eval(u)
+    return inputs
+
+
+def _free_list(free: mx.array, grid: Grid) -> list[bool]:
+    rows = mx.array(free).astype(mx.bool_).tolist()
+    if len(rows) != grid.height or any(len(row) != grid.width for row in rows):
+        raise UsageError(
+            f"The mask must have {grid.height} x {grid.width} tokens, one bool for each."
+        )
+    return [value for row in rows for value in row]
+
+
+def _same(tokens: mx.array) -> mx.array:
+    return tokens

@@ -1,0 +1,110 @@
+"""What a request needs of the memory against what the device has, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from ..errors import OutOfMemoryError
+from .components import Stages
+from .memory_need import Need, memory_need
+from .settings import Settings
+
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the device has."""
+
+    bytes: int  # recommended most for one program
+    physical: int  # all there is
+    device: str  # for people
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a request will be carried out on this device."""
+
+    need: Need
+    budget: Budget
+    low_ram: bool  # components are dropped as soon as they are not needed
+    warning: str | None  # a sentence for people; None where everything fits as asked
+
+
+def plan_memory(
+    stages: Stages, settings: Settings, low_ram: bool = False, budget: Budget | None = None
+) -> MemoryPlan:
+    """Compare a request's need with the device, before anything is loaded.
+
+    Where it fits only with components dropped in between, they are dropped, and the warning says
+    so. Where it does not fit at all, the warning says what would; the work may still succeed, by
+    swapping. Errors: OutOfMemoryError where not even all of the memory is enough.
+    """
+    budget = budget or device_budget()
+    need = memory_need(stages, settings)
+    if need.peak(low_ram) <= budget.bytes:
+        return MemoryPlan(need, budget, low_ram, None)
+    if need.peak(True) <= budget.bytes:
+        sentence = (
+            f"{_tell(need, False)}, and {budget.device} recommends at most "
+            f"{_gb(budget.bytes)}: components are dropped as soon as they are not needed "
+            f"(--low-ram, {_gb(need.peak(True))})."
+        )
+        return MemoryPlan(need, budget, True, sentence)
+    sentence = (
+        f"{_tell(need, True)} even with --low-ram, and {budget.device} recommends at most "
+        f"{_gb(budget.bytes)}. {_what_fits(stages, settings, budget)}"
+    )
+    if need.peak(True) > budget.physical:
+        raise OutOfMemoryError(sentence)
+    return MemoryPlan(need, budget, True, sentence + " It may be very slow.")
+
+
+def device_budget() -> Budget:
+    """Memory of the device that MLX computes on."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if mx.default_device() == mx.Device(mx.cpu):
+        return Budget(physical, physical, "this computer")
+    facts: dict[str, Any] = mx.device_info()
+    physical = int(facts.get("memory_size") or facts.get("total_memory") or physical)
+    recommended = int(facts.get("max_recommended_working_set_size") or physical)
+    return Budget(recommended, physical, str(facts.get("device_name", "this device")))
+
+
+def _tell(need: Need, low_ram: bool) -> str:
+    parts = {
+        "text encoder": need.text_encoder,
+        "flow": max(need.flow, need.loading),
+        "VAE": need.vae,
+        "work": max(need.sampling, need.denoising, need.decoding),
+    }
+    told = ", ".join(f"{name} {size / GIGABYTE:.1f}" for name, size in parts.items() if size)
+    return f"This needs about {_gb(need.peak(low_ram))} ({told})"
+
+
+def _what_fits(stages: Stages, settings: Settings, budget: Budget) -> str:
+    """A sentence: fewer pictures or the best precision that fits, else the least need there is."""
+    one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
+    if len(settings.prompts) > 1 and memory_need(stages, one).peak(True) <= budget.bytes:
+        return "One picture at a time would fit."
+    least = None
+    for recipe in (8, "mixed", 4):
+        need = memory_need(stages, settings, recipe, stored=True)
+        for low_ram in (False, True):
+            options = f"--quantize {recipe}" + (" --low-ram" if low_ram else "")
+            if need.peak(low_ram) <= budget.bytes:
+                return (
+                    f"A model converted with --quantize {recipe} would fit "
+                    f"({options}, {_gb(need.peak(low_ram))})."
+                )
+            least = (need.peak(low_ram), options)
+    return f"The least it can do with is {_gb(least[0])} ({least[1]}): this device is too small."
+
+
+def _gb(size: int) -> str:
+    return f"{size / GIGABYTE:.1f} GB"

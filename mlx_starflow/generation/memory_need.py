@@ -1,0 +1,202 @@
+"""Bytes that making a picture takes, told from headers and configurations before loading.
+
+Weights are counted exactly, in the precision they will have. The rest (keys and values, the
+activations of denoising and decoding) is an estimate meant to be somewhat too high.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..bundle.load import read_json
+from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
+from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
+from ..config import BlockConfig, FlowConfig, VAEConfig
+from ..exact.denoise import CHECKPOINT_BYTES
+from ..vae.conv import BAND_NUMBERS
+from ..vae.model import LARGE, TILE
+from .components import Stages
+from .settings import Settings
+
+_TABLE = "model.embed_tokens."
+_MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
+# Arrays of the widest kind that exist at once while a VAE decodes (input, norm, activation,
+# convolution, skip).
+_VAE_COPIES = 6
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes, for one request in one precision."""
+
+    text_encoder: int  # weights
+    flow: int
+    vae: int
+    encoding: int  # beside the weights, while prompts are encoded
+    sampling: int  # keys, values and activations
+    denoising: int
+    decoding: int
+    loading: int  # weights of the flow before they are quantized in memory; 0 if they are stored so
+
+    def peak(self, low_ram: bool) -> int:
+        """Most bytes at once. With ``low_ram`` one component is in memory at a time."""
+        work = max(self.sampling, self.denoising)
+        text = self.text_encoder + self.encoding
+        flow = max(self.flow + work, self.loading)
+        decode = self.vae + self.decoding
+        if low_ram:
+            return max(text, flow, decode)
+        weights = self.text_encoder + self.flow + self.vae
+        others = self.text_encoder + self.vae
+        return max(weights + max(self.encoding, work, self.decoding), others + self.loading)
+
+
+def memory_need(
+    stages: Stages, settings: Settings, quantize: Recipe | None = None, stored: bool = False
+) -> Need:
+    """Bytes that a request needs. ``quantize``: in this precision instead of that of ``stages``;
+    ``stored``: as if the bundle were stored in it, so that nothing is quantized in memory."""
+    flow, vae = stages.flow_config, stages.vae_config
+    recipe = quantize if quantize is not None else stages.quantize
+    path = stages.path("flow")
+    resident = component_bytes(path, stages.dtype, recipe)
+    whole = component_bytes(path, stages.dtype, None)
+    text, encoding = _text_need(stages, quantize if stored else None)
+    batch = len(settings.prompts)
+    height, width = settings.height // stages.factor, settings.width // stages.factor
+    tokens = height * width // flow.patch_size**2
+    item = 4 if mx.default_device() == mx.Device(mx.cpu) else 2
+    learned = flow.denoiser is not None and settings.denoiser != "score"
+    return Need(
+        text_encoder=text,
+        flow=resident,
+        vae=component_bytes(stages.path("vae")) if vae else 0,
+        encoding=encoding,
+        sampling=sampling_bytes(flow, tokens, batch, settings.guidance > 0, item),
+        denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
+        decoding=decoding_bytes(vae, height, width) if vae else 0,
+        loading=0 if stored or recipe is None or whole == resident else whole,
+    )
+
+
+def component_bytes(
+    directory: Path, dtype: str | None = None, quantize: Recipe | None = None
+) -> int:
+    """Bytes that ``load_component`` with the same arguments keeps in memory."""
+    config = read_json(Path(directory) / "config.json")
+    config.pop("quantization", None)
+    kind = component_kind(config)
+    if dtype is not None:
+        target = ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+    else:
+        target = 4 if mx.default_device() == mx.Device(mx.cpu) else None
+    total = 0
+    for tensor in _tensors(Path(directory)):
+        item = ITEM_BYTES[tensor.dtype]
+        module, _, leaf = tensor.name.rpartition(".")
+        if tensor.dtype not in ("F32", "F16", "BF16"):
+            pass  # quantized weights stay as they are
+        elif not takes_type(kind, tensor.name):
+            item = 4 if kind == "vae" else item
+        elif target is not None:
+            item = target
+        bits: float = 8 * item
+        whole_groups = tensor.shape and tensor.shape[-1] % GROUP_SIZE == 0
+        if (
+            quantize is not None
+            and leaf == "weight"
+            and tensor.dtype in ("F32", "F16", "BF16")
+            and is_matrix(kind, module)
+            and whole_groups
+        ):
+            # A scale and a bias for every group.
+            bits = bits_of(quantize, module, config) + 2 * 8 * item / GROUP_SIZE
+        total += math.ceil(math.prod(tensor.shape) * bits / 8)
+    return total
+
+
+def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
+    """Keys, values and activations while the neediest block is inverted."""
+    needs = []
+    for block in flow.blocks:
+        rows = batch * (2 if guided and (block.conditioned or flow.num_classes) else 1)
+        length = tokens + (flow.text_length if block.conditioned else 0)
+        cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
+        # A window may be the whole sequence.
+        needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
+    return int(max(needs))
+
+
+def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) -> int:
+    """The backward pass of the score, or the learned denoiser's forward pass."""
+    if learned and flow.denoiser is not None:
+        length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
+        return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
+    kept = inputs = largest = plain = 0
+    for block in flow.blocks:
+        length = tokens + (flow.text_length if block.conditioned else 0)
+        layer = _layer_bytes(block, length, length, gradient=True)
+        kept += block.layers * layer
+        plain += block.layers * _layer_bytes(block, length, length)
+        inputs += block.layers * length * block.channels * 4
+        largest = max(largest, layer)
+    if plain * batch <= CHECKPOINT_BYTES:
+        return int(_MARGIN * kept * batch)
+    # One picture at a time; each layer is computed once more and differentiated.
+    return int(inputs + _MARGIN * 1.5 * largest)
+
+
+def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
+    """The widest arrays of the decoder, in float32, for one picture, tiled where it is large."""
+    output = height * width * vae.factor**2 * vae.out_channels * 4
+    if height * width > LARGE:
+        height, width = min(height, TILE), min(width, TILE)
+    widths = vae.block_out_channels[::-1]
+    numbers = height * width * widths[0]
+    for level, channels in enumerate(widths):
+        pixels = height * width * 4**level
+        # The first layer of a level has the width of the level before, upsampled.
+        numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
+    scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
+    # On a CPU convolutions also lay out the patches of a band of the picture.
+    bands = 3 * min(9 * numbers, BAND_NUMBERS) if mx.default_device() == mx.Device(mx.cpu) else 0
+    return max(4 * (numbers * _VAE_COPIES + bands), 2 * scores) + 2 * output
+
+
+def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
+    """Activations of one layer for one row, in float32."""
+    if not block.layers:
+        return 0
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    # On a CPU the exact GELU is a polynomial, and its gradient keeps every step of it.
+    steps = 21 if on_cpu and gradient and not block.gated_mlp else 3
+    hidden = queries * (8 * block.channels + steps * block.mlp_channels)
+    # A GPU's fused attention has no array of scores, but there is none for gradients.
+    scores = 2 * block.heads * queries * length if on_cpu or gradient else 0
+    return 4 * (hidden + scores)
+
+
+def _text_need(stages: Stages, quantize: Recipe | None) -> tuple[int, int]:
+    """Weights of the text encoder, and what encoding takes beside them."""
+    text = stages.config.text
+    if text is None or not stages.has("text_encoder"):
+        return 0, 0
+    path = stages.path("text_encoder")
+    config = read_json(path / "config.json")
+    if text.encoder == "gemma_tokens":
+        table = [t for t in _tensors(path) if t.name.startswith(_TABLE)]
+        return sum(t.end - t.begin for t in table), text.length * text.channels * 8
+    hidden = config.get("d_ff") or config.get("intermediate_size") or 4 * text.channels
+    heads = config.get("num_heads") or config.get("num_attention_heads") or 1
+    numbers = text.length * (10 * text.channels + 3 * hidden) + 3 * heads * text.length**2
+    return component_bytes(path, quantize=quantize), 4 * numbers
+
+
+def _tensors(directory: Path) -> Iterator[TensorInfo]:
+    for path in sorted(directory.glob("model*.safetensors")):
+        yield from read_header(path)

@@ -1,0 +1,45 @@
+"""Latents as rough pictures without the VAE: one colour per latent cell, by a linear map."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from .components import Stages
+
+CELLS = 12  # side of the random latents that the map is fitted to
+SMOOTHED = 4  # their coarse side: neighbouring cells of real pictures resemble each other
+
+
+class RoughDecoder:
+    """(B, h, w, c) -> (B, h f, w f, C) in [-1, 1]: colour = weights . latent + bias, in squares."""
+
+    def __init__(self, weights: mx.array | None, factor: int) -> None:
+        self._weights = weights  # (c + 1, C), the last row the bias; None: latents are pixels
+        self._factor = factor
+
+    @classmethod
+    def fit(cls, stages: Stages) -> RoughDecoder:
+        """By least squares to what the model's VAE makes of a few random latents."""
+        if not stages.has("vae"):
+            return cls(None, 1)
+        vae, factor, channels = stages.get("vae"), stages.factor, stages.flow_config.in_channels
+        coarse = mx.random.normal((2, SMOOTHED, SMOOTHED, channels), key=mx.random.key(0))
+        repeats = CELLS // SMOOTHED
+        latents = mx.repeat(mx.repeat(coarse, repeats, axis=1), repeats, axis=2)
+        image = vae.decode(latents)
+        cells = image.reshape(2, CELLS, factor, CELLS, factor, -1).mean(axis=(2, 4))
+        inputs = _with_one(latents).reshape(-1, channels + 1)
+        with mx.stream(mx.cpu):  # the pseudo-inverse exists for the CPU only
+            weights = mx.linalg.pinv(inputs) @ cells.reshape(inputs.shape[0], -1)
+            mx.eval(weights)
+        return cls(weights, factor)
+
+    def __call__(self, latents: mx.array) -> mx.array:
+        if self._weights is None:
+            return mx.clip(latents, -1, 1)
+        colours = mx.clip(_with_one(latents) @ self._weights, -1, 1)
+        return mx.repeat(mx.repeat(colours, self._factor, axis=1), self._factor, axis=2)
+
+
+def _with_one(latents: mx.array) -> mx.array:
+    return mx.concatenate([latents, mx.ones((*latents.shape[:-1], 1))], axis=-1)

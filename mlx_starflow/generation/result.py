@@ -1,0 +1,44 @@
+"""What ``generate`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from PIL import Image
+
+from ..pictures.metadata import save_picture
+from ..sampling import BlockReport
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Result:
+    """Finished pictures and everything that made them."""
+
+    images: list[Image.Image]
+    latents: mx.array  # (B, h, w, c) float32, the flow's sample before denoising
+    denoised: mx.array  # (B, h, w, c) float32, what was decoded; latents if not denoised
+    noise: mx.array  # (B, h, w, c) float32, the noise it came from
+    settings: Settings
+    reports: tuple[BlockReport, ...]  # in the order of the work: the deep block first
+    warnings: tuple[str, ...]
+    metadata: dict[str, Any]  # JSON-able: every resolved setting, of the call as a whole
+
+    def metadata_of(self, index: int) -> dict[str, Any]:
+        """The settings of one picture: its own prompt and seed, and its place in the batch."""
+        data = {k: v for k, v in self.metadata.items() if k not in ("prompts", "seeds")}
+        own = {"prompt": self.settings.prompts[index], "seed": self.settings.seeds[index]}
+        if len(self.images) > 1:
+            own["batch"] = {
+                "index": index,
+                "prompts": list(self.settings.prompts),
+                "seeds": list(self.settings.seeds),
+            }
+        return {**own, **data}
+
+    def save(self, index: int, path: str | Path, overwrite: bool = True) -> Path:
+        """Write one picture (PNG, JPEG or WebP by suffix) with its settings inside it."""
+        return save_picture(self.images[index], path, self.metadata_of(index), overwrite)

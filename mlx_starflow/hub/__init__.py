@@ -1,0 +1,1 @@
+"""Getting a model: known names, downloads that resume, the cache, conversion."""

@@ -1,0 +1,31 @@
+"""Which directory a model's name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ModelNotFoundError
+
+EMBEDDED = Path(__file__).parents[1] / "assets" / "default"
+
+
+def locate(model: str | Path | None) -> Path:
+    """The bundle of a model: None or "default" is the embedded one, else a directory.
+
+    Errors: ModelNotFoundError.
+    """
+    if model is None or str(model) == "default":
+        if not (EMBEDDED / "config.json").is_file():
+            raise ModelNotFoundError(
+                "This copy of mlx-starflow has no embedded model; name one with --model."
+            )
+        return EMBEDDED
+    path = Path(model).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    if path.is_dir():
+        raise ModelNotFoundError(
+            f"{path} holds no converted model: config.json is missing. "
+            "Make one with: mlx-starflow convert CHECKPOINT.pth --output DIR"
+        )
+    raise ModelNotFoundError(f"{model}: no directory of this name, and no known model.")

@@ -1,0 +1,1 @@
+"""Picture files and arrays: reading, writing, settings inside files, animations, heat maps."""

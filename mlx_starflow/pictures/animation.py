@@ -1,0 +1,44 @@
+"""Animated pictures: GIF, WebP and PNG, by suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import ImageError, UsageError
+from .arrays import write_whole
+
+FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
+
+
+def check_animation(path: Path, fps: float) -> None:
+    """UsageError for a suffix or a rate that cannot be written."""
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"{path}: animations are written as {', '.join(FORMATS)}; the name ends in "
+            f"{path.suffix!r}."
+        )
+    if not 0.1 <= fps <= 50:
+        raise UsageError(f"fps is {fps}; expected 0.1 to 50 frames a second.")
+
+
+def save_animation(
+    frames: Sequence[Image.Image], path: Path, fps: float = 8.0, bounce: bool = False
+) -> Path:
+    """Write frames as an endless animation, never over a file; returns the path.
+
+    ``bounce`` runs them back as well. Errors: UsageError, ImageError.
+    """
+    check_animation(path, fps)
+    if not frames:
+        raise ImageError(f"{path}: an animation needs at least one frame.")
+    row = [*frames, *reversed(frames[1:-1])] if bounce else list(frames)
+    options = {"save_all": True, "append_images": row[1:], "duration": round(1000 / fps), "loop": 0}
+    form = FORMATS[path.suffix.lower()]
+    if form == "WEBP":
+        options["quality"] = 90
+    return write_whole(
+        path, lambda file: row[0].save(file, format=form, **options), overwrite=False
+    )

@@ -1,0 +1,101 @@
+"""Settings inside pictures: JSON as PNG text and as EXIF UserComment, so that they can be replayed.
+
+The EXIF form is the one that other generators write and read; PNG text is what editors show.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image, PngImagePlugin
+
+from ..errors import ImageError
+from .arrays import format_of, read_picture, write_whole
+
+PNG_KEY = "mlx-starflow"
+_EXIF_IFD, _USER_COMMENT, _ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
+_JPEG_LIMIT = 60_000  # an EXIF segment of a JPEG file holds 64 KiB in all
+
+
+def save_picture(
+    picture: Image.Image,
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+    overwrite: bool = True,
+) -> Path:
+    """Write a picture with its settings; the suffix of path says the format.
+
+    The file appears only when it is complete. overwrite=False takes the first free name of
+    stem_1, stem_2, ... Returns the path. ImageError for an unknown suffix or an unwritable place.
+    """
+    path = Path(path)
+    form = format_of(path)
+
+    def write(file: BinaryIO) -> None:
+        options: dict[str, Any] = {}
+        if form == "PNG":
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+        else:
+            options["quality"] = 95
+        if metadata is not None:
+            text = json.dumps(metadata)
+            if form == "JPEG" and len(text) > _JPEG_LIMIT:
+                text = json.dumps(_without_noise(metadata))
+            options["exif"] = _exif(text)
+            if form == "PNG":
+                options["pnginfo"].add_text(PNG_KEY, text)
+        picture.save(file, format=form, **options)
+
+    return write_whole(path, write, overwrite)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The settings stored in a picture or in a JSON sidecar; ImageError where there are none."""
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ImageError(f"{path}: there is no such file.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImageError(f"{path} cannot be read ({error}).") from error
+    else:
+        text = _stored_text(read_picture(path))
+        if text is None:
+            raise ImageError(
+                f"{path}: this picture holds no settings of mlx-starflow. Give its .json sidecar, "
+                "or make the picture without --no-metadata."
+            )
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ImageError(f"{path}: the settings in it are not JSON ({error}).") from None
+    if not isinstance(data, dict) or "generator" not in data:
+        raise ImageError(f"{path}: this is JSON, but not settings of mlx-starflow.")
+    return data
+
+
+def _exif(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + text.encode("ascii")
+    return exif
+
+
+def _stored_text(picture: Image.Image) -> str | None:
+    text = picture.info.get(PNG_KEY)
+    if isinstance(text, str):
+        return text
+    comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    if isinstance(comment, bytes) and comment.startswith(_ASCII):
+        return comment[len(_ASCII) :].decode("ascii", errors="replace")
+    return None
+
+
+def _without_noise(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The settings without the numbers of a given noise: its hash and file name stay."""
+    noise = metadata.get("noise")
+    if not isinstance(noise, dict):
+        return metadata
+    return {**metadata, "noise": {k: v for k, v in noise.items() if k != "data"}}

@@ -1,0 +1,166 @@
+"""Pictures that people give: read upright and opaque, at the model's size, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import ImageError, UsageError
+
+FITS = ("refuse", "crop", "stretch")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A still picture in RGB, the right way up, and what was done to get there."""
+
+    image: Image.Image  # mode RGB
+    path: str
+    notes: tuple[str, ...] = ()  # what was done to it, to be read after "it was"
+
+
+def open_picture(path: str | Path) -> Picture:
+    """Read one picture file.
+
+    Turned as its EXIF orientation says; grey, palette and CMYK become RGB; transparency is laid
+    on white; all of it noted. ImageError for what is missing, broken, animated or no picture.
+    """
+    path, notes = Path(path), []
+    if path.is_dir():
+        raise ImageError(f"{path} is a directory; name a picture in it.")
+    try:
+        with Image.open(path) as file:
+            frames = getattr(file, "n_frames", 1)
+            if frames > 1:
+                raise ImageError(
+                    f"{path} is animated ({frames} frames); save the frame you mean as a "
+                    "picture of its own."
+                )
+            file.load()
+            image: Image.Image = file.copy()
+            turned = file.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: there is no such file.") from None
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path} has too many pixels to be read safely; scale it down.") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them raise
+        raise ImageError(
+            f"{path}: this is not a picture that can be read ({error}). Is it complete, and a "
+            "PNG, JPEG or WebP?"
+        ) from None
+    if turned:
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned upright, as its EXIF orientation says")
+    image = _in_colour(image, path, notes)
+    return Picture(image, str(path), tuple(notes))
+
+
+def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+        numbers = np.asarray(image).astype(np.float64)
+        if numbers.min() < 0 or numbers.max() > 65535:
+            raise ImageError(f"{path}: its grey values are not 16-bit; save it with 8 bits.")
+        image = Image.fromarray(np.round(numbers / 257).astype(np.uint8))
+        notes.append("reduced from 16 to 8 bits")
+    if image.mode == "F":
+        raise ImageError(f"{path} holds floating-point numbers; save it with 8 bits a channel.")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            notes.append("laid on white where it is transparent")
+    elif image.mode == "CMYK":
+        notes.append("converted from CMYK without a colour profile")
+    return image.convert("RGB")
+
+
+def in_grey(picture: Picture) -> Picture:
+    """The picture for a model that knows no colours; noted where it had any."""
+    grey = picture.image.convert("L").convert("RGB")
+    if np.abs(np.asarray(grey, int) - np.asarray(picture.image, int)).max() <= 1:
+        return picture
+    return Picture(grey, picture.path, (*picture.notes, "reduced to grey, all this model knows"))
+
+
+def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") -> Picture:
+    """The picture at one of the model's ``sizes`` (width, height).
+
+    fit: "refuse" what has none of them; "crop" around the centre to the nearest shape and scale;
+    "stretch" without cropping. Errors: ImageError, UsageError.
+    """
+    if fit not in FITS:
+        raise UsageError(f"fit is {fit!r}; expected one of {', '.join(FITS)}.")
+    width, height = picture.image.size
+    if (width, height) in sizes:
+        return picture
+    listing = ", ".join(f"{w}x{h}" for w, h in sizes)
+    if fit == "refuse":
+        raise ImageError(
+            f"{picture.path} is {width}x{height} pixels; this model's pictures are {listing}. "
+            "Use --fit crop or --fit stretch, or scale it yourself."
+        )
+    size = min(sizes, key=lambda s: abs(np.log(s[0] / s[1] * height / width)))
+    if fit == "crop":
+        image = ImageOps.fit(picture.image, size, Image.Resampling.LANCZOS)
+    else:
+        image = picture.image.resize(size, Image.Resampling.LANCZOS)
+    done = "cropped" if fit == "crop" else "stretched"
+    note = f"{done} from {width}x{height} to {size[0]}x{size[1]}"
+    return Picture(image, picture.path, (*picture.notes, note))
+
+
+def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """A mask of (width, height) pixels as bools (height, width), True = to be painted anew.
+
+    White (128 and above) is painted anew; where the file has transparency, what is transparent
+    is. ImageError for another size or a file that cannot be read.
+    """
+    with_alpha = _alpha_of(path)
+    picture = open_picture(path)
+    if picture.image.size != size:
+        w, h = picture.image.size
+        raise ImageError(
+            f"The mask {path} is {w}x{h} pixels and the picture {size[0]}x{size[1]}; they must "
+            "be of one size."
+        )
+    if with_alpha is not None:
+        return with_alpha < 128
+    return np.asarray(picture.image.convert("L")) >= 128
+
+
+def _alpha_of(path: str | Path) -> np.ndarray | None:
+    """The alpha channel of a picture that has transparent parts, upright, else None."""
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("RGBA", "LA", "PA") and "transparency" not in file.info:
+                return None
+            alpha = np.asarray(ImageOps.exif_transpose(file).convert("RGBA").getchannel("A"))
+    except Exception:  # open_picture, which comes next, says what is wrong
+        return None
+    return alpha if alpha.min() < 128 else None
+
+
+def pictures_in(paths: list[Path]) -> list[Path]:
+    """Files as they are and, for each directory, the pictures in it by name (not deeper).
+
+    ImageError where a directory holds none or nothing is there.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            if not path.exists():
+                raise ImageError(f"{path}: there is no such file.")
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise ImageError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
+        found += inside
+    return found
