@@ -16,6 +16,7 @@ from PIL import Image
 from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
 from ..generation.events import Finished, Preview
+from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
@@ -25,7 +26,7 @@ from . import outputs
 from .console import Console, Progress
 from .failures import Interrupted
 from .fetch import Fetching
-from .request import Batch, noise_record
+from .request import Batch
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
-from ..generation.noise_file import noise_settings, write_noise
+from ..generation.noise_file import noise_settings, read_noise, write_noise
 from . import options as o
 from .console import Console
 from .drawing import Job, run
 from .options import HOW, OUTPUT, WHAT, _option
-from .outputs import DEFAULT, check_array_path, check_directory, read_noise
+from .outputs import DEFAULT, check_array_path, check_directory
 from .picture_options import (
     Fit,
     FitOption,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
 import sys
 from collections.abc import Iterator
@@ -14,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_SEED
-from .outputs import read_noise
+from .outputs import check_array_path
 
 # Settings of a picture that become arguments of Pipeline.generate again, by their names there.
 REPLAYED = (
@@ -42,7 +41,6 @@ RULES = {
     "width": ("aspect_ratio",),
     "height": ("aspect_ratio",),
 }
-NOISE_BYTES = 1 << 20  # a given noise up to this size is stored in the picture
 
 
 @dataclass(frozen=True)
@@ -120,30 +118,9 @@ def read_prompts(file: Path) -> list[str]:
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
     """The noise of --noise, or the one that a picture was made from."""
     if file is not None:
+        check_array_path(file, "--noise")
         return read_noise(file)
     noise = (stored or {}).get("noise")
     if noise is None:
         return None
-    if "data" in noise:
-        data = np.frombuffer(base64.b64decode(noise["data"]), dtype="<f4")
-        return data.reshape(noise["shape"])
-    array = read_noise(Path(noise["file"]))
-    if noise_record(noise["file"], array)["sha256"] != noise["sha256"]:
-        raise UsageError(
-            f"{noise['file']} is no longer the noise that this picture was made from; "
-            "give the right file with --noise."
-        )
-    return array
-
-
-def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
-    """A given noise for a picture's settings: its numbers where they are few, else its hash."""
-    raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
-    record = {
-        "file": file,
-        "shape": list(noise.shape),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-    if len(raw) <= NOISE_BYTES:
-        record["data"] = base64.b64encode(raw).decode()
-    return record
+    return recorded_noise(noise, "the settings")

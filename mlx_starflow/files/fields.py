@@ -97,13 +97,14 @@ class Fields:
         items: int = MAX_ITEMS,
     ) -> tuple[int, ...] | T:
         """A list of at most ``items`` whole numbers."""
-        return self._list(
+        value = self._list(
             key,
             default,
             items,
             lambda v: is_whole(v, low, high),
             f"whole numbers from {low} to {high}",
         )
+        return tuple(map(int, value)) if key in self else value
 
     def fields(self, key: str, default: T = REQUIRED) -> Fields | T:
         """The object under a key."""
