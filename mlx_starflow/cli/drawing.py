@@ -15,6 +15,7 @@ from PIL import Image
 from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
 from ..generation.events import Finished, Preview
+from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
@@ -25,7 +26,6 @@ from .console import Console, Progress
 from .failures import Interrupted
 from .fetch import Fetching
 from .job import Batch, Job
-from .request import noise_record
 
 
 @dataclass

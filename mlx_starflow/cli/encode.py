@@ -12,13 +12,13 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
-from ..generation.noise_file import noise_settings, write_noise
+from ..generation.noise_file import noise_settings, read_noise, write_noise
 from . import options as o
 from .console import Console
 from .drawing import run
 from .job import Batch, Job
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import DEFAULT, check_array_path, check_directory, read_noise
+from .outputs import DEFAULT, check_array_path, check_directory
 from .picture_options import (
     Fit,
     FitOption,

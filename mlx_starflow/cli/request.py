@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
-import math
 import secrets
 import sys
 from collections.abc import Iterator
@@ -15,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..generation.reading import Reader
+from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_SEED
 from ..generation.stored import StoredSettings
 from .job import Batch, Job
-from .outputs import read_noise
+from .outputs import check_array_path
 
 # Choosing one of the first on the command line puts aside the picture's choice of the others.
 RULES = {
@@ -31,7 +28,6 @@ RULES = {
     "width": ("aspect_ratio",),
     "height": ("aspect_ratio",),
 }
-NOISE_BYTES = 1 << 20  # a given noise up to this size is stored in the picture
 
 
 def merged(given: dict[str, Any], stored: StoredSettings | None) -> dict[str, Any]:
@@ -112,45 +108,6 @@ def read_prompts(file: Path) -> list[str]:
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
     """The noise of --noise, or the one that a picture was made from, by its stored record."""
     if file is not None:
+        check_array_path(file, "--noise")
         return read_noise(file)
-    if stored is None:
-        return None
-    read = Reader(stored, "the stored noise")
-    if "data" in read:
-        return _stored_numbers(read)
-    path, digest = read("file", str), read("sha256", str)
-    array = read_noise(Path(path))
-    if noise_record(path, array)["sha256"] != digest:
-        raise UsageError(
-            f"{path} is no longer the noise that this picture was made from; "
-            "give the right file with --noise."
-        )
-    return array
-
-
-def _stored_numbers(read: Reader) -> np.ndarray:
-    """(B, h, w, c) from base64 text. Errors: UsageError where size and shape do not agree."""
-    shape = read("shape", tuple[int, ...])
-    encoded = read("data", str, longest=2 * NOISE_BYTES)
-    try:
-        data = np.frombuffer(base64.b64decode(encoded, validate=True), dtype="<f4")
-    except ValueError:
-        raise UsageError(f"{read.where}: 'data' is not base64 of float32 numbers.") from None
-    if len(shape) != 4 or min(shape) < 1 or math.prod(shape) != data.size:
-        raise UsageError(f"{read.where}: {data.size} numbers do not have the shape {shape}.")
-    if not np.isfinite(data).all():
-        raise UsageError(f"{read.where}: holds NaN or infinity.")
-    return data.reshape(shape)
-
-
-def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
-    """A given noise for a picture's settings: its numbers where they are few, else its hash."""
-    raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
-    record = {
-        "file": file,
-        "shape": list(noise.shape),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-    if len(raw) <= NOISE_BYTES:
-        record["data"] = base64.b64encode(raw).decode()
-    return record
+    return None if stored is None else recorded_noise(stored, "the settings")

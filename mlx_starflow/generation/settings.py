@@ -13,12 +13,14 @@ from typing import Any
 
 from ..config import ASPECT_RATIOS, FlowConfig, ModelConfig
 from ..errors import UsageError
+from ..files.fields import Fields
 from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
-from .reading import Reader
 
 MAX_SEED = 2**32  # seeds below are what mflux and mlx-lm take too
 MAX_PICTURES = 1024  # in one batch
+MAX_SIDE = 1 << 16  # pixels
+MAX_BLOCKS = 1000  # of a flow whose windows are stored
 _OPTION_KINDS: dict[str, Any] = {  # stored beside the fields of SampleOptions
     "aspect_ratio": str,
     "denoise": bool,
@@ -48,18 +50,17 @@ class Settings:
     def from_dict(cls, data: Any, where: str = "settings") -> Settings:
         """What ``to_dict`` wrote, or the settings of one picture. Errors: UsageError naming
         ``where``, the key and the value."""
-        read = Reader(data, where)
-        options, _ = read_options(read)
-        prompts, seeds, _ = read_pictures(read)
+        fields = Fields(data, where, UsageError)
+        options, _ = read_options(fields)
+        prompts, seeds, _ = read_pictures(fields)
         sample = {f.name: options.pop(f.name) for f in SampleOptions.asked() if f.name in options}
-        options.setdefault("denoise", False)
         return cls(
             prompts=prompts,
             seeds=seeds,
-            width=read("width", int),
-            height=read("height", int),
+            width=fields.whole("width", low=1, high=MAX_SIDE),
+            height=fields.whole("height", low=1, high=MAX_SIDE),
             sample=SampleOptions(**sample),
-            **{"noise_std": None, "denoiser": None, **options},
+            **{"denoise": False, "noise_std": None, "denoiser": None, **options},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,44 +71,44 @@ class Settings:
         return flat | self.sample.to_dict()
 
 
-def read_options(read: Reader) -> tuple[dict[str, Any], set[str]]:
+def read_options(fields: Fields) -> tuple[dict[str, Any], set[str]]:
     """Options of ``Pipeline.generate`` that stored settings hold, under today's names; and every
     name that options may have there."""
-    kinds = dict(_OPTION_KINDS)
-    options = {name: read(name, kind | None) for name, kind in kinds.items()}
-    known = set(kinds)
+    options = {name: _value(fields, name, kind) for name, kind in _OPTION_KINDS.items()}
+    known, hints = set(_OPTION_KINDS), typing.get_type_hints(SampleOptions)
     for f in SampleOptions.asked():
         names = (f.name, *f.metadata["former"])
         known |= set(names)
-        found = next((name for name in names if name in read), f.name)
-        options[f.name] = read(found, typing.get_type_hints(SampleOptions)[f.name] | None)
+        found = next((name for name in names if name in fields), f.name)
+        options[f.name] = _value(fields, found, hints[f.name])
     return {name: value for name, value in options.items() if value is not None}, known
 
 
-def read_pictures(read: Reader) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+def _value(fields: Fields, name: str, kind: Any) -> Any:
+    """The value under a name, of the type of a field such as ``float | None``."""
+    plain = next((t for t in typing.get_args(kind) if t is not type(None)), kind)
+    if typing.get_origin(kind) is tuple or typing.get_origin(plain) is tuple:
+        return fields.wholes(name, None, low=1, items=MAX_BLOCKS)
+    if plain is bool:
+        return fields.switch(name, None)
+    if plain is int:
+        return fields.whole(name, None)
+    return fields.number(name, None) if plain is float else fields.text(name, None)
+
+
+def read_pictures(fields: Fields) -> tuple[tuple[str, ...], tuple[int, ...], int]:
     """Prompts and seeds of the batch that a picture was drawn in, and its own place in it."""
-    if "batch" in read:
-        read, place = Reader(read("batch", dict), f"{read.where}, 'batch'"), True
-    elif "prompts" in read:
-        place = False
-    else:
-        return (read("prompt", str | None) or "",), (_stored_seed(read("seed", int), read),), 0
-    prompts, seeds = read("prompts", tuple[str, ...]), read("seeds", tuple[int, ...])
-    index = read("index", int) if place else 0
-    if not 1 <= len(prompts) == len(seeds) <= MAX_PICTURES:
-        raise UsageError(
-            f"{read.where}: {len(prompts)} prompts and {len(seeds)} seeds; expected as many of "
-            f"either, from 1 to {MAX_PICTURES}."
-        )
-    if not 0 <= index < len(prompts):
-        raise UsageError(f"{read.where}: 'index' is {index}, of {len(prompts)} pictures.")
-    return prompts, tuple(_stored_seed(seed, read) for seed in seeds), index
-
-
-def _stored_seed(seed: int, read: Reader) -> int:
-    if not 0 <= seed < MAX_SEED:
-        raise UsageError(f"{read.where}: the seed {seed} is not from 0 to {MAX_SEED - 1}.")
-    return seed
+    batch = fields.fields("batch", None)
+    if batch is None and "prompts" not in fields:
+        seed = fields.whole("seed", high=MAX_SEED - 1)
+        return (fields.text("prompt", ""),), (seed,), 0
+    whole = fields if batch is None else batch
+    prompts = whole.texts("prompts", items=MAX_PICTURES)
+    seeds = whole.wholes("seeds", high=MAX_SEED - 1, items=MAX_PICTURES)
+    if not prompts or len(prompts) != len(seeds):
+        raise whole.refuse("seeds", f"one for each of {len(prompts)} prompts, and at least one")
+    index = 0 if batch is None else batch.whole("index", high=len(prompts) - 1)
+    return prompts, seeds, index
 
 
 def resolve(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .reading import Reader
+from ..bundle.load import DTYPES
+from ..errors import UsageError
+from ..files.fields import Fields, shown
 from .settings import read_options, read_pictures
 
 # What a picture's settings hold beside the options of Pipeline.generate: facts about the run.
@@ -40,20 +42,28 @@ class StoredSettings:
     @classmethod
     def from_dict(cls, data: Any, where: str) -> StoredSettings:
         """Read and range-check settings. Errors: UsageError naming ``where``, key and value."""
-        read = Reader(data, where)
-        options, known = read_options(read)
-        prompts, seeds, index = read_pictures(read)
+        fields = Fields(data, where, UsageError)
+        options, known = read_options(fields)
+        prompts, seeds, index = read_pictures(fields)
+        noise, best_of = fields.fields("noise", None), fields.fields("best_of", None)
         return cls(
             prompts=prompts,
             seeds=seeds,
             index=index,
             options=options,
-            model=read("model", str | None),
-            dtype=read("dtype", str | None),
-            quantize=read("quantize", int | str | None),
-            weights=read("weights", str | None),
-            noise=read("noise", dict | None),
-            best_of=read("best_of", dict | None),
-            command=read("command", str | None),
-            unknown=tuple(sorted(set(read.names()) - known - FACTS)),
+            model=fields.text("model", None, most=4096),
+            dtype=fields.text("dtype", None, one_of=tuple(DTYPES)),
+            quantize=_quantize(fields),
+            weights=fields.text("weights", None, most=200),
+            noise=noise.data if noise else None,
+            best_of=best_of.data if best_of else None,
+            command=fields.text("command", None, most=100),
+            unknown=tuple(sorted(shown(name) for name in set(data) - known - FACTS)),
         )
+
+
+def _quantize(fields: Fields) -> int | str | None:
+    value = fields.data.get("quantize")
+    if value not in (None, 4, 8, "mixed"):
+        raise fields.refuse("quantize", "4, 8 or 'mixed'")
+    return value
