@@ -170,7 +170,7 @@ class VAEConfig(_Config):
 class TextConfig(_Config):
     """How a prompt becomes features (B, length, channels)."""
 
-    encoder: str  # "t5" | "gemma" (hidden states) | "gemma_tokens" (scaled table) | "labels"
+    encoder: str  # "labels", or a kind of mlx_starflow.text.registry: "t5", "gemma", ...
     length: int  # tokens; shorter prompts are padded, longer ones cut
     channels: int  # width of the features
     masked: bool = True  # padding features are set to zero
@@ -181,7 +181,6 @@ class TextConfig(_Config):
     labels: tuple[str, ...] = ()  # "labels" only: class names in the order of the rows
 
     def __post_init__(self) -> None:
-        _one_of("encoder", self.encoder, ("t5", "gemma", "gemma_tokens", "labels"))
         _positive(length=self.length, channels=self.channels)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..bundle.dtypes import FLOAT_CODES, code_named
 from ..bundle.load import read_json
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
@@ -92,14 +93,14 @@ def component_bytes(
     config.pop("quantization", None)
     kind = component_kind(config)
     if dtype is not None:
-        target = ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+        target = ITEM_BYTES[code_named(dtype)]
     else:
         target = 4 if mx.default_device() == mx.Device(mx.cpu) else None
     total = 0
     for tensor in _tensors(Path(directory)):
         item = ITEM_BYTES[tensor.dtype]
         module, _, leaf = tensor.name.rpartition(".")
-        if tensor.dtype not in ("F32", "F16", "BF16"):
+        if tensor.dtype not in FLOAT_CODES:
             pass  # quantized weights stay as they are
         elif not takes_type(kind, tensor.name):
             item = 4 if kind == "vae" else item
@@ -110,7 +111,7 @@ def component_bytes(
         if (
             quantize is not None
             and leaf == "weight"
-            and tensor.dtype in ("F32", "F16", "BF16")
+            and tensor.dtype in FLOAT_CODES
             and is_matrix(kind, module)
             and whole_groups
         ):

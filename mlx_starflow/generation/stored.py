@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..bundle.load import DTYPES
+from ..bundle.dtypes import DTYPES
 from ..errors import UsageError
 from ..files.fields import Fields, shown
 from .settings import read_options, read_pictures
