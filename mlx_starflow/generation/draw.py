@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..device.blas import blas_in_use
+from ..device.precision import tf32_in_use
 from ..exact.denoise import denoise
 from ..flow import Flow
 from ..flow.grid import grid_of
@@ -224,6 +225,7 @@ def _metadata(
         "precision": weights,
         "device": device_name(),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "residual": max(residuals, default=None),
         "converged": all(r.converged for r in reports),
         "blocks": [r.to_dict() for r in reports],
