@@ -28,6 +28,7 @@ from mlx_starflow.generation.memory_need import (
 from mlx_starflow.generation.settings import resolve
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 from mlx_starflow.vae import AutoencoderKL
+from mlx_starflow.vae.memory import decoding_bytes
 
 HUGE = 10**15
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 from ..device.blas import blas_in_use
 from ..device.clock import Clock
 from ..device.machine import device_name
+from ..device.precision import tf32_in_use
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
 from ..flow import Flow
@@ -203,6 +204,7 @@ def _metadata(
         "precision": weights,
         "device": device_name(),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "residual": max(residuals, default=None),
         "converged": all(r.converged for r in reports),
         "blocks": [r.to_dict() for r in reports],
