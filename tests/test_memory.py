@@ -20,7 +20,6 @@ from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
 from mlx_starflow.generation.memory_need import (
     Need,
     component_bytes,
-    decoding_bytes,
     denoising_bytes,
     memory_need,
     sampling_bytes,
