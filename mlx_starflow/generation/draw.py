@@ -16,11 +16,12 @@ import mlx.core as mx
 from ..device.blas import blas_in_use
 from ..device.precision import tf32_in_use
 from ..exact.denoise import denoise
-from ..flow import Flow
+from ..flow import Context, Flow
 from ..flow.grid import grid_of
 from ..hub.cache import cache_directory
 from ..pictures.arrays import check_finite, to_pictures
 from ..sampling import AUTO, BlockReport, Step, invert_steps
+from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
 from ..text import TextFeatures
 from ..version import __version__
@@ -84,7 +85,7 @@ def generation(
 
     noise = seeded_noise(stages, settings) if noise is None else noise
     mx.eval(noise)
-    settings = with_windows(settings, flow, noise)
+    settings = with_windows(settings, flow, noise, context)
     x, reports = noise, []
     for item in invert_steps(flow, noise, context, settings.sample_options()):
         name = block_name(item.block, len(flow.blocks))
@@ -124,14 +125,15 @@ def generation(
     )
 
 
-def with_windows(settings: Settings, flow: Flow, noise: mx.array) -> Settings:
-    """Settings that name the windows of the default sampler, so that they can be replayed."""
+def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Context) -> Settings:
+    """Settings that name the windows of the default sampler and what it can promise here, so that
+    they can be replayed."""
     if settings.sampler != AUTO or settings.windows is not None or settings.block_size is not None:
         return settings
-    grid = grid_of(noise, flow.config)
-    options = settings.sample_options()
-    windows = windows_for(flow, grid, noise.shape[0], options, cache_directory())
-    return dataclasses.replace(settings, windows=windows)
+    grid, options = grid_of(noise, flow.config), settings.sample_options()
+    found = windows_for(flow, grid, noise.shape[0], options, cache_directory(), context)
+    tolerance = settings.tolerance or found.tolerance
+    return dataclasses.replace(settings, windows=found.windows, tolerance=tolerance)
 
 
 def decode(stages: Stages, latents: mx.array) -> mx.array:
@@ -228,6 +230,7 @@ def _metadata(
         "tf32": tf32_in_use(),
         "residual": max(residuals, default=None),
         "converged": all(r.converged for r in reports),
+        "accuracy": worst_accuracy(reports),
         "blocks": [r.to_dict() for r in reports],
         "warnings": list(warnings),
         "seconds": clock.seconds,
