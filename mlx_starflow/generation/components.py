@@ -12,14 +12,12 @@ from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import FlowConfig, ModelConfig, VAEConfig
+from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
 from ..errors import UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
 from ..vae import AutoencoderKL
-
-COMPONENTS = ("flow", "vae", "text_encoder")
 
 
 class Stages:
@@ -41,6 +39,7 @@ class Stages:
         self.vae_config: VAEConfig | None = None
         if "vae" in self.config.components:
             self.vae_config = VAEConfig.from_dict(*self._settings("vae"))
+        check_together(self.config, self.flow_config, self.vae_config)
         self._loaded: dict[str, Any] = {}
 
     def _settings(self, component: str) -> tuple[dict, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..bundle.load import read_json
+from ..bundle.load import read_json, weight_files
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
 from ..config import BlockConfig, FlowConfig, VAEConfig
@@ -198,5 +198,5 @@ def _text_need(stages: Stages, quantize: Recipe | None) -> tuple[int, int]:
 
 
 def _tensors(directory: Path) -> Iterator[TensorInfo]:
-    for path in sorted(directory.glob("model*.safetensors")):
+    for path in weight_files(directory):
         yield from read_header(path)

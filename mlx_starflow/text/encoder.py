@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import mlx.core as mx
 from ..bundle.load import load_component
 from ..config import TextConfig
 from ..errors import ConfigError, TextError
+from ..files.fields import Fields, shown
+from ..files.json import read_json
 from .features import Cut, TextEncoder, TextFeatures, listed, stacked
 from .gemma import GemmaHidden, build_gemma, load_table
 from .labels import LabelEncoder
@@ -25,10 +26,14 @@ Embed = Callable[[mx.array], mx.array]  # token ids (L,) -> features (L, D) floa
 class PromptEncoder:
     """A tokenizer and an encoder behind one method. Made by ``load_encoder``."""
 
-    def __init__(self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed) -> None:
+    def __init__(
+        self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed, rows: int
+    ) -> None:
+        """``rows``: of the encoder's table of tokens; an id beyond would read foreign memory."""
         self.config = config
         self._tokenizer = tokenizer
         self._embed = embed
+        self._rows = rows
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, L, D) of N prompts, "" being the null caption.
@@ -50,7 +55,15 @@ class PromptEncoder:
         """(L, D) of one prompt's real tokens, padded."""
         length = self.config.length
         if not self.config.masked:
-            return self._embed(mx.array(self._tokenizer.pad(ids, length)))
+            ids = self._tokenizer.pad(ids, length)
+        largest = max(ids, default=0)
+        if largest >= self._rows:
+            raise TextError(
+                f"The tokenizer gives the token {largest}, and the text encoder knows "
+                f"{self._rows} tokens. Are tokenizer.json and the weights of one model?"
+            )
+        if not self.config.masked:
+            return self._embed(mx.array(ids))
         row = mx.zeros((length, self.config.channels))
         if ids:  # a tokenizer without special tokens turns "" into nothing
             row[self._tokenizer.place(len(ids), length)] = self._embed(mx.array(ids))
@@ -74,8 +87,9 @@ def load_encoder(
     directory = Path(directory)
     settings = _read_config(directory / "config.json")
     _check_kind(directory, settings, config)
-    embed = _load(directory, settings, config, dtype)
-    return PromptEncoder(config, PromptTokenizer(directory), embed)
+    tokenizer = PromptTokenizer(directory)
+    rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", low=1)
+    return PromptEncoder(config, tokenizer, _load(directory, settings, config, dtype), rows)
 
 
 def _load(
@@ -85,7 +99,7 @@ def _load(
         return load_table(directory, settings)
     if config.encoder == "gemma":
         model = load_component(directory, build_gemma, dtype=dtype)
-        return GemmaHidden(model, settings.get("sliding_window") or 0)
+        return GemmaHidden(model, int(settings.get("sliding_window") or 0))
     model = load_component(directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype)
     return lambda ids: model(ids[None])[0]
 
@@ -96,14 +110,14 @@ def _check_kind(directory: Path, settings: dict[str, Any], config: TextConfig) -
     kind = settings.get("model_type")
     if kind not in kinds:
         raise TextError(
-            f"{directory} holds a text encoder of type {kind!r}; this model needs "
+            f"{directory} holds a text encoder of type {shown(kind)}; this model needs "
             f"{' or '.join(kinds)}."
         )
     width = settings.get("d_model" if config.encoder == "t5" else "hidden_size")
     if width != config.channels:
         raise TextError(
-            f"{directory}: the text encoder's features are {width} wide, but the flow was trained "
-            f"with {config.channels}. Give the encoder that belongs to the checkpoint."
+            f"{directory}: the text encoder's features are {shown(width)} wide, but the flow was "
+            f"trained with {config.channels}. Give the encoder that belongs to the checkpoint."
         )
     if config.encoder != "gemma_tokens" and not config.masked:
         raise ConfigError(
@@ -114,11 +128,6 @@ def _check_kind(directory: Path, settings: dict[str, Any], config: TextConfig) -
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TextError(f"{path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: expected an object of settings.")
-    return settings
+        return Fields(read_json(path), str(path)).data
+    except FileNotFoundError:
+        raise TextError(f"{path} cannot be read (it is missing).") from None
