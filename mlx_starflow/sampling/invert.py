@@ -98,7 +98,7 @@ def _invert_block(
         certificate_reads=certificate_reads,
         host_syncs=outcome.host_syncs,
         residual=residual,
-        converged=outcome.converged,
+        converged=outcome.converged and (residual is None or residual <= outcome.allowed),
         seconds=time.perf_counter() - began,
     )
 

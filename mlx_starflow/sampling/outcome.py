@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -18,3 +19,4 @@ class Outcome:
     converged: bool = True  # False: max_sweeps ended a window early
     residual: float | None = None  # max |b + sigma v - u|, where the sampler measured it itself
     certificate_reads: int = 0  # weight reads spent on measuring it
+    allowed: float = math.inf  # a larger residual, whoever measured it, is not converged

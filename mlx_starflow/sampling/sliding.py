@@ -68,6 +68,7 @@ def sliding(
         walk.converged and (residual is None or residual <= tolerance),
         residual,
         certificates,
+        tolerance,
     )
 
 

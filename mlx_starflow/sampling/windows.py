@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
+from ..errors import ConfigError
+from ..files.fields import is_whole
+from ..files.json import read_json
 from ..flow import Flow
 from ..flow.grid import Grid
 from . import SampleOptions
@@ -27,13 +32,22 @@ def windows_for(
     key = _key(flow, grid, batch, options)
     with _one_at_a_time:
         known = _read(cache)
-        found = known.get(key)
-        if isinstance(found, list) and len(found) == len(flow.blocks):
-            return tuple(found)
+        found = _windows(known.get(key), flow, grid)
+        if found is not None:
+            return found
         windows = calibrate(flow, grid, batch, options)
         if cache is not None:
             _write(cache, known | {key: list(windows)})
     return windows
+
+
+def _windows(found: Any, flow: Flow, grid: Grid) -> tuple[int, ...] | None:
+    """Stored windows; None where they are no windows of this flow."""
+    if not isinstance(found, list) or len(found) != len(flow.blocks):
+        return None
+    if not all(is_whole(window, 1, grid.tokens) for window in found):
+        return None
+    return tuple(map(int, found))
 
 
 def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
@@ -46,18 +60,18 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _read(cache: Path | None) -> dict[str, list[int]]:
+def _read(cache: Path | None) -> dict[str, Any]:
     try:
-        known = json.loads((cache / FILE).read_text(encoding="utf-8")) if cache else {}
-    except (OSError, ValueError):
+        known = read_json(cache / FILE) if cache else {}
+    except (OSError, ConfigError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write(cache: Path, known: dict[str, list[int]]) -> None:
+def _write(cache: Path, known: dict[str, Any]) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        partial = cache / (FILE + ".partial")
+        partial = cache / f"{FILE}.{os.getpid()}.partial"
         partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(cache / FILE)
     except OSError:
