@@ -18,6 +18,7 @@ import mlx.nn as nn
 
 from ..bundle.load import check_quantization, load_arrays, weight_files
 from ..bundle.safetensors import read_header
+from ..device.activations import gelu_tanh
 from ..errors import ConfigError, WeightsError
 from ..files.fields import Fields
 
@@ -111,11 +112,11 @@ class GemmaHidden:
 
     def __call__(self, ids: mx.array) -> mx.array:
         """mlx-lm's own forward pass rounds Gemma 3's embedding scale to bfloat16 and has no sliding
-        window in Gemma 2, so the layers are called one by one."""
+        window in Gemma 2, so the layers are gone through one by one."""
         body = self._model.model
         x = _scaled(body.embed_tokens(ids[None]), self.channels)
         for i, layer in enumerate(body.layers):
-            x = layer(x, self._mask(i, ids.shape[0]))
+            x = _through(layer, x, self._mask(i, ids.shape[0]))
         return body.norm(x)[0].astype(mx.float32)
 
     def _mask(self, layer: int, length: int) -> mx.array:
@@ -126,6 +127,25 @@ class GemmaHidden:
         if self._window and (layer + 1) % self._pattern:
             mask = mask & (distance < self._window)
         return mask
+
+
+def _through(layer: nn.Module, x: mx.array, mask: mx.array) -> mx.array:
+    """One layer, as mlx-lm's, without the functions that it compiles: on a CPU, MLX would compile
+    them by the system's compiler to libraries in a directory that every user may write."""
+    attended = layer.self_attn(layer.input_layernorm(x), mask)
+    x = _added(x, layer.post_attention_layernorm(attended))
+    hidden = layer.pre_feedforward_layernorm(x)
+    gate = gelu_tanh(layer.mlp.gate_proj(hidden))
+    hidden = layer.mlp.down_proj(gate * layer.mlp.up_proj(hidden))
+    return _added(x, layer.post_feedforward_layernorm(hidden))
+
+
+def _added(x: mx.array, y: mx.array) -> mx.array:
+    """x + y; in float16, whose range the residual stream of a Gemma leaves, cut to that range."""
+    if x.dtype != mx.float16:
+        return x + y
+    bound = mx.finfo(mx.float16).max
+    return mx.clip(x.astype(mx.float32) + y.astype(mx.float32), -bound, bound).astype(mx.float16)
 
 
 class GemmaTable:
