@@ -14,6 +14,7 @@ import typer
 from ..bundle.check import bytes_in
 from ..device.blas import blas_in_use
 from ..errors import ModelNotFoundError, UsageError
+from ..generation.capabilities import capabilities
 from ..generation.components import Stages
 from ..generation.draw import device_name
 from ..generation.settings import sizes
@@ -28,6 +29,7 @@ from . import options as o
 EPILOG = """\\b
 Examples:
   mlx-starflow info                  this machine, versions, models
+  mlx-starflow info --json           the same, and all that the default model can do
   mlx-starflow info fox.png          every setting of a picture
   mlx-starflow info my-model         what a model is and can do
   mlx-starflow info fox.png --json   the same for programs
@@ -46,6 +48,9 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
     """Print the settings of a picture, the properties of a model, or those of this machine."""
     if subject is None:
         facts = machine()
+        if json_:  # for people the vocabulary alone would fill the screen
+            embedded = (EMBEDDED / "config.json").is_file()
+            facts |= capabilities(Stages(EMBEDDED, "default") if embedded else None)
     elif Path(subject).is_file():
         facts = read_metadata(subject)
     else:
