@@ -84,6 +84,11 @@ class Pipeline:
         return self._stages.config
 
     @property
+    def name(self) -> str:
+        """The model as it was asked for: "default", a known name, a repository or a directory."""
+        return self._stages.name
+
+    @property
     def directory(self) -> Path:
         """The model's bundle on disk."""
         return self._stages.directory

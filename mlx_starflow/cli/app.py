@@ -21,8 +21,10 @@ def build():
     from . import benchmark as benchmark_command
     from . import generate as generate_command
     from . import info as info_command
+    from . import mcp as mcp_command
     from . import models as models_command
     from . import picture_commands
+    from . import serve as serve_command
     from .help import SectionedCommand
 
     app = typer.Typer(
@@ -38,6 +40,8 @@ def build():
         "convert": (converter_module("command").convert_command, None),
         "info": (info_command.info, info_command.EPILOG),
         **picture_commands.COMMANDS,
+        "serve": (serve_command.serve, serve_command.EPILOG),
+        "mcp": (mcp_command.mcp, mcp_command.EPILOG),
         "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
     }
     for name, (function, epilog) in commands.items():

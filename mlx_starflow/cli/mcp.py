@@ -1,0 +1,56 @@
+"""``mlx-starflow mcp``: drawing, scoring and editing as tools of an assistant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from ..errors import UsageError
+from ..generation.capabilities import installed
+from ..pipeline import load
+from . import options as o
+from .console import Console
+from .fetch import Fetching
+from .options import OUTPUT, _option
+from .serve import default_folder
+
+EPILOG = """\b
+Examples:
+  mlx-starflow mcp
+  mlx-starflow mcp --model my-model --output pictures
+
+Speaks the Model Context Protocol over standard input and output. An assistant's settings name the
+command, for example:
+
+  {"mcpServers": {"mlx-starflow": {"command": "mlx-starflow", "args": ["mcp"]}}}
+
+Tools: generate, score, edit, info. Pictures are returned as the path of their file and a small
+preview.
+"""
+
+Folder = Annotated[
+    Path | None,
+    _option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go. Default: "
+            "Pictures/mlx-starflow in your home."),
+]  # fmt: skip
+
+
+def mcp(
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    output: Folder = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Offer drawing, scoring and editing to an assistant as tools, over MCP."""
+    if not installed("mcp"):
+        raise UsageError("This needs the package mcp: pip install 'mlx-starflow[mcp]'.")
+    from ..server.tools import tool_server
+
+    folder = (output or default_folder()).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file; name a folder.")
+    bits = quantize.recipe if quantize else None
+    with load(model, dtype.value if dtype else None, bits, tell=Fetching(Console(quiet))) as pipe:
+        tool_server(pipe, folder).run("stdio")
