@@ -17,6 +17,7 @@ from ..errors import Cancelled, StarflowError
 from ..generation.events import BlockProgress, Event, Finished, Phase, Preview, Started
 from ..generation.result import Result
 from ..pipeline import Pipeline
+from .errors import RequestError
 from .job import CANCELLED, DONE, ENDED, FAILED, WORKING, DrawJob, Drawn, Item, Job, TaskJob, Update
 from .pace import Pace, left
 from .queue import Queue, agreement, whole_seconds
@@ -70,7 +71,7 @@ class Scheduler:
         job.cancel.set()
         self.queue.drop(job)
         if not any(item.job is job for item in self._running):
-            job.end(CANCELLED)
+            self._end(job)
 
     def status(self) -> dict[str, Any]:
         """Counts for /api/queue."""
@@ -98,7 +99,12 @@ class Scheduler:
 
     def _cancel_all(self) -> None:
         for job in self.queue.close():
-            job.end(CANCELLED)
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """A job that was cancelled, by its client or because the server stops."""
+        stopping = RequestError(503, "The server is stopping.", code="stopping")
+        job.end(CANCELLED, stopping if self._stopping.is_set() else None)
 
     def _load(self) -> None:
         """Read the weights before the first request asks for them."""
@@ -128,7 +134,7 @@ class Scheduler:
                 self._running, self._seconds_left = [], None
                 for job in _jobs_of(batch):
                     if job.cancel.is_set():
-                        job.end(CANCELLED)
+                        self._end(job)
             self.batches += 1
             del batch
         self._cancel_all()
@@ -234,7 +240,7 @@ class Scheduler:
         if isinstance(error, Cancelled) or self._stopping.is_set():
             for job in _jobs_of(batch):
                 if job.cancel.is_set() or self._stopping.is_set():
-                    job.end(CANCELLED)
+                    self._end(job)
             return
         if not isinstance(error, StarflowError):
             log.exception("drawing failed")
