@@ -73,7 +73,7 @@ def test_the_largest_batch_is_what_memory_holds(colours, monkeypatch):
     with sf.load(colours) as pipe:
         settings = pipe.settings("red", 1)
         four = pipe.settings(["red"] * 4, [1] * 4)
-        need = memory.memory_need(pipe._stages, four).peak(False)
+        need = memory.memory_need(pipe._components, four).peak(False)
         for budget, most in ((need, 4), (need - 1, 3), (1, 1)):
             limit = memory.Budget(budget, 10**12, "a small device")
             monkeypatch.setattr(memory, "device_budget", lambda limit=limit: limit)

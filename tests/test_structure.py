@@ -14,6 +14,7 @@ LONGEST = 400  # lines of a file
 # Lowest first: a room imports only from rooms in lines above its own.
 ROOMS = (
     ("errors", "version"),
+    ("files",),
     ("config",),
     ("device", "pictures"),
     ("bundle",),

@@ -13,10 +13,10 @@ import typer
 
 from ..bundle.check import bytes_in
 from ..device.blas import blas_in_use
+from ..device.machine import device_name
 from ..errors import ModelNotFoundError, UsageError
 from ..generation.capabilities import capabilities
-from ..generation.components import Stages
-from ..generation.draw import device_name
+from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
 from ..hub.known import known_model
@@ -50,7 +50,7 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
         facts = machine()
         if json_:  # for people the vocabulary alone would fill the screen
             embedded = (EMBEDDED / "config.json").is_file()
-            facts |= capabilities(Stages(EMBEDDED, "default") if embedded else None)
+            facts |= capabilities(Components(EMBEDDED, "default") if embedded else None)
     elif Path(subject).is_file():
         facts = read_metadata(subject)
     else:
@@ -81,18 +81,18 @@ def machine() -> dict[str, Any]:
 def model_facts(name: str) -> dict[str, Any]:
     """What a model is and what it can draw; nothing is downloaded and no weight is read."""
     try:
-        stages = Stages(_directory(name), name)
+        components = Components(_directory(name), name)
     except ModelNotFoundError as error:
         raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
-    config, flow = stages.config, stages.flow_config
+    config, flow = components.config, components.flow_config
     return {
         "name": config.name,
-        "directory": str(stages.directory),
+        "directory": str(components.directory),
         "model_type": config.model_type,
         "licence": config.licence,
         "attribution": config.attribution,
         "source": config.source.to_dict() if config.source else None,
-        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, stages.factor).items()},
+        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
         "tokens": flow.grid_size**2,
         "blocks": [b.layers for b in flow.blocks],
         "text": config.text.to_dict() if config.text else None,
@@ -101,8 +101,8 @@ def model_facts(name: str) -> dict[str, Any]:
         "learned_denoiser": flow.denoiser is not None,
         "defaults": config.defaults.to_dict(),
         "components": config.components,
-        "weights": stages.fingerprint,
-        "gigabytes": round(bytes_in(stages.directory) / 1e9, 3),
+        "weights": components.fingerprint,
+        "gigabytes": round(bytes_in(components.directory) / 1e9, 3),
     }
 
 

@@ -7,11 +7,10 @@ from typing import Annotated
 
 from ..errors import UsageError
 from ..generation.capabilities import installed
-from ..pipeline import load
 from . import options as o
 from .console import Console
-from .fetch import Fetching
-from .options import OUTPUT, _option
+from .options import OUTPUT, option
+from .picture_options import open_model
 from .serve import default_folder
 
 EPILOG = """\b
@@ -30,16 +29,15 @@ preview.
 
 Folder = Annotated[
     Path | None,
-    _option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go. Default: "
+    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go. Default: "
             "Pictures/mlx-starflow in your home."),
 ]  # fmt: skip
 
 
 def mcp(
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
     output: Folder = None,
+    *,
+    choice: o.ModelChoice,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
@@ -51,6 +49,5 @@ def mcp(
     folder = (output or default_folder()).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; name a folder.")
-    bits = quantize.recipe if quantize else None
-    with load(model, dtype.value if dtype else None, bits, tell=Fetching(Console(quiet))) as pipe:
+    with open_model(choice, Console(quiet)) as pipe:
         tool_server(pipe, folder).run("stdio")

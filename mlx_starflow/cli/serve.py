@@ -13,12 +13,11 @@ import typer
 
 from ..errors import UsageError
 from ..generation.capabilities import installed
-from ..pipeline import load
 from . import options as o
 from .console import Console
 from .failures import Interrupted
-from .fetch import Fetching
-from .options import HOW, OUTPUT, TALK, _option
+from .options import HOW, OUTPUT, TALK, option
+from .picture_options import open_model
 
 EPILOG = """\b
 Examples:
@@ -44,57 +43,54 @@ class LogLevel(StrEnum):
 
 Host = Annotated[
     str,
-    _option("--host", panel=WHERE, metavar="ADDRESS", help="Address to listen on. Another than "
+    option("--host", panel=WHERE, metavar="ADDRESS", help="Address to listen on. Another than "
             "127.0.0.1 lets other computers in and needs --api-key."),
 ]  # fmt: skip
 Port = Annotated[
     int,
-    _option("--port", panel=WHERE, metavar="N", min=0, max=65535, help="Default: 8080; 0 takes a "
+    option("--port", panel=WHERE, metavar="N", min=0, max=65535, help="Default: 8080; 0 takes a "
             "free one."),
 ]  # fmt: skip
 Origins = Annotated[
     list[str] | None,
-    _option("--allowed-origins", panel=WHERE, metavar="ORIGIN", help="An origin, such as "
+    option("--allowed-origins", panel=WHERE, metavar="ORIGIN", help="An origin, such as "
             "https://example.org, whose pages may call the server; several times for several, * "
             "for all. Default: none but the server's own page."),
 ]  # fmt: skip
 ApiKey = Annotated[
     str | None,
-    _option("--api-key", panel=WHERE, metavar="KEY", help=f"A key that every request has to "
+    option("--api-key", panel=WHERE, metavar="KEY", help=f"A key that every request has to "
             f"carry. Better set in the environment as {KEY}, which other users cannot see."),
 ]  # fmt: skip
 Folder = Annotated[
     Path | None,
-    _option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go; the page's "
+    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go; the page's "
             "gallery is this folder. Default: Pictures/mlx-starflow in your home."),
 ]  # fmt: skip
 MaxBatch = Annotated[
     int,
-    _option("--max-batch", panel=HOW, metavar="N", min=1, max=256, help="Most pictures that are "
+    option("--max-batch", panel=HOW, metavar="N", min=1, max=256, help="Most pictures that are "
             "drawn together; fewer where memory is short. Default: 16."),
 ]  # fmt: skip
 MaxQueue = Annotated[
     int,
-    _option("--max-queue", panel=HOW, metavar="N", min=1, max=10_000, help="Most pictures that "
+    option("--max-queue", panel=HOW, metavar="N", min=1, max=10_000, help="Most pictures that "
             "wait; further requests are refused with status 429. Default: 64."),
 ]  # fmt: skip
 StrictModel = Annotated[
     bool,
-    _option("--strict-model", panel=HOW, help="Refuse requests that name another model. Default: "
+    option("--strict-model", panel=HOW, help="Refuse requests that name another model. Default: "
             "draw them with the loaded one and say so in a header."),
 ]  # fmt: skip
 Level = Annotated[
-    LogLevel, _option("--log-level", panel=TALK, help="What is logged. Default: warning.")
+    LogLevel, option("--log-level", panel=TALK, help="What is logged. Default: warning.")
 ]
-Open = Annotated[bool, _option("--open", panel=WHERE, help="Open the page in the browser.")]
+Open = Annotated[bool, option("--open", panel=WHERE, help="Open the page in the browser.")]
 
 
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8080,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
     allowed_origins: Origins = None,
     api_key: ApiKey = None,
     output: Folder = None,
@@ -103,6 +99,8 @@ def serve(
     strict_model: StrictModel = False,
     log_level: Level = LogLevel.warning,
     open_: Open = False,
+    *,
+    choice: o.ModelChoice,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
@@ -129,10 +127,9 @@ def serve(
     )
     console = Console(quiet)
     check(options)
-    bits = quantize.recipe if quantize else None
     with bind(options) as listening:
         page = address(listening)
-        pipe = load(model, dtype.value if dtype else None, bits, tell=Fetching(console))
+        pipe = open_model(choice, console)
 
         def ready() -> None:
             console.say(f"Serving {pipe.config.name or pipe.name} at {page} (Ctrl-C ends it)")

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..bundle.vocabulary import read_vocabulary
 from ..device.blas import blas_in_use
+from ..device.machine import device_name
 from ..sampling import AUTO, SAMPLERS
 from ..version import __version__
-from .components import Stages
-from .draw import device_name
+from .components import Components
 from .settings import MAX_SEED, sizes
 
 EXTRAS = {  # extra of the package -> modules that it brings
@@ -20,7 +20,7 @@ EXTRAS = {  # extra of the package -> modules that it brings
 MOST_WORDS = 5000  # of a vocabulary that are listed
 
 
-def capabilities(stages: Stages | None) -> dict[str, Any]:
+def capabilities(components: Components | None) -> dict[str, Any]:
     """Version, device, extras installed and, for a model: its sizes, samplers, defaults,
     vocabulary and limits. Reads configurations only, no weights. None: no model."""
     found: dict[str, Any] = {
@@ -30,22 +30,22 @@ def capabilities(stages: Stages | None) -> dict[str, Any]:
         "extras": {name: installed(name) for name in EXTRAS},
         "samplers": [AUTO, *SAMPLERS],
     }
-    if stages is None:
+    if components is None:
         return found | {"model": None}
-    config, flow = stages.config, stages.flow_config
+    config, flow = components.config, components.flow_config
     return found | {
         "model": {
-            "name": stages.name,
+            "name": components.name,
             "model_name": config.name,
             "model_type": config.model_type,
             "licence": config.licence,
             "attribution": config.attribution,
-            "weights": stages.fingerprint,
+            "weights": components.fingerprint,
         },
-        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, stages.factor).items()},
+        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
         "defaults": config.defaults.to_dict(),
-        "prompt": prompt_kind(stages),
-        "vocabulary": vocabulary(stages),
+        "prompt": prompt_kind(components),
+        "vocabulary": vocabulary(components),
         "limits": {
             "seed": [0, MAX_SEED - 1],
             "prompt_tokens": flow.text_length or None,
@@ -58,18 +58,18 @@ def capabilities(stages: Stages | None) -> dict[str, Any]:
     }
 
 
-def prompt_kind(stages: Stages) -> str:
+def prompt_kind(components: Components) -> str:
     """What the model takes as prompt: "text", "class" (a name or a number) or "none"."""
-    text = stages.config.text
-    if stages.flow_config.text_channels:
+    text = components.config.text
+    if components.flow_config.text_channels:
         return "class" if text is not None and text.encoder == "labels" else "text"
-    return "class" if stages.flow_config.num_classes else "none"
+    return "class" if components.flow_config.num_classes else "none"
 
 
-def vocabulary(stages: Stages) -> dict[str, Any] | None:
+def vocabulary(components: Components) -> dict[str, Any] | None:
     """The words of a model of a closed world and the kinds of things they name; None where any
     word may be used."""
-    text, known = stages.config.text, read_vocabulary(stages.directory)
+    text, known = components.config.text, read_vocabulary(components.directory)
     if known is not None:
         kinds = {kind: list(values) for kind, values in known.kinds.items()}
         return {"words": sorted(known.words)[:MOST_WORDS], "kinds": kinds}

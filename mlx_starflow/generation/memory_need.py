@@ -20,7 +20,7 @@ from ..config import BlockConfig, FlowConfig, VAEConfig
 from ..exact.denoise import CHECKPOINT_BYTES
 from ..vae.conv import BAND_NUMBERS
 from ..vae.model import LARGE, TILE
-from .components import Stages
+from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
@@ -57,27 +57,27 @@ class Need:
 
 
 def memory_need(
-    stages: Stages, settings: Settings, quantize: Recipe | None = None, stored: bool = False
+    components: Components, settings: Settings, quantize: Recipe | None = None, stored: bool = False
 ) -> Need:
-    """Bytes that a request needs. ``quantize``: in this precision instead of that of ``stages``;
+    """Bytes that a request needs. ``quantize``: in this precision instead of the components' own;
     ``stored``: as if the bundle were stored in it, so that nothing is quantized in memory."""
-    flow, vae = stages.flow_config, stages.vae_config
-    recipe = quantize if quantize is not None else stages.quantize
-    path = stages.path("flow")
-    resident = component_bytes(path, stages.dtype, recipe)
-    whole = component_bytes(path, stages.dtype, None)
-    text, encoding = _text_need(stages, quantize if stored else None)
+    flow, vae = components.flow_config, components.vae_config
+    recipe = quantize if quantize is not None else components.quantize
+    path = components.path("flow")
+    resident = component_bytes(path, components.dtype, recipe)
+    whole = component_bytes(path, components.dtype, None)
+    text, encoding = _text_need(components, quantize if stored else None)
     batch = len(settings.prompts)
-    height, width = settings.height // stages.factor, settings.width // stages.factor
+    height, width = settings.height // components.factor, settings.width // components.factor
     tokens = height * width // flow.patch_size**2
     item = 4 if mx.default_device() == mx.Device(mx.cpu) else 2
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
         text_encoder=text,
         flow=resident,
-        vae=component_bytes(stages.path("vae")) if vae else 0,
+        vae=component_bytes(components.path("vae")) if vae else 0,
         encoding=encoding,
-        sampling=sampling_bytes(flow, tokens, batch, settings.guidance > 0, item),
+        sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
         denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
         decoding=decoding_bytes(vae, height, width) if vae else 0,
         loading=0 if stored or recipe is None or whole == resident else whole,
@@ -181,12 +181,12 @@ def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool =
     return 4 * (hidden + scores)
 
 
-def _text_need(stages: Stages, quantize: Recipe | None) -> tuple[int, int]:
+def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, int]:
     """Weights of the text encoder, and what encoding takes beside them."""
-    text = stages.config.text
-    if text is None or not stages.has("text_encoder"):
+    text = components.config.text
+    if text is None or not components.has("text_encoder"):
         return 0, 0
-    path = stages.path("text_encoder")
+    path = components.path("text_encoder")
     config = read_json(path / "config.json")
     if text.encoder == "gemma_tokens":
         table = [t for t in _tensors(path) if t.name.startswith(_TABLE)]

@@ -1,4 +1,4 @@
-"""Three routes of AUTOMATIC1111's web UI, which Draw Things, Open WebUI and SillyTavern speak."""
+"""Routes of AUTOMATIC1111's web UI, which Draw Things, Open WebUI and SillyTavern speak."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .studio import Saved, Studio
 from .uploads import read_body
 
 SMALLEST_SIDE = 16
+ABSENT = ("upscalers", "latent-upscale-modes", "sd-vae", "schedulers")  # lists that are asked for
 
 
 def routes(studio: Studio) -> list[Route]:
@@ -27,6 +28,8 @@ def routes(studio: Studio) -> list[Route]:
         Route("/sdapi/v1/options", guarded(api.options), methods=["GET", "POST"]),
         Route("/sdapi/v1/sd-models", guarded(api.models), methods=["GET"]),
         Route("/sdapi/v1/samplers", guarded(api.samplers), methods=["GET"]),
+        Route("/sdapi/v1/progress", guarded(api.progress), methods=["GET"]),
+        *[Route(f"/sdapi/v1/{name}", guarded(_nothing), methods=["GET"]) for name in ABSENT],
         Route("/sdapi/v1/txt2img", guarded(api.txt2img), methods=["POST"]),
     ]
 
@@ -61,6 +64,17 @@ class _WebUI:
     async def samplers(self, request: Request) -> Response:
         names = self._studio.facts["samplers"]
         return json_answer([{"name": n, "aliases": [n], "options": {}} for n in names])
+
+    async def progress(self, request: Request) -> Response:
+        status = self._studio.scheduler.status()
+        return json_answer(
+            {
+                "progress": 0.0,
+                "eta_relative": status["seconds_left"] or 0.0,
+                "state": {"job_count": status["waiting"] + status["drawing"], "interrupted": False},
+                "current_image": None,
+            }
+        )
 
     async def txt2img(self, request: Request) -> Response:
         """steps, cfg_scale and sampler names of diffusion models mean nothing to a flow and are
@@ -99,10 +113,15 @@ class _WebUI:
             raise RequestError(
                 400, f"{count} pictures are asked for; at most {limits.pictures}.", "batch_size"
             )
+        guidance = fields.number("guidance", 0, 100)
+        weight = studio.facts["defaults"]["guidance"] if guidance is None else guidance
+        negative = fields.text("negative_prompt", limits.prompt)
+        if studio.facts["prompt"] != "text" or not weight:
+            negative = None  # clients send one always; this model cannot lead away from it
         options: dict[str, Any] = {
-            "guidance": fields.number("guidance", 0, 100),
+            "guidance": guidance,
             "sampler": fields.text("sampler", 40),
-            "negative_prompt": fields.text("negative_prompt", limits.prompt),
+            "negative_prompt": negative,
             "aspect_ratio": nearest(size, studio.facts["sizes"]) if size else None,
         }
         given = {name: value for name, value in options.items() if value is not None}
@@ -144,6 +163,11 @@ class _WebUI:
             "infotexts": texts,
             "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
         }
+
+
+async def _nothing(request: Request) -> Response:
+    """What this model does not have; clients ask for the list before they draw."""
+    return json_answer([])
 
 
 def _parameters(fields: Fields, asked: Asked) -> dict[str, Any]:

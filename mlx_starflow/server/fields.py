@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..files.json import JSONError, parse_object
 from .errors import RequestError
+
+MOST_VALUES = 10_000  # of a JSON body
 
 
 class Fields:
@@ -107,22 +109,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def json_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object. Errors: RequestError 400 for what is no object, nested too deeply for Python's
-    reader, or holds NaN or infinity."""
+def json_object(raw: bytes, most_bytes: int) -> dict[str, Any]:
+    """A JSON object. Errors: RequestError 400."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        return parse_object(raw, most_bytes, MOST_VALUES)
+    except JSONError as error:
         raise RequestError(
-            400, f"The body is not JSON ({str(error)[:100]}).", code="invalid_json"
+            400, f"The body is not a JSON object: {error}.", code="invalid_json"
         ) from None
-    if not isinstance(value, dict):
-        raise RequestError(400, "The body has to be a JSON object.", code="invalid_json")
-    return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _int(text: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..version import __version__
+from .a1111 import ABSENT
 from .studio import Studio
 
 Schema = dict[str, Any]
@@ -108,6 +109,8 @@ def description(studio: Studio) -> Schema:
         },
         "/sdapi/v1/sd-models": _get("The loaded model (AUTOMATIC1111)."),
         "/sdapi/v1/samplers": _get("The samplers (AUTOMATIC1111)."),
+        "/sdapi/v1/progress": _get("Whether anything is drawn (AUTOMATIC1111)."),
+        **{f"/sdapi/v1/{name}": _get("An empty list (AUTOMATIC1111).") for name in ABSENT},
         "/sdapi/v1/txt2img": _post(
             "Draw pictures (AUTOMATIC1111).",
             {

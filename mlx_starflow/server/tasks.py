@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..editing.vary import encode_pictures, varied
 from ..exact.likelihood import normal_log_prob
 from ..exact.scoring import Score, ScoreOptions, score_pictures
 from ..generation.events import BlockProgress, Finished, Started
+from ..generation.noise_file import noise_record
 from ..pictures.heatmap import heatmap
 from ..pipeline import Pipeline
 from ..sampling import BlockResult
@@ -125,7 +124,7 @@ def vary_task(
                 {
                     **finished.metadata_of(i),
                     "varied": {"strength": strength},
-                    "noise": _noise_record(noise),
+                    "noise": noise_record("", noise),
                 },
                 seeds[i],
                 None,
@@ -207,7 +206,7 @@ def encode_task(picture: Image.Image, prompt: str, guidance: float | None) -> Ta
             "guidance": guidance or 0.0,
             "aspect_ratio": ratio,
             "notes": list(fitted.notes),
-            "noise": _noise_record(np.array(z)),
+            "noise": noise_record("", np.array(z)),
             "log_prob_of_noise": float(normal_log_prob(z)[0].item()),
             "norm": float(mx.linalg.norm(z.reshape(-1)).item()),
             "dimensions": int(z.size),
@@ -255,17 +254,6 @@ def _full_size(given: Image.Image, edited: Image.Image, mask: np.ndarray) -> Ima
         return edited
     large = edited.convert("RGB").resize(given.size, Image.Resampling.LANCZOS)
     return pasted(given, large, mask)
-
-
-def _noise_record(noise: np.ndarray) -> dict[str, Any]:
-    """A noise as JSON: shape, hash and its float32 numbers."""
-    raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
-    return {
-        "file": "",
-        "shape": list(noise.shape),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "data": base64.b64encode(raw).decode(),
-    }
 
 
 def _bits_map(score: Score, count: int) -> np.ndarray:

@@ -47,7 +47,7 @@ async def read_body(request: Request, limits: Limits) -> Body:
         raise RequestError(
             413, f"A JSON body may have {limits.json_bytes} bytes.", code="body_too_large"
         )
-    return Body(Fields(json_object(raw)))
+    return Body(Fields(json_object(raw, limits.json_bytes)))
 
 
 class _InMemory(MultiPartParser):
