@@ -19,9 +19,10 @@ from .openapi import description
 from .studio import Studio
 
 PAGE = {  # what is served beside the page
-    "script.js": "text/javascript",
-    "gallery.js": "text/javascript",
-    "editor.js": "text/javascript",
+    **{
+        f"{name}.js": "text/javascript"
+        for name in ("script", "form", "gallery", "map", "mask", "server", "tools")
+    },
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }

@@ -29,7 +29,7 @@ from .asked import Asked, read_asked, read_form, read_seeds, read_size
 from .errors import RequestError
 from .fields import Fields
 from .gallery import LARGEST
-from .job import Job, Task, Update
+from .job import Drawn, Job, Task, Update
 from .studio import Inbox, Saved, Studio
 from .tasks import edit_task, encode_task, interpolate_task, score_task, vary_task
 from .uploads import FORMATS, Body, decoded, mask_of, opaque, read_body
@@ -114,6 +114,7 @@ class _Api:
         return await self._pictures(request, fields, "edit", task, asked)
 
     async def vary(self, request: Request) -> Response:
+        """With "keep" false the pictures are sent and not written."""
         body = await read_body(request, self._studio.limits)
         fields = body.fields
         given = self._given(body)
@@ -129,7 +130,15 @@ class _Api:
         strength = fields.number("strength", 0, 1, 0.2) or 0.0
         guidance = fields.number("guidance", 0, 100)
         task = vary_task(opaque(given), asked.prompt, strength, asked.seeds, guidance)
-        return await self._pictures(request, fields, "vary", task, asked)
+        if fields.flag("keep", True):
+            return await self._pictures(request, fields, "vary", task, asked)
+        job, inbox = self._studio.task(owner_of(request, fields), "vary", task)
+
+        def told(result: list[Drawn]) -> dict[str, Any]:
+            rows = [{"seed": d.seed, "b64_json": _base64(d.image, "PNG")} for d in result]
+            return {"pictures": rows}
+
+        return await self._result(request, fields, job, inbox, told)
 
     async def interpolate(self, request: Request) -> Response:
         """Frames between two pictures ("image", "image2" or "picture", "picture2") or two seeds
