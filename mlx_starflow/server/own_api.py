@@ -192,7 +192,7 @@ class _Api:
         return await self._result(request, fields, job, inbox, dict)
 
     async def settings(self, request: Request) -> Response:
-        """The settings stored in a picture that is sent; 404 where there are none."""
+        """The settings stored in a picture that is sent; null where there are none."""
         body = await read_body(request, self._studio.limits)
         data = body.file("image")
         if data is None:
@@ -203,9 +203,7 @@ class _Api:
         except Exception:  # Pillow's readers raise whatever a broken file makes them raise
             raise ImageError("image is not a picture that can be read.") from None
         if found is None:
-            raise RequestError(
-                404, "This picture holds no settings of mlx-starflow.", "image", "no_settings"
-            )
+            return json_answer({"settings": None})
         shown = {k: v for k, v in found.items() if k not in ("blocks", "noise")}
         try:
             size = len(json.dumps(shown, allow_nan=False))
@@ -213,7 +211,7 @@ class _Api:
             size = LONGEST_SETTINGS + 1
         if size > LONGEST_SETTINGS:
             raise ImageError("The settings in this picture are too long or no JSON numbers.")
-        return json_answer(shown)
+        return json_answer({"settings": shown})
 
     async def queue(self, request: Request) -> Response:
         return json_answer(self._studio.scheduler.status())

@@ -209,18 +209,18 @@ async function use(file) {
   try {
     const form = new FormData();
     form.append("image", file);
-    row.settings = await ask("/api/settings", { method: "POST", body: form });
-    studio.form.fill(row.settings);
-    studio.show(row);
-    studio.say("Its settings are in the form.");
+    row.settings = (await ask("/api/settings", { method: "POST", body: form })).settings;
   } catch (error) {
-    if (error.code !== "no_settings") {
-      studio.fail(error);
-      return;
-    }
-    studio.show(row);
-    studio.say("This picture holds no settings; it can be edited, varied and measured.");
+    studio.fail(error);
+    return;
   }
+  if (row.settings) studio.form.fill(row.settings);
+  studio.show(row);
+  studio.say(
+    row.settings
+      ? "Its settings are in the form."
+      : "This picture holds no settings; it can be edited, varied and measured.",
+  );
   showStrip([]);
   studio.gallery.mark(null);
 }
