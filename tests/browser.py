@@ -50,7 +50,7 @@ class Watched:
     def check(self) -> None:
         """No request has left the machine, and nothing was complained of."""
         assert self.hosts <= {urlsplit(self.url).netloc}
-        assert not self.complaints
+        assert not self.complaints, self.complaints
 
     def idle(self, seconds: float = 120) -> None:
         """Wait until nothing is being drawn."""

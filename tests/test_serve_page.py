@@ -129,7 +129,7 @@ def test_escape_cancels(watched, page, server):
     page.get_by_label("Pictures", exact=True).fill("10")
     page.get_by_label("Prompt", exact=True).fill("a fox in snow")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#progress", state="visible")
+    page.wait_for_selector("#phase:not(:has-text('Starting'))")
     page.keyboard.press("Escape")
     watched.idle(30)
     assert page.locator("#message").inner_text() == "Cancelled."

@@ -116,6 +116,19 @@ def test_a_client_with_much_work_does_not_keep_others_waiting(pipe):
     assert len(queue.take(lambda item: 4)) == 4 and len(queue) == 4
 
 
+def test_what_is_cancelled_while_it_is_taken_does_not_end_the_queue(pipe):
+    queue, job, after = Queue(10), job_of(pipe), job_of(pipe, "blue")
+    queue.put(job, lambda: 1)
+
+    def cancelled_meanwhile(item):
+        if item.job is job:
+            queue.drop(job)
+            threading.Timer(0.05, lambda: queue.put(after, lambda: 1)).start()
+        return 4
+
+    assert queue.take(cancelled_meanwhile) == after.items
+
+
 def test_the_queue_is_bounded_and_says_when_to_come_back(pipe, scheduler):
     scheduler.submit(job_of(pipe, "red", tuple(range(20))))
     with pytest.raises(RequestError) as refused:

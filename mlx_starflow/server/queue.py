@@ -75,16 +75,22 @@ class Queue:
 
         ``largest``: how many items may be drawn together with the given one.
         """
+        while True:
+            with self.changed:
+                while not self._items and not self.closed:
+                    self.changed.wait()
+                if self.closed:
+                    return []
+                first = self._items[0]
+            most = 1 if first.alone else max(1, largest(first))  # reads files: not under the lock
+            batch = self._take_with(first, most)
+            if batch:  # empty where the first was cancelled meanwhile
+                return batch
+
+    def _take_with(self, first: Item, most: int) -> list[Item]:
         with self.changed:
-            while not self._items and not self.closed:
-                self.changed.wait()
-            if self.closed:
+            if first not in self._items:
                 return []
-            first = self._items[0]
-        most = 1 if first.alone else max(1, largest(first))  # reads files: not under the lock
-        with self.changed:
-            if first not in self._items:  # cancelled meanwhile
-                return self.take(largest) if self._items else []
             wanted = agreement(first)
             batch = [first]
             for item in self._items:
