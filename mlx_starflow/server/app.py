@@ -34,6 +34,7 @@ def build(studio: Studio) -> ASGIApp:
         routes=all_routes(studio),
         exception_handlers={HTTPException: _http_error, Exception: _failure},
     )
+    app.router.redirect_slashes = False
     return Guard(app, studio.options, studio.gallery)
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .answers import error_answer
 from .errors import RequestError
 from .gallery import Gallery
-from .options import LOOPBACK, ServeOptions
+from .options import ServeOptions, is_loopback
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = re.compile(r"/(health|favicon\.ico|page/[a-z]+\.(js|css|svg))?")  # need no key
@@ -33,7 +33,8 @@ ALWAYS = (
     (b"content-security-policy", POLICY.encode()),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-CLOSING = (408, 413, 431)
+CLOSING = (403, 408, 413, 431)
+LINGER_BYTES, LINGER_SECONDS = 64 << 20, 2.0
 METHODS = b"GET, POST, DELETE, OPTIONS"
 HEADERS = b"authorization, content-type, x-api-key"
 
@@ -61,6 +62,7 @@ class Guard:
             await self._app(scope, bounded, sender)
         except RequestError as error:
             if not sender.began:
+                await _linger(receive, headers)
                 await error_answer(error)(scope, receive, sender)
         except TimeoutError:
             return  # the client reads nothing: there is nobody to tell
@@ -99,7 +101,7 @@ class Guard:
         name = _host_name(host)
         if name is None:
             return False
-        return not self._options.on_loopback or name in LOOPBACK or name.startswith("127.")
+        return not self._options.on_loopback or is_loopback(name)
 
     def _may_call(self, origin: str) -> bool:
         return "*" in self._options.allowed_origins or origin in self._options.allowed_origins
@@ -123,6 +125,21 @@ class Guard:
         limits = self._options.limits
         form = (headers.get("content-type") or "").lower().startswith(BODY_OF_FORM)
         return limits.upload_bytes if form else limits.json_bytes
+
+
+async def _linger(receive: Receive, headers: _Headers) -> None:
+    """Read some of a body that nobody wants: a client that is still sending when its connection is
+    closed does not see the answer."""
+    if headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None:
+        return
+    read = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while read < LINGER_BYTES:
+                message = await receive()
+                read += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 class _Headers:

@@ -14,7 +14,18 @@ import numpy as np
 
 from ..editing.selection import advantages_of
 from ..errors import Cancelled, StarflowError
-from ..generation.events import BlockProgress, Event, Finished, Phase, Preview, Started
+from ..generation.events import (
+    BlockDone,
+    BlockProgress,
+    Decoded,
+    Denoised,
+    Event,
+    Finished,
+    Phase,
+    Preview,
+    Started,
+    TextEncoded,
+)
 from ..generation.result import Result
 from ..pipeline import Pipeline
 from .errors import RequestError
@@ -257,7 +268,11 @@ class Scheduler:
             return 1
         kind = agreement(item)
         if kind not in self._largest:
-            self._largest[kind] = self._pipe.largest_batch(job.settings, self.max_batch)
+            try:
+                most = self._pipe.largest_batch(job.settings, self.max_batch)
+            except (StarflowError, OSError):  # drawing will say what is wrong
+                return 1
+            self._largest[kind] = most
             while len(self._largest) > MOST_KINDS:
                 self._largest.popitem(last=False)
         return self._largest[kind]
@@ -304,6 +319,7 @@ class _Follower:
             job.id: [item.index for item in batch if item.job is job] for job in self._jobs
         }
         self._began, self._expected = began, expected
+        self._share = 0.0
         self._before: dict[str, tuple[float, Phase]] = {}
 
     def tell(self, event: Event) -> float | None:
@@ -314,9 +330,11 @@ class _Follower:
                 self._before[phase.name] = before, phase
                 before += phase.share
         before, phase = self._before[event.phase]
-        share = before
         if isinstance(event, BlockProgress):
-            share += phase.share * event.tokens_done / event.tokens_total
+            before += phase.share * event.tokens_done / event.tokens_total
+        elif isinstance(event, BlockDone | TextEncoded | Denoised | Decoded):
+            before += phase.share
+        self._share = share = max(self._share, before)
         seconds = left(share, time.perf_counter() - self._began, self._expected)
         if isinstance(event, Preview | Finished):
             return seconds

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -38,7 +40,7 @@ class Body:
 
 
 async def read_body(request: Request, limits: Limits) -> Body:
-    """JSON, or a form with files. Errors: RequestError 400 or 413."""
+    """JSON, or a form. Errors: RequestError 400 or 413."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_form(request, limits)
@@ -47,7 +49,29 @@ async def read_body(request: Request, limits: Limits) -> Body:
         raise RequestError(
             413, f"A JSON body may have {limits.json_bytes} bytes.", code="body_too_large"
         )
+    # What curl -d sends is called a form though it is JSON.
+    if kind == "application/x-www-form-urlencoded" and not raw.lstrip().startswith(b"{"):
+        return Body(Fields(_collected(_pairs(raw)), form=True))
     return Body(Fields(json_object(raw, limits.json_bytes)))
+
+
+def _pairs(raw: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise RequestError(400, "The form cannot be read.") from None
+
+
+def _collected(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name; a name that comes several times has a list."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            before = values[name]
+            values[name] = [*(before if isinstance(before, list) else [before]), value]
+        else:
+            values[name] = value
+    return values
 
 
 class _InMemory(MultiPartParser):
@@ -72,20 +96,17 @@ async def _read_form(request: Request, limits: Limits) -> Body:
         raise
     except Exception as error:  # what the parser raises for a broken body differs by version
         raise RequestError(400, f"The form cannot be read ({type(error).__name__}).") from None
-    values: dict[str, Any] = {}
+    texts: list[tuple[str, Any]] = []
     files: dict[str, list[bytes]] = {}
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 files.setdefault(name, []).append(await value.read())
-            elif name in values:
-                before = values[name]
-                values[name] = [*(before if isinstance(before, list) else [before]), value]
             else:
-                values[name] = value
+                texts.append((name, value))
     finally:
         await form.close()
-    return Body(Fields(values, form=True), files)
+    return Body(Fields(_collected(texts), form=True), files)
 
 
 def decoded(data: bytes, limits: Limits, what: str = "image") -> Image.Image:
