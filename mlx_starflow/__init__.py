@@ -43,7 +43,12 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """``load`` and ``Pipeline`` need more than the flow: imported when first asked for."""
+    """``load``, ``Pipeline`` and ``codec`` need more than the flow: imported when first asked
+    for."""
+    if name == "codec":
+        from importlib import import_module
+
+        return import_module(".codec", __name__)
     if name in ("load", "Pipeline"):
         from . import pipeline
 

@@ -23,6 +23,7 @@ ROOMS = (
     ("generation",),
     ("events", "pipeline"),
     ("editing",),
+    ("codec",),
     ("benchmark",),
     ("cli",),
     ("__main__",),

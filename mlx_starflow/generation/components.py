@@ -98,6 +98,12 @@ class Stages:
         """Hash of the flow's weights as stored."""
         return fingerprint(self.path("flow"))
 
+    def fingerprint_of(self, component: str) -> str:
+        """Hash of a component's weights as stored, "" where the model has no such component."""
+        if component == "flow":
+            return self.fingerprint
+        return fingerprint(self.path(component)) if self.has(component) else ""
+
     def _load_flow(self) -> Flow:
         def build(config: dict[str, Any]) -> Flow:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
