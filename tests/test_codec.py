@@ -6,7 +6,6 @@ import dataclasses
 import struct
 import subprocess
 import sys
-import zlib
 
 import mlx.core as mx
 import numpy as np
@@ -36,8 +35,9 @@ def test_numbers_come_back_exactly_and_cost_what_the_flow_says(family):
     z, context = example(flow.config, batch=1)
     u, grid = tokens_of(flow, 2 * z, context)
     code = codec.encode_tokens(flow, u, grid, context, STEP, seed=3)
-    q, back = codec.decode_tokens(flow, code.data, code.extent, grid, context, STEP, seed=3)
+    q = codec.decode_tokens(flow, code.data, code.extent, grid, context, STEP, seed=3)
     assert np.array_equal(q, code.symbols)
+    back = codec.tokens_of_symbols(flow, q, STEP, seed=3)
     assert mx.abs(back - u).max().item() <= STEP / 2 + 1e-5
     # One byte for the end, and what rounding mean and scale to their grids costs.
     assert 8 * len(code.data) <= 1.005 * code.ideal_bits + 8
@@ -186,13 +186,9 @@ def test_damaged_files_are_refused(colours):
 def repaired(data: bytes) -> bytes:
     """The file with the checksum of its bytes made right, where its header can be followed."""
     try:
-        place = 14
-        for _ in range(3 + (data[4] & 1)):
-            number, place = file._number(data, place)
-        place += number if data[4] & 1 else 0
+        place = file.header_end(data)
         (check,) = struct.unpack_from(">I", data, place)
-        right = file._file_check(data[:place], check, data[place + 6 :])
-        return data[: place + 4] + struct.pack(">H", right) + data[place + 6 :]
+        return file.with_checks(data[:place], check, data[place + 6 :])
     except (struct.error, CodecError):
         return data
 
@@ -223,7 +219,6 @@ def test_header_numbers_round_trip():
     back, code = file.read(file.write(header, symbols, b"code"))
     assert dataclasses.replace(back, symbols_check=0) == header and code == b"code"
     assert file.matches(back, code, symbols) and not file.matches(back, code, symbols + 1)
-    assert zlib.crc32(b"") == 0
 
 
 def test_wrong_options_are_named(colours):

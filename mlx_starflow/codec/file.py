@@ -62,7 +62,11 @@ class Header:
 def write(header: Header, symbols: np.ndarray, data: bytes) -> bytes:
     """The whole file; the checksums are added here."""
     head = _head(header)
-    check = symbols_check(head, data, symbols)
+    return with_checks(head, symbols_check(head, data, symbols), data)
+
+
+def with_checks(head: bytes, check: int, data: bytes) -> bytes:
+    """A file of its three parts, with the checksum over its bytes."""
     return head + _CHECKS.pack(check, _file_check(head, check, data)) + data
 
 
@@ -81,20 +85,7 @@ def read(file: bytes) -> tuple[Header, bytes]:
     _, version, flags, model, arithmetic, units, extent = _FIXED.unpack_from(file)
     if version != VERSION:
         raise CodecError(f"The file has format version {version}; this program reads {VERSION}.")
-    place = _FIXED.size
-    seed, place = _number(file, place)
-    rows, place = _number(file, place)
-    columns, place = _number(file, place)
-    prompt = None
-    if flags & _PROMPT:
-        length, place = _number(file, place)
-        if length > LONGEST_PROMPT:
-            raise CodecError(f"The file says its prompt has {length} bytes; it is damaged.")
-        try:
-            prompt = _taken(file, place, length).decode()
-        except UnicodeDecodeError:
-            raise CodecError("The prompt in the file is not text; the file is damaged.") from None
-        place += length
+    (seed, rows, columns), prompt, place = _variable_part(file, flags)
     check, file_check = _CHECKS.unpack(_taken(file, place, _CHECKS.size))
     data = file[place + _CHECKS.size :]
     if file_check != _file_check(file[:place], check, data):
@@ -110,6 +101,29 @@ def read(file: bytes) -> tuple[Header, bytes]:
     if _head(header) != file[:place]:
         raise CodecError("The file is damaged: its header is not written as it should be.")
     return header, data
+
+
+def header_end(file: bytes) -> int:
+    """Where the checksums begin. Errors: CodecError."""
+    return _variable_part(file, _taken(file, 0, _FIXED.size)[4])[2]
+
+
+def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str | None, int]:
+    """Seed, rows and columns; the prompt, if there is one; the place after them."""
+    numbers, place = [], _FIXED.size
+    for _ in range(3):
+        number, place = _number(file, place)
+        numbers.append(number)
+    if not flags & _PROMPT:
+        return tuple(numbers), None, place
+    length, place = _number(file, place)
+    if length > LONGEST_PROMPT:
+        raise CodecError(f"The file says its prompt has {length} bytes; it is damaged.")
+    try:
+        prompt = _taken(file, place, length).decode()
+    except UnicodeDecodeError:
+        raise CodecError("The prompt in the file is not text; the file is damaged.") from None
+    return tuple(numbers), prompt, place + length
 
 
 def matches(header: Header, data: bytes, symbols: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from ..exact.codec import (
     decode_tokens,
     encode_tokens,
     ideal_bits,
+    tokens_of_symbols,
 )
 from ..exact.codec_integers import MARGIN
 from ..exact.denoise import denoise as remove_noise
@@ -117,22 +118,32 @@ def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Im
     CodecError where the file is damaged, belongs to another model or decodes to other numbers on
     this machine; never a wrong picture.
     """
+    header = file.read(data)[0]
+    symbols, grid, context = _decoded(pipe, data)
+    u = tokens_of_symbols(pipe.flow, symbols, header.step, header.seed)
+    return restored_pictures(pipe, u, grid, context, header.step, denoise)[0]
+
+
+def decoded_symbols(pipe: Pipeline, data: bytes) -> np.ndarray:
+    """The coded numbers (T, D) in a file of ``compress``. Errors: CodecError."""
+    return _decoded(pipe, data)[0]
+
+
+def _decoded(pipe: Pipeline, data: bytes) -> tuple[np.ndarray, Grid, Context]:
     header, code = file.read(data)
     _check_model(pipe, header)
     grid, ratio = _grid(pipe, header)
     context = contexts_of(pipe, [header.prompt or ""], ratio)
-    symbols, u = decode_tokens(
-        pipe.flow, code, header.extent, grid, context, header.step, header.seed
-    )
+    symbols = decode_tokens(pipe.flow, code, header.extent, grid, context, header.step, header.seed)
     if not file.matches(header, code, symbols):
         raise CodecError(_differs(header))
-    return restored_picture(pipe, u, grid, context, header.step, denoise)
+    return symbols, grid, context
 
 
-def restored_picture(
+def restored_pictures(
     pipe: Pipeline, u: mx.array, grid: Grid, context: Context, step: float, denoise: bool = True
-) -> Image.Image:
-    """The picture of decoded tokens u (1, T, D)."""
+) -> list[Image.Image]:
+    """The pictures of decoded tokens u (B, T, D), with a row of the context for each."""
     flow = pipe.flow
     x = unpatchify(before_shallow_blocks(flow, u, grid, context), grid, flow.config)
     # Rounding to cells of a step is noise of deviation step / sqrt(12). The flow's score is that
@@ -140,7 +151,7 @@ def restored_picture(
     std = min(step / math.sqrt(12), flow.config.noise_std)
     if denoise and std > 0:
         x = remove_noise(flow, x, context, noise_std=std, method="score")
-    return pipe.decode(x)[0]
+    return pipe.decode(x)
 
 
 def inspect(data: bytes) -> file.Header:

@@ -111,6 +111,12 @@ def encode_tokens(
     return Code(writer.bytes(), q, extent, float(ideal), least)
 
 
+def tokens_of_symbols(flow: Flow, symbols: np.ndarray, step: float, seed: int) -> mx.array:
+    """The tokens u (1, T, D), raster order, that coded numbers (T, D) stand for."""
+    u = mx.array(restored(symbols, step, integers.dither(seed, *symbols.shape))[None])
+    return reverse(u) if flow.config.blocks[deep_block(flow)].flip else u
+
+
 def decode_tokens(
     flow: Flow,
     data: bytes,
@@ -119,15 +125,14 @@ def decode_tokens(
     context: Context,
     step: float,
     seed: int,
-) -> tuple[np.ndarray, mx.array]:
-    """The symbols (T, D) and the tokens u (1, T, D), raster order, of ``encode_tokens``.
+) -> np.ndarray:
+    """The symbols (T, D) of ``encode_tokens``, in the deep block's order.
 
     Bytes that it did not write, or another arithmetic, give other symbols: whoever calls this
     compares a checksum of them. Errors: CodecError, NumericsError.
     """
     if not SMALLEST_EXTENT <= extent <= LARGEST_EXTENT:
         raise CodecError(f"The code says its numbers reach 2^{extent}; the file is damaged.")
-    flip = flow.config.blocks[deep_block(flow)].flip
     d = flow.config.token_channels
     offsets = integers.dither(seed, grid.tokens, d)
     q = np.zeros((grid.tokens, d), np.int32)
@@ -140,17 +145,17 @@ def decode_tokens(
         mean = integers.rounded(integers.mean_grid(b, scale, step))
         q[t] = reader.take(scale, mean, offsets[t])
         inputs[t] = restored(q[t], step, offsets[t])
-    u = mx.array(inputs[None])
-    return q, reverse(u) if flip else u
+    return q
 
 
 def before_shallow_blocks(flow: Flow, u: mx.array, grid: Grid, context: Context) -> mx.array:
-    """The inverse of ``before_deep_block``: tokens u (1, T, D) as data, token after token."""
+    """The inverse of ``before_deep_block``: tokens u (B, T, D) as data, token after token."""
     for index in reversed(range(deep_block(flow))):
         block, flip = flow.blocks[index], flow.config.blocks[index].flip
         if isinstance(block, Block):
             v = reverse(u) if flip else u
-            work = sequential(Conditional(block, grid, context, 1, _OPTIONS), v, _OPTIONS)
+            conditional = Conditional(block, grid, context, u.shape[0], _OPTIONS)
+            work = sequential(conditional, v, _OPTIONS)
             while True:
                 try:
                     next(work)
@@ -179,6 +184,7 @@ class _Conditionals:
         if previous is None:
             previous = np.zeros(self._channels, np.float32)
         sigma, b = self._block.affine(mx.array(previous[None, None]), t)
+        mx.eval(sigma, b)
         sigma, b = np.array(sigma)[0, 0], np.array(b)[0, 0]
         return sigma if self._deviation is None else sigma * self._deviation[t], b
 

@@ -42,6 +42,7 @@ class Stages:
         if "vae" in self.config.components:
             self.vae_config = VAEConfig.from_dict(*self._settings("vae"))
         self._loaded: dict[str, Any] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def _settings(self, component: str) -> tuple[dict, str]:
         path = self.path(component)
@@ -102,7 +103,10 @@ class Stages:
         """Hash of a component's weights as stored, "" where the model has no such component."""
         if component == "flow":
             return self.fingerprint
-        return fingerprint(self.path(component)) if self.has(component) else ""
+        if component not in self._fingerprints:
+            found = fingerprint(self.path(component)) if self.has(component) else ""
+            self._fingerprints[component] = found
+        return self._fingerprints[component]
 
     def _load_flow(self) -> Flow:
         def build(config: dict[str, Any]) -> Flow:
