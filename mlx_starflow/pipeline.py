@@ -100,6 +100,11 @@ class Pipeline:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
         return self._components.fingerprint
 
+    def fingerprint_of(self, component: str) -> str:
+        """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the
+        model does not have."""
+        return self._components.fingerprint_of(component)
+
     @property
     def flow(self) -> Flow:
         """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first asked for."""

@@ -24,6 +24,7 @@ ROOMS = (
     ("generation",),
     ("events", "pipeline"),
     ("editing",),
+    ("codec",),
     ("benchmark",),
     ("server",),
     ("cli",),

@@ -21,6 +21,8 @@ COMMANDS = {
     "edit": ("edit", "edit", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
+    "compress": ("compress", "compress", "EPILOG"),
+    "decompress": ("decompress", "decompress", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
 }
 

@@ -44,6 +44,7 @@ class Components:
         self.dtype, self.quantize = dtype, quantize
         self._tell = tell
         self._loaded: dict[str, Any] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @property
     def flow(self) -> Flow:
@@ -152,6 +153,15 @@ class Components:
     def fingerprint(self) -> str:
         """Hash of the flow's weights as stored."""
         return fingerprint(self.path("flow"))
+
+    def fingerprint_of(self, component: str) -> str:
+        """Hash of a component's weights as stored, "" where the model has no such component."""
+        if component == "flow":
+            return self.fingerprint
+        if component not in self._fingerprints:
+            found = fingerprint(self.path(component)) if self.has(component) else ""
+            self._fingerprints[component] = found
+        return self._fingerprints[component]
 
     def _load_flow(self) -> Flow:
         def build(config: dict[str, Any]) -> Flow:
