@@ -23,7 +23,7 @@ ROOMS = (
     ("generation",),
     ("events", "pipeline"),
     ("editing",),
-    ("codec",),
+    ("codec", "watch"),
     ("benchmark",),
     ("cli",),
     ("__main__",),

@@ -23,6 +23,7 @@ def build():
     from . import info as info_command
     from . import models as models_command
     from . import picture_commands
+    from . import watch as watch_command
     from .help import SectionedCommand
 
     app = typer.Typer(
@@ -43,6 +44,7 @@ def build():
     for name, (function, epilog) in commands.items():
         app.command(name, epilog=epilog, cls=SectionedCommand)(function)
     app.add_typer(models_command.models, name="models")
+    app.add_typer(watch_command.watch, name="watch")
 
     def show_version(wanted: bool) -> None:
         if wanted:
