@@ -24,7 +24,7 @@ ROOMS = (
     ("generation",),
     ("events", "pipeline"),
     ("editing",),
-    ("codec",),
+    ("codec", "watch"),
     ("benchmark",),
     ("server",),
     ("cli",),

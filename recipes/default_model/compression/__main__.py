@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--model", help="a bundle; default: the embedded model")
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--count", type=int, default=200, help="paintings of the curves")
+    parser.add_argument("--some", type=int, default=48, help="paintings for captions and kinds")
     parser.add_argument("--round-trips", type=int, default=500)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--repaired", type=int, default=1_000, help="of them with a right checksum")
@@ -72,10 +73,14 @@ def measure(part: str, pipe: Pipeline, options: argparse.Namespace) -> dict[str,
         rows = rate.measured(pipe, paintings, rate.STEPS, options.folder / "rate.jsonl", say)
         return {"steps": rate.by_step(rows), "equal": at_equal_quality(rows, paintings, options)}
     if part == "captions":
-        paintings, captions, _ = paint_many(48, SEED, size, 1)
+        paintings, captions, _ = paint_many(options.some, SEED, size, 1)
         return {part: rate.with_captions(pipe, paintings, captions, (0.25, 0.5))}
     if part == "other":
-        return {part: damage.other_pictures(pipe, paint_many(20, SEED + 1, size, 1)[0], 0.25)}
+        return {
+            part: damage.other_pictures(
+                pipe, paint_many(options.some // 2, SEED + 1, size, 1)[0], 0.25
+            )
+        }
     if part == "round-trips":
         paintings = paint_many(options.round_trips, SEED + 2, size, 1)[0]
         return {part: {"step 0.25": damage.round_trips(pipe, paintings, 0.25, say)}}

@@ -115,7 +115,9 @@ def other_pictures(
             best = pipe.decode(_latent(pipe, other))[0]
             rows.append((len(made.data), psnr(other, back), psnr(other, best)))
         names = ("bytes", "PSNR, dB", "PSNR of the autoencoder alone, dB")
-        table[kind] = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+        table[kind] = {"pictures": len(rows)} | dict(
+            zip(names, np.mean(rows, axis=0).tolist(), strict=True)
+        )
     return table
 
 

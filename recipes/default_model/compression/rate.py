@@ -72,6 +72,7 @@ def by_step(rows: list[dict]) -> dict[str, dict[str, float]]:
         own = [r for r in rows if r["step"] == step]
         ratio = [r["code"] / r["ideal"] for r in own]
         table[f"step {step:g}"] = {
+            "paintings": len(own),
             "bytes": float(np.mean([r["bytes"] for r in own])),
             "PSNR, dB": float(np.mean([r["psnr"] for r in own])),
             "code over ideal, %": 100
@@ -96,5 +97,7 @@ def with_captions(
             told = codec.compress_picture(pipe, image, step, caption)
             rows.append((plain.code_bytes, told.code_bytes, len(plain.data), len(told.data)))
         names = ("code", "code, caption given", "file", "file, caption in it")
-        table[f"step {step:g}"] = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+        table[f"step {step:g}"] = {"paintings": len(rows)} | dict(
+            zip(names, np.mean(rows, axis=0).tolist(), strict=True)
+        )
     return table

@@ -85,3 +85,13 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
             base -= 0.04
         spots.append(Spot(x, base, height, mirrored, tilt, float(jitter[3] * 2 - 1)))
     return Layout(tuple(spots), support)
+
+
+def box_of(scene: Scene, size: int) -> np.ndarray:
+    """(size, size) bools: a box around the subject of a scene with one subject."""
+    spot = plan(scene, np.random.default_rng([scene.seed, 1])).spots[0]
+    half = 0.5 * max(WIDTH[scene.subject], 1.0) * spot.height + 0.06
+    rows = (spot.base - spot.height - 0.08, spot.base + 0.08)
+    y, x = (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size
+    inside = ((y >= rows[0]) & (y <= rows[1]))[:, None] & (np.abs(x - spot.x) <= half)[None]
+    return inside
