@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,7 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
             if scene.subject == "rocket":
                 lean = 0.35 if scene.count == 1 else 0.15
                 tilt += lean if mirrored else -lean
+            x += math.sin(tilt) * height / 2  # what flies leans about its middle
         elif support == "puddle" and scene.subject == "fish":
             base -= 0.07
         elif support == "water":
