@@ -70,8 +70,8 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
     else:
         height *= 0.82 if scene.count == 2 else 0.72
         height = min(height, (0.94 - _GAP * (columns - 1)) / (width * columns))
-    if triangle:
-        height = min(height, 0.38)
+    if support == "air":
+        height = min(height, 0.38 if triangle else 0.64)
     step = width * height + _GAP
     free = 0.96 - step * columns + _GAP
     middle = 0.5 + (rng.random() - 0.5) * min(0.14, max(0.0, free))

@@ -7,6 +7,7 @@ as the same tokens. ``understood`` applies them in Python.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .scene import COLOURS, SUBJECTS, TIMES, WEATHERS
 
@@ -37,7 +38,7 @@ _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rain", ("rainy day", "rainy weather")),
     ("fog", ("foggy day", "foggy weather")),
     ("mountains", ("snowy mountains", "snowy mountain")),
-    ("meadow", ("flower meadow", "field of flowers", "green field", "green grass")),
+    ("meadow", ("field of flowers", "green field", "green grass")),
     ("desert", ("sand dunes", "sand dune")),
     ("dawn", ("early morning",)),
 )  # fmt: skip
@@ -68,7 +69,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     # places
     "snow": ("snowy", "winter", "wintry"),
     "forest": ("forests", "wood", "woods", "woodland", "woodlands"),
-    "desert": ("dunes", "deserts"),
+    "desert": ("dune", "dunes", "deserts"),
     "beach": ("shore", "seashore", "seaside", "coast", "sand", "beaches"),
     "meadow": ("meadows", "field", "fields", "grass", "lawn", "pasture", "grassland"),
     "mountains": ("mountain", "peaks", "alps"),
@@ -151,7 +152,8 @@ def _meanings() -> list[tuple[str, tuple[str, ...]]]:
     return table
 
 
-def rules() -> list[tuple[str, str]]:
+@lru_cache(maxsize=1)
+def rules() -> tuple[tuple[str, str], ...]:
     """(pattern, what replaces it), to be applied in this order to a prompt in lower case.
 
     The patterns mean the same to Python's ``re`` and to the tokenizers library.
@@ -160,9 +162,11 @@ def rules() -> list[tuple[str, str]]:
     def any_of(phrases: tuple[str, ...]) -> str:
         return rf"\b(?:{'|'.join(sorted(phrases, key=len, reverse=True))})\b"
 
-    found = [(r"[^\w\s]|_", " "), (any_of(_ARTICLES), " "), (r"\s+", " ")]
+    # Punctuation parts phrases ("a flower, grey, sky" has no grey sky), hyphens do not.
+    found = [(r"[-_\u2010\u2011]+", " "), (r"[^\w\s]+", " ; ")]
+    found += [(any_of(_ARTICLES), " "), (r"\s+", " ")]
     found += [(any_of(phrases), token) for token, phrases in _meanings()]
-    return [*found, (any_of(_UNTOLD), " ")]
+    return (*found, (any_of(_UNTOLD), " "), (";", " "))
 
 
 def understood(text: str) -> list[str]:

@@ -81,8 +81,8 @@ def butterfly(pen: Pen, coat: Coat, turn: float) -> None:
         pen.stroke([(side * 0.03, 0.76), (side * 0.08, 0.92), (side * 0.16, 0.98)], 0.026, INK)
         pen.oval(side * 0.16, 0.98, 0.032, 0.032, INK)
     pen.blob(mirror([(-0.02, 0.08), (-0.06, 0.24), (-0.065, 0.5), (-0.05, 0.64)]), (74, 56, 62))
-    pen.oval(0, 0.7, 0.14, 0.13, (74, 56, 62))
-    eyes(pen, turn * 0.012, 0.71, 0.064, 0.04, (74, 56, 62))
+    pen.oval(0, 0.7, 0.155, 0.135, (74, 56, 62))
+    eyes(pen, turn * 0.012, 0.71, 0.078, 0.038, (74, 56, 62))
 
 
 def penguin(pen: Pen, coat: Coat, turn: float) -> None:
