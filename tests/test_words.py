@@ -46,6 +46,8 @@ def ids(tokenizer: PromptTokenizer, text: str) -> tuple[int, ...]:
         ("a child on the beach", ("a kid at the seaside", "a person on the shore")),
         ("children", ("kids", "people")),
         ("a white bear in snow", ("a polar bear in winter",)),
+        ("two white bears", ("two polar bears",)),
+        ("trains in a forest", ("steam trains in the woods",)),
         ("a small red mushroom", ("a tiny scarlet toadstool", "a little red mushroom")),
         ("a house in snowfall", ("a cottage in falling snow", "a house with snow falling")),
         ("a fox under clouds", ("a fox under a cloudy sky", "a fox, overcast")),
@@ -96,19 +98,21 @@ def test_unknown_words_are_unknown_and_named(tokenizer):
     prompt = "A zebra juggles 42 foxes on the ocean, please"
     assert known.unknown(prompt) == ["zebra", "juggles", "42"]
     found = ids(tokenizer, prompt)
-    assert found.count(UNKNOWN_ID) == 3
-    assert found[4:] == ids(tokenizer, "foxes in the sea")[1:]
+    # Words in a row that nobody taught are one unknown token, so that they push nothing out.
+    assert found == (BOS_ID, UNKNOWN_ID, *ids(tokenizer, "foxes in the sea")[1:])
+    several = ids(tokenizer, "an epic, ultra detailed masterpiece of a shiny fox")
+    assert several == (BOS_ID, UNKNOWN_ID, ids(tokenizer, "fox")[1])
     # Letters around a known word make another word.
     assert known.unknown("foxtrot snowmobile") == ["foxtrot", "snowmobile"]
-    assert ids(tokenizer, "foxtrot snowmobile")[1:] == (UNKNOWN_ID, UNKNOWN_ID)
+    assert ids(tokenizer, "foxtrot snowmobile")[1:] == (UNKNOWN_ID,)
 
 
 def test_every_known_word_has_a_meaning(tokenizer):
     """No listed word is silently unknown, save those that only belong to a phrase."""
     only_in_phrases = {word for word in vocabulary()["words"] if UNKNOWN_ID in ids(tokenizer, word)}
     assert only_in_phrases == {
-        "air", "early", "engine", "falling", "full", "heavy", "hot", "outer", "polar", "rubber",
-        "sail", "sailing", "starlit", "steam",
+        "air", "early", "falling", "hot", "outer", "polar", "rubber",
+        "sail", "sailing", "steam", "wood",
     }  # fmt: skip
 
 

@@ -12,14 +12,14 @@ from functools import lru_cache
 from .scene import COLOURS, SUBJECTS, TIMES, WEATHERS
 
 PLURAL = "+"  # follows a noun that stood in the plural; nobody can type it
+UNKNOWN = "?"  # stands for one or more words in a row that have no meaning here
 
 # Token → what says the same. Articles are gone when these are looked up, and phrases come before
 # their words.
 _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rocket", ("space rocket", "space ship", "rocket ship")),
     ("balloon", ("hot air balloon",)),
-    (f"balloon {PLURAL}", ("hot air balloons",)),
-    ("train", ("steam train", "steam engine", "steam locomotive")),
+    ("train", ("steam train", "steam locomotive")),
     ("boat", ("sailing boat", "sail boat", "sailing ship")),
     ("white bear", ("polar bear",)),
     ("bear", ("teddy bear",)),
@@ -27,9 +27,9 @@ _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "nightsky",
         ("night sky", "starry sky", "starry night", "sky at night", "sky by night", "outer space",
-         "under stars", "among stars", "between stars", "in stars", "full of stars", "starlit sky"),
+         "under stars", "among stars", "between stars", "in stars"),
     ),
-    ("snowfall", ("falling snow", "snow falling", "snow is falling", "heavy snow")),
+    ("snowfall", ("falling snow", "snow falling", "snow is falling")),
     ("sky", ("in clouds", "among clouds", "above clouds", "over clouds", "on cloud", "on clouds")),
     ("sky cloudy", ("in cloudy sky",)),
     ("sky", ("in blue sky", "in clear sky")),
@@ -37,6 +37,9 @@ _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("clear", ("clear sky", "clear skies", "blue sky", "clear weather", "clear day")),
     ("rain", ("rainy day", "rainy weather")),
     ("fog", ("foggy day", "foggy weather")),
+    ("forest", ("in wood",)),
+    ("forest snowfall", ("snowy forest", "snowy woods", "winter forest")),
+    ("city snowfall", ("snowy city", "snowy town", "snowy street")),
     ("mountains", ("snowy mountains", "snowy mountain")),
     ("meadow", ("field of flowers", "green field", "green grass")),
     ("desert", ("sand dunes", "sand dune")),
@@ -68,7 +71,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "rocket": ("spaceship", "spacecraft"),
     # places
     "snow": ("snowy", "winter", "wintry"),
-    "forest": ("forests", "wood", "woods", "woodland", "woodlands"),
+    "forest": ("forests", "woods", "woodland", "woodlands"),
     "desert": ("dune", "dunes", "deserts"),
     "beach": ("shore", "seashore", "seaside", "coast", "sand", "beaches"),
     "meadow": ("meadows", "field", "fields", "grass", "lawn", "pasture", "grassland"),
@@ -142,7 +145,11 @@ def names(subject: str) -> tuple[str, ...]:
 
 def _meanings() -> list[tuple[str, tuple[str, ...]]]:
     """(token, what means it), phrases first, plurals of subjects included."""
-    table = [*_PHRASES]
+    table = []
+    for token, phrases in _PHRASES:
+        if token.split()[-1] in SUBJECTS:
+            table.append((f"{token} {PLURAL}", tuple(map(plural, phrases))))
+        table.append((token, phrases))
     nouns = (*SUBJECTS, "child")
     for noun in nouns:
         many = tuple(plural(name) for name in names(noun) if plural(name) != name)
@@ -166,11 +173,14 @@ def rules() -> tuple[tuple[str, str], ...]:
     found = [(r"[-_\u2010\u2011]+", " "), (r"[^\w\s]+", " ; ")]
     found += [(any_of(_ARTICLES), " "), (r"\s+", " ")]
     found += [(any_of(phrases), token) for token, phrases in _meanings()]
-    return (*found, (any_of(_UNTOLD), " "), (";", " "))
+    found.append((any_of(_UNTOLD), " "))
+    told = "|".join(re.escape(token) for token in TOKENS)
+    found.append((rf"(?:\b(?!(?:{told})\b)\w+[\s;]*)+", f" {UNKNOWN} "))
+    return (*found, (";", " "))
 
 
 def understood(text: str) -> list[str]:
-    """The tokens a prompt comes to; words that mean nothing here stay as they are."""
+    """The tokens a prompt comes to, with UNKNOWN for words that mean nothing here."""
     text = text.lower()
     for pattern, token in rules():
         text = re.sub(pattern, token, text)
