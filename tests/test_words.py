@@ -127,3 +127,21 @@ def test_captions_come_to_known_tokens_as_python_says(tokenizer):
         assert len(found) <= 12
         used.update(understood(text))
     assert used == set(TOKENS) and PLURAL in used
+
+
+def test_training_meets_the_unknown_token():
+    torch = pytest.importorskip("torch")
+    from recipes.default_model.text import with_unknown
+
+    ids = torch.tensor([[2, 4, 30, 40, 0, 0, 0, 0]] * 4000)
+    found = with_unknown(ids, 0.25, torch.Generator().manual_seed(1))
+    hit = (found == UNKNOWN_ID).sum(1)
+    assert (found[:, 0] == BOS_ID).all() and hit.max() == 1
+    assert 0.2 < hit.float().mean() < 0.3
+    assert (found[hit == 0] == ids[hit == 0]).all()
+    # In front of a token or in its place: the others stay, in order.
+    lengths = (found[hit == 1] != 0).sum(1)
+    assert set(lengths.tolist()) == {4, 5}
+    for row in found[hit == 1]:
+        kept = [int(i) for i in row if i not in (0, UNKNOWN_ID)]
+        assert kept in ([2, 4, 30, 40], [2, 30, 40], [2, 4, 40], [2, 4, 30])
