@@ -178,3 +178,25 @@ def test_blurred_pictures_are_told_from_sharp_ones():
     soft = np.mean([np.roll(sharp, step, 2) for step in range(4)], 0).astype(np.uint8)
     assert told_apart(soft, other, steps=80) > 0.9
     assert told_apart(sharp, other, steps=80) < 0.75
+
+
+def test_a_decoder_put_into_a_bundle_changes_nothing_but_the_decoder(tmp_path):
+    from safetensors.torch import load_file
+
+    from recipes.default_model.polish_bundle import fitting_recipe, load_parts, write_decoder
+    from recipes.default_model.settings import full
+
+    model, _, _, tokenizer = load_parts(BUNDLE, fitting_recipe(BUNDLE, full()))
+    assert tokenizer.encode("a fox in snow").ids[0] == 2
+    with torch.no_grad():
+        model.decoder.conv_in.weight.add_(1)
+        model.encoder.conv_in.weight.add_(1)
+    write_decoder(BUNDLE, model, tmp_path / "bundle")
+    before, after = (
+        load_file(b / "vae" / "model.safetensors") for b in (BUNDLE, tmp_path / "bundle")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder.conv_in.weight"}
+    torch.testing.assert_close(
+        after["decoder.conv_in.weight"], before["decoder.conv_in.weight"] + 1
+    )

@@ -24,7 +24,7 @@ from .settings import PolishSettings
 from .state import load_state, save_state, step_generator
 from .text import encode, null_ids
 from .vae import is_matrix, to_tensor
-from .vae_loss import patch_statistics, picture_loss
+from .vae_loss import gradient_statistics, patch_statistics, picture_loss
 
 _CHUNK = 64
 _SHARES = {"clean": 0.25, "denoised": 0.375, "drawn": 0.375}
@@ -127,7 +127,9 @@ def _loss(model, z: dict, x: dict, settings: PolishSettings, generator: torch.Ge
         *paired, settings.edge_weight, settings.patch_weight, generator
     )
     apart = patch_statistics(y["drawn"], x["drawn"], generator, remainder=False)
-    return loss + settings.drawn_weight * apart, squared, near, apart
+    ripples = gradient_statistics(y["drawn"], x["drawn"]) + gradient_statistics(*paired)
+    loss = loss + settings.drawn_weight * apart + settings.gradient_weight * ripples
+    return loss, squared, near, apart, ripples
 
 
 def polish_decoder(
@@ -174,7 +176,8 @@ def polish_decoder(
             optimizer.step()
         if step % 20 == 0:
             shown = " ".join(f"{1000 * value.item():.1f}" for value in losses)
-            say(f"polish step {step}/{settings.steps} loss, squared, patches, drawn: {shown}")
+            names = "loss, squared, patches, drawn, ripples"
+            say(f"polish step {step}/{settings.steps} {names}: {shown}")
         if time.monotonic() - saved > save_seconds:
             save(step + 1)
             saved = time.monotonic()

@@ -89,6 +89,7 @@ class PolishSettings:
     edge_weight: float = 0.1
     patch_weight: float = 0.06
     drawn_weight: float = 0.06  # of the patch statistics of drawn pictures
+    gradient_weight: float = 0.02  # of the statistics of neighbouring pixels' differences
     seed: int = 6
 
 

@@ -119,13 +119,15 @@ def compare(pictures: np.ndarray, reference: np.ndarray) -> dict:
     }
 
 
-def scenes_and_captions(count: int, vocabulary: dict) -> tuple[list[Scene], list[str]]:
+def scenes_and_captions(
+    count: int, vocabulary: dict, seed: int = _SEED
+) -> tuple[list[Scene], list[str]]:
     """Held-out scenes and one caption of each, in the words of a bundle's ``vocabulary.json``."""
     shown = {name: set(vocabulary[name]) for name in ("subject", "place", "colour")}
     words, scenes, captions = set(vocabulary["words"]), [], []
     i = 0
     while len(scenes) < count:
-        rng = np.random.default_rng([_SEED, i])
+        rng = np.random.default_rng([seed, i])
         i += 1
         scene = random_scene(rng)
         if not {scene.subject, scene.place} <= shown["subject"] | shown["place"]:
