@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -19,7 +19,7 @@ from .generation.capabilities import capabilities
 from .generation.components import Components
 from .generation.context import PromptRows, prompt_rows
 from .generation.draw import decode, generation
-from .generation.events import BlockProgress, Event
+from .generation.events import BlockProgress, Event, Finished
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.result import Result
@@ -157,7 +157,7 @@ class Pipeline:
         noise: mx.array | np.ndarray | None = None,
         denoise: bool | None = None,
         cancel: Flag | None = None,
-        **options,
+        **options: Any,
     ) -> Result:
         """Pictures for a prompt, made together as one batch.
 
@@ -185,7 +185,7 @@ class Pipeline:
         self._worker.check_process()
         with self._turn.held(lambda: _check(cancel)):
             *_, finished = self._events(settings, noise, False, cancel)
-        return finished.result
+        return cast(Finished, finished).result
 
     def stream(
         self,
@@ -195,7 +195,7 @@ class Pipeline:
         noise: mx.array | np.ndarray | None = None,
         previews: bool = False,
         cancel: Flag | None = None,
-        **options,
+        **options: Any,
     ) -> Iterator[Event]:
         """``generate`` as typed events (see ``mlx_starflow.events``), the last one ``Finished``.
 
@@ -210,7 +210,7 @@ class Pipeline:
         self,
         prompt: str | int | Sequence[str | int] | None = None,
         seed: int | Sequence[int] | None = None,
-        **options,
+        **options: Any,
     ) -> Settings:
         """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
         loaded. Errors: UsageError, TextError for an unknown class."""
@@ -270,7 +270,13 @@ class Pipeline:
         else:
             self.close()
 
-    def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
+    def _request(
+        self,
+        prompt: str | int | Sequence[str | int] | None,
+        seed: int | Sequence[int] | None,
+        noise: mx.array | np.ndarray | None,
+        **options: Any,
+    ) -> tuple[Settings, mx.array | None]:
         components = self._components
         if noise is not None:
             noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to

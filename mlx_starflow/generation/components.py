@@ -9,11 +9,11 @@ from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
 from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
+from ..device.typed import layers_of, parameters_of
 from ..errors import ConfigError, UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
@@ -124,7 +124,7 @@ class Components:
         if component not in self._loaded:
             loaded = load()
             if isinstance(loaded, nn.Module):
-                mx.eval(loaded.parameters())  # an unevaluated array is tied to this thread
+                mx.eval(parameters_of(loaded))  # an unevaluated array is tied to this thread
             self._loaded[component] = loaded
         return cast(T, self._loaded[component])
 
@@ -167,7 +167,7 @@ class Components:
         def build(config: dict[str, Any]) -> Flow:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
 
-        return load_component(self.path("flow"), build, self.dtype, self.quantize)
+        return cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize))
 
     def _load_vae(self) -> Autoencoder:
         def build(config: dict[str, Any]) -> nn.Module:
@@ -193,7 +193,7 @@ class Components:
 def precision(module: nn.Module) -> str:
     """How the large matrices are stored, for people: "float32", "bfloat16", "4-bit", ..."""
     kinds: dict[str, int] = {}
-    for _, leaf in tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module):
+    for _, leaf in layers_of(module):
         weight = leaf.get("weight")
         if weight is None or weight.ndim < 2:
             continue
