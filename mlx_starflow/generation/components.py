@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
+from ..hub.integrity import check_component
 from ..vae import AutoencoderKL
 
 
@@ -65,6 +66,8 @@ class Stages:
     def get(self, component: str) -> Any:
         """The component, loaded strictly if it is not in memory."""
         if component not in self._loaded:
+            if self.has(component):
+                check_component(self.path(component))
             loaded = getattr(self, f"_load_{component}")()
             if isinstance(loaded, nn.Module):
                 mx.eval(loaded.parameters())  # an unevaluated array is tied to this thread
