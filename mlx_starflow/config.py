@@ -203,7 +203,7 @@ class TextConfig(Record):
 
     _limits = {"length": (1, MAX_WIDTH), "channels": (1, 1 << 20), "noise_level": (0, 1e3)}
 
-    encoder: str  # "t5" | "gemma" (hidden states) | "gemma_tokens" (scaled table) | "labels"
+    encoder: str  # "labels", or a kind of mlx_starflow.text.registry: "t5", "gemma", ...
     length: int  # tokens; shorter prompts are padded, longer ones cut
     channels: int  # width of the features
     masked: bool = True  # padding features are set to zero
@@ -214,7 +214,6 @@ class TextConfig(Record):
     labels: tuple[str, ...] = ()  # "labels" only: class names in the order of the rows
 
     def __post_init__(self) -> None:
-        _one_of("encoder", self.encoder, ("t5", "gemma", "gemma_tokens", "labels"))
         self._check_limits()
         if self.length * self.channels > MAX_TEXT_NUMBERS:
             raise ConfigError("length times channels is too large.")
@@ -297,8 +296,8 @@ def is_repository(name: str) -> bool:
     return re.fullmatch(f"{part}/{part}", name) is not None and ".." not in name
 
 
-def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) -> None:
-    """ConfigError where the parts of a bundle do not fit each other."""
+def check_together(model: ModelConfig, flow: FlowConfig) -> None:
+    """ConfigError where a bundle and its flow do not fit each other."""
     text = model.text
     if model.model_type != flow.model_type:
         raise ConfigError(
@@ -314,11 +313,19 @@ def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) 
             f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "
             f"flow was trained with {flow.text_length} of {flow.text_channels}."
         )
-    if vae is not None and vae.latent_channels != flow.in_channels:
+    if "vae" not in model.components and flow.in_channels not in (1, 3):
+        raise ConfigError(
+            f"The pictures of this model would have {flow.in_channels} channels, not 1 or 3."
+        )
+
+
+def check_autoencoder(vae: Any, flow: FlowConfig) -> None:
+    """ConfigError where the configuration of an autoencoder does not fit the flow."""
+    if vae.latent_channels != flow.in_channels:
         raise ConfigError(
             f"vae/config.json: latent_channels is {vae.latent_channels}, and the flow has "
             f"in_channels {flow.in_channels}."
         )
-    pixels = vae.out_channels if vae is not None else flow.in_channels
+    pixels = getattr(vae, "out_channels", 3)
     if pixels not in (1, 3):
-        raise ConfigError(f"The pictures of this model would have {pixels} channels, not 1 or 3.")
+        raise ConfigError(f"vae/config.json: out_channels is {pixels}; expected 1 or 3.")

@@ -186,7 +186,7 @@ def test_the_wrong_encoder_is_refused(components, tmp_path):
         load_encoder(None, text_config("t5_tiny"))
     with pytest.raises(ConfigError, match="'masked' is false"):
         load_encoder(components["t5_tiny"], text_config("t5_tiny", masked=False))
-    with pytest.raises(TextError, match="cannot be read"):
+    with pytest.raises(TextError, match="is missing"):
         load_encoder(tmp_path, text_config("t5_tiny"))
 
 

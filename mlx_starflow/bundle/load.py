@@ -17,15 +17,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..config import ModelConfig
-from ..errors import ConfigError, ModelNotFoundError, UsageError, WeightsError
+from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from ..files import json as files_json
 from ..files.fields import Fields
 from ..files.regular import is_regular
+from .dtypes import CODES, dtype_named
 from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
 from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-CODES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
 Build = Callable[[dict[str, Any]], nn.Module]
 MAX_INDEX_BYTES = 64 << 20
 
@@ -130,9 +129,7 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
 
 def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise UsageError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-        return DTYPES[dtype]
+        return dtype_named(dtype)
     if dtype is None and mx.default_device() == mx.Device(mx.cpu):
         return mx.float32
     return dtype

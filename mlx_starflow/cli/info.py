@@ -13,9 +13,10 @@ import typer
 
 from ..bundle.check import bytes_in
 from ..device.blas import blas_in_use
+from ..device.machine import device_name
+from ..device.precision import tf32_in_use
 from ..errors import ModelNotFoundError, UsageError
-from ..generation.components import Stages
-from ..generation.draw import device_name
+from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
 from ..hub.known import known_model
@@ -64,6 +65,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(_memory() / 2**30, 1),
         "recommended_working_set_gb": _gigabytes(device.get("max_recommended_working_set_size")),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "versions": {name: _version(name) for name in PACKAGES},
         "model_cache": str(cache_directory()),
         "models": {
@@ -76,18 +78,18 @@ def machine() -> dict[str, Any]:
 def model_facts(name: str) -> dict[str, Any]:
     """What a model is and what it can draw; nothing is downloaded and no weight is read."""
     try:
-        stages = Stages(_directory(name), name)
+        components = Components(_directory(name), name)
     except ModelNotFoundError as error:
         raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
-    config, flow = stages.config, stages.flow_config
+    config, flow = components.config, components.flow_config
     return {
         "name": config.name,
-        "directory": str(stages.directory),
+        "directory": str(components.directory),
         "model_type": config.model_type,
         "licence": config.licence,
         "attribution": config.attribution,
         "source": config.source.to_dict() if config.source else None,
-        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, stages.factor).items()},
+        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
         "tokens": flow.grid_size**2,
         "blocks": [b.layers for b in flow.blocks],
         "text": config.text.to_dict() if config.text else None,
@@ -96,8 +98,8 @@ def model_facts(name: str) -> dict[str, Any]:
         "learned_denoiser": flow.denoiser is not None,
         "defaults": config.defaults.to_dict(),
         "components": config.components,
-        "weights": stages.fingerprint,
-        "gigabytes": round(bytes_in(stages.directory) / 1e9, 3),
+        "weights": components.fingerprint,
+        "gigabytes": round(bytes_in(components.directory) / 1e9, 3),
     }
 
 
