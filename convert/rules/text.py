@@ -14,9 +14,9 @@ from mlx_starflow.errors import ConfigError, TextError, WeightsError
 from mlx_starflow.text.gemma import build_gemma
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 
-from ..read.mapped import FLOATS, SourceTensor
 from ..read.settings_json import check_whole, read_settings_json
 from ..read.sources import Checkpoint
+from ..read.tensor_file import FLOATS, SourceTensor
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -9,6 +9,8 @@ import os
 import re
 import sys
 
+from ..files.visible import visible_output
+
 # Name of a command → its module here, the function in it, and the constant with its examples.
 COMMANDS = {
     "generate": ("generate", "generate", "EPILOG"),
@@ -91,6 +93,7 @@ def main() -> None:
     sys.exit(status)
 
 
+@visible_output()
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit status. The one place where errors are shown."""
     debug = "--debug" in arguments

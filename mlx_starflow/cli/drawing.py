@@ -143,7 +143,11 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
             report.pictures.append(result.images[i])
         if job.sidecar:
             text = json.dumps(metadata, indent=2) + "\n"
-            write_whole(path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()))
+            beside = write_whole(
+                path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()), False
+            )
+            if beside != path.with_suffix(".json"):  # somebody's file was there
+                report.files.append(str(beside))
     if job.save_latents is not None:
         several = len(job.batches) > 1
         path = outputs.name(job.save_latents, batch.seeds[0], batch.prompt_number, several)

@@ -13,6 +13,7 @@ from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
 from ..generation.noise_file import noise_settings, read_noise, write_noise
+from ..hub.acquire import check_stored_model
 from . import options as o
 from .console import Console
 from .drawing import run
@@ -161,6 +162,7 @@ def decode(
     model = choice.model
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
+        check_stored_model(model, str(noise))
     count = len(start)
     job = Job(
         model=model,

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import UsageError
 from ..generation.stored import StoredSettings
+from ..hub.acquire import check_stored_model
 from ..pictures.metadata import read_metadata
 from . import options as o
 from .console import Console
@@ -190,6 +191,8 @@ def generate(
     )
     if stored is not None:
         job = replayed(job, stored, changed)
+        if choice.model is None:
+            check_stored_model(job.model, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     report = run(job, Console(messages.quiet, verbose))

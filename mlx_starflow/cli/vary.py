@@ -11,6 +11,7 @@ import typer
 
 from ..editing.vary import encode_pictures, varied
 from ..errors import UsageError
+from ..generation.settings import MAX_PICTURES
 from . import options as o
 from .console import Console
 from .drawing import run
@@ -75,6 +76,8 @@ def vary(
     check_output(output)
     if num_images < 1:
         raise UsageError(f"--num-images is {num_images}; expected 1 or more.")
+    if num_images > MAX_PICTURES:
+        raise UsageError(f"--num-images is {num_images}; expected at most {MAX_PICTURES}.")
     seeds = tuple(range(seed, seed + num_images))
     with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)

@@ -82,6 +82,7 @@ _POSITIVE = (
 
 def _check_numbers(fields: Fields) -> None:
     """Sizes and numbers that mlx-lm would believe. Errors: ConfigError naming the key."""
+    fields.whole("vocab_size", low=1)  # the token ids are compared with it
     for key, high in _SIZES.items():
         fields.whole(key, None, low=0 if key == "num_hidden_layers" else 1, high=high)
     for key in _POSITIVE:
