@@ -19,6 +19,7 @@ from ..config import ModelConfig
 from ..errors import ConfigError, ModelNotFoundError, UsageError, WeightsError
 from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
 from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
+from .types import default_type, settle_half
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 CODES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
@@ -91,8 +92,8 @@ def load_component(
     """A component as a module with its weights in memory.
 
     ``build`` makes the module from config.json (without its "quantization" block). ``dtype``: of
-    what takes a type (see quantize.py); None = as stored, but float32 on a CPU, where 16-bit
-    products are slow. ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
+    what takes a type (see quantize.py); None = what suits this device (see types.py).
+    ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
     Errors: ModelNotFoundError, ConfigError, WeightsError naming file and tensor, UsageError.
     """
     directory = Path(directory)
@@ -105,6 +106,9 @@ def load_component(
     expected = dict(tree_flatten(module.parameters()))
     _check_names(directory, expected, tensors)
     kind, target = component_kind(config), _resolve(dtype)
+    if target is None:
+        numbers = sum(array.size for array in expected.values())
+        target = default_type(kind, 4 * numbers, block is not None or quantize is not None)
     weights = []
     for path in sorted({path for path, _ in tensors.values()}):
         arrays = mx.load(str(path))
@@ -112,9 +116,12 @@ def load_component(
             # One at a time: beside the model there is never more than one tensor in memory.
             weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
     module.load_weights(weights, strict=True)
+    del weights, expected  # or quantizing would free none of them
     module.eval()
     if quantize is not None:
         quantize_module(module, config, quantize)
+    if dtype is None and target is None:
+        settle_half(module, kind, config)
     return module
 
 
@@ -123,8 +130,6 @@ def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
         if dtype not in DTYPES:
             raise UsageError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
         return DTYPES[dtype]
-    if dtype is None and mx.default_device() == mx.Device(mx.cpu):
-        return mx.float32
     return dtype
 
 

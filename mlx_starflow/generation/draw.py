@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from ..device.blas import blas_in_use
 from ..device.precision import tf32_in_use
+from ..device.wired import wired
 from ..exact.denoise import denoise
 from ..flow import Context, Flow
 from ..flow.grid import grid_of
@@ -53,6 +54,17 @@ def generation(
     low_ram: bool = False,
 ) -> Iterator[Event]:
     """The events of one batch; the last one holds the result."""
+    with wired():
+        yield from _generation(stages, settings, noise, previews, low_ram)
+
+
+def _generation(
+    stages: Stages,
+    settings: Settings,
+    noise: mx.array | None,
+    previews: bool,
+    low_ram: bool,
+) -> Iterator[Event]:
     clock = _Clock()
     plan = plan_memory(stages, settings, low_ram)
     low_ram = plan.low_ram

@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
-
 from ..bundle.load import read_json
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
+from ..bundle.types import default_type
 from ..config import BlockConfig, FlowConfig, VAEConfig
+from ..device.activations import on_gpu
+from ..device.pieces import LARGEST
 from ..exact.denoise import CHECKPOINT_BYTES
+from ..flow import layer_operations
 from ..vae.conv import BAND_NUMBERS
 from ..vae.model import LARGE, TILE
 from .components import Stages
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
+FLOATS = ("F32", "F16", "BF16")
 _MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
 # Arrays of the widest kind that exist at once while a VAE decodes (input, norm, activation,
 # convolution, skip).
@@ -70,7 +73,7 @@ def memory_need(
     batch = len(settings.prompts)
     height, width = settings.height // stages.factor, settings.width // stages.factor
     tokens = height * width // flow.patch_size**2
-    item = 4 if mx.default_device() == mx.Device(mx.cpu) else 2
+    item = kept_bytes(path, stages.dtype, recipe)
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
         text_encoder=text,
@@ -89,35 +92,57 @@ def component_bytes(
 ) -> int:
     """Bytes that ``load_component`` with the same arguments keeps in memory."""
     config = read_json(Path(directory) / "config.json")
-    config.pop("quantization", None)
-    kind = component_kind(config)
-    if dtype is not None:
-        target = ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
-    else:
-        target = 4 if mx.default_device() == mx.Device(mx.cpu) else None
+    stored = config.pop("quantization", None) is not None
+    kind, tensors = component_kind(config), list(_tensors(Path(directory)))
+    target = _target(kind, tensors, dtype, stored or quantize is not None)
     total = 0
-    for tensor in _tensors(Path(directory)):
+    for tensor in tensors:
         item = ITEM_BYTES[tensor.dtype]
         module, _, leaf = tensor.name.rpartition(".")
-        if tensor.dtype not in ("F32", "F16", "BF16"):
+        if tensor.dtype not in FLOATS:
             pass  # quantized weights stay as they are
         elif not takes_type(kind, tensor.name):
             item = 4 if kind == "vae" else item
         elif target is not None:
             item = target
+        elif leaf in ("scales", "biases"):
+            item = 2  # a GPU's default, whatever they are stored in
         bits: float = 8 * item
         whole_groups = tensor.shape and tensor.shape[-1] % GROUP_SIZE == 0
         if (
             quantize is not None
             and leaf == "weight"
-            and tensor.dtype in ("F32", "F16", "BF16")
+            and tensor.dtype in FLOATS
             and is_matrix(kind, module)
             and whole_groups
         ):
             # A scale and a bias for every group.
-            bits = bits_of(quantize, module, config) + 2 * 8 * item / GROUP_SIZE
+            scale = 2 if target is None else item
+            bits = bits_of(quantize, module, config) + 2 * 8 * scale / GROUP_SIZE
         total += math.ceil(math.prod(tensor.shape) * bits / 8)
     return total
+
+
+def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> int:
+    """Bytes of a number of the keys and values that a flow loaded like this keeps."""
+    config = read_json(Path(directory) / "config.json")
+    if config.pop("quantization", None) is not None or quantize is not None:
+        return 2
+    tensors = list(_tensors(Path(directory)))
+    target = _target("flow", tensors, dtype, False)
+    if target is not None:
+        return target
+    sizes = [ITEM_BYTES[t.dtype] for t in tensors if takes_type("flow", t.name)]
+    return min(sizes, default=4)
+
+
+def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: bool) -> int | None:
+    """Bytes of a number of what takes a type, None: as stored."""
+    if dtype is not None:
+        return ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+    numbers = sum(math.prod(t.shape) for t in tensors)
+    chosen = default_type(kind, 4 * numbers, quantized)
+    return None if chosen is None else chosen.size
 
 
 def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
@@ -137,18 +162,19 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     if learned and flow.denoiser is not None:
         length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
         return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
-    kept = inputs = largest = plain = 0
+    kept = inputs = largest = plain = work = 0
     for block in flow.blocks:
         length = tokens + (flow.text_length if block.conditioned else 0)
         layer = _layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
         plain += block.layers * _layer_bytes(block, length, length)
-        inputs += block.layers * length * block.channels * 4
+        inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
-    if plain * batch <= CHECKPOINT_BYTES:
-        return int(_MARGIN * kept * batch)
-    # One picture at a time; each layer is computed once more and differentiated.
-    return int(inputs + _MARGIN * 1.5 * largest)
+        work += 3 * batch * block.layers * layer_operations(block, 1, length)
+    if plain * batch <= CHECKPOINT_BYTES and work <= LARGEST:
+        return int(kept * batch)
+    # One picture and one layer at a time; what goes into each layer is kept.
+    return int(inputs + largest)
 
 
 def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
@@ -164,7 +190,7 @@ def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
         numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
     scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
     # On a CPU convolutions also lay out the patches of a band of the picture.
-    bands = 3 * min(9 * numbers, BAND_NUMBERS) if mx.default_device() == mx.Device(mx.cpu) else 0
+    bands = 0 if on_gpu() else 3 * min(9 * numbers, BAND_NUMBERS)
     return max(4 * (numbers * _VAE_COPIES + bands), 2 * scores) + 2 * output
 
 
@@ -172,7 +198,7 @@ def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool =
     """Activations of one layer for one row, in float32."""
     if not block.layers:
         return 0
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    on_cpu = not on_gpu()
     # On a CPU the exact GELU is a polynomial, and its gradient keeps every step of it.
     steps = 21 if on_cpu and gradient and not block.gated_mlp else 3
     hidden = queries * (8 * block.channels + steps * block.mlp_channels)

@@ -8,7 +8,7 @@ was made in, as compiled functions do in MLX: later pictures find it ready.
 from __future__ import annotations
 
 import threading
-from functools import partial
+import weakref
 
 import mlx.core as mx
 
@@ -53,6 +53,12 @@ class CompiledSteps:
         steps = self.block.__dict__.setdefault("_steps", {})
         key = (threading.get_ident(), self.state.prefix, visible, self.n)
         if key not in steps:
-            fixed = partial(self.block.fixed_step, prefix=self.state.prefix, visible=visible)
+            # The block keeps the step, so the step must not keep the block: a cycle would hold the
+            # weights until Python's collector runs, which nothing on a GPU makes it do.
+            block, prefix = weakref.ref(self.block), self.state.prefix
+
+            def fixed(*arguments):
+                return block().fixed_step(*arguments, prefix=prefix, visible=visible)
+
             steps[key] = mx.compile(fixed)
         return steps[key]

@@ -125,6 +125,7 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
                 f"{value.shape}. Convert the text encoder again."
             )
     table.update(found)
+    mx.eval(table.parameters())  # an array that waits to be read is tied to this thread
     return GemmaTable(table, channels)
 
 
