@@ -108,7 +108,7 @@ def test_no_evaluation_of_the_released_model_is_long():
     assert {row.work for row in table} >= {"certificate", "denoising", "text encoder", "VAE"}
     for row in table:
         assert 0 < row.largest <= LARGEST, row
-        assert row.largest <= row.whole
+        assert row.largest <= 1.001 * row.whole
     certificate = next(row for row in table if row.work == "certificate")
     assert certificate.whole > 1e13  # in one piece it would last seconds
 

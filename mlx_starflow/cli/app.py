@@ -19,6 +19,7 @@ def build():
     from ..hub.converter import converter_module
     from ..version import __version__
     from . import benchmark as benchmark_command
+    from . import doctor as doctor_command
     from . import generate as generate_command
     from . import info as info_command
     from . import models as models_command
@@ -39,6 +40,7 @@ def build():
         "info": (info_command.info, info_command.EPILOG),
         **picture_commands.COMMANDS,
         "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
+        "doctor": (doctor_command.doctor, doctor_command.EPILOG),
     }
     for name, (function, epilog) in commands.items():
         app.command(name, epilog=epilog, cls=SectionedCommand)(function)
