@@ -141,6 +141,10 @@ class Pipeline:
             lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
         )
 
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
+        return self._components.decoding_bytes(height, width)
+
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
         return self._components.label(prompt)

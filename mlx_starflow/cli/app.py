@@ -26,6 +26,7 @@ COMMANDS = {
     "compress": ("compress", "compress", "EPILOG"),
     "decompress": ("decompress", "decompress", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
+    "doctor": ("doctor", "doctor", "EPILOG"),
 }
 GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
