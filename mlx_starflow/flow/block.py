@@ -25,7 +25,7 @@ from .cache import FixedView, KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
 from .products import linear
-from .rope import Rotation, rotation
+from .rope import Rotation, rotation, turn
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
 
@@ -300,13 +300,13 @@ class Block(Network):
         if "offset" in arrays:
             hidden = hidden + arrays["offset"]
         places = prefix + places
-        turn = None
+        turned = None
         if "cos" in arrays:
             cos, sin = (mx.take(arrays[k], places, axis=0) for k in ("cos", "sin"))
-            turn = Rotation(cos, sin, self.config.position == "sequence")
+            turned = turn(cos, sin, self.config.position == "sequence")
         mask = mx.arange(visible) <= places[:, None]
         views = [FixedView(keys, values, visible) for keys, values in caches]
         for layer, view in zip(self.layers, views, strict=True):
-            hidden = layer(hidden, turn, mask, view, places[:1], arrays.get("sharpness"))
+            hidden = layer(hidden, turned, mask, view, places[:1], arrays.get("sharpness"))
         a, b = self._affine(hidden)
         return a, b, [(view.keys, view.values) for view in views]
