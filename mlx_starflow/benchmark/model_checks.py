@@ -10,11 +10,11 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..device.activations import on_gpu
+from ..device.products import kept_type
 from ..editing.inputs import sampling_context
 from ..exact.denoise import denoise
 from ..flow import Block, Flow
 from ..flow.grid import Grid
-from ..flow.products import kept_type
 from ..generation.components import precision
 from ..generation.memory_need import decoding_bytes, denoising_bytes
 from ..pipeline import Pipeline, load

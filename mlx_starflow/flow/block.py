@@ -20,11 +20,11 @@ import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
 from ..device.pieces import Pieces
+from ..device.products import linear
 from ..errors import UsageError
 from .cache import FixedView, KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
-from .products import linear
 from .rope import Rotation, rotation, turn
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1

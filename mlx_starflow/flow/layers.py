@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
+from ..device.products import kept_type, linear, product, product_type, with_bias
 from .cache import FixedView, KVCache
-from .products import kept_type, linear, product, product_type, with_bias
 from .rope import Rotation, Turn, rotate
 
 
