@@ -9,21 +9,31 @@ import os
 import re
 import sys
 
+# Module, function and epilog of every command; a module is imported when its command is asked for.
+COMMANDS = {
+    "generate": ("generate", "generate", "EPILOG"),
+    "convert": (None, "convert_command", None),  # of the converter, beside this package
+    "info": ("info", "info", "EPILOG"),
+    "score": ("score", "score", "EPILOG"),
+    "encode": ("encode", "encode", "ENCODE_EPILOG"),
+    "decode": ("encode", "decode", "DECODE_EPILOG"),
+    "interpolate": ("interpolate", "interpolate", "EPILOG"),
+    "vary": ("vary", "vary", "EPILOG"),
+    "edit": ("edit", "edit", "EPILOG"),
+    "benchmark": ("benchmark", "benchmark", "EPILOG"),
+    "doctor": ("doctor", "doctor", "EPILOG"),
+}
 
-def build():
-    """The Typer application with all commands."""
+
+def build(only: str | None = None):
+    """The Typer application with all commands, or with the ``only`` one that is asked for."""
+    from importlib import import_module
     from typing import Annotated
 
     import typer
 
     from ..hub.converter import converter_module
     from ..version import __version__
-    from . import benchmark as benchmark_command
-    from . import doctor as doctor_command
-    from . import generate as generate_command
-    from . import info as info_command
-    from . import models as models_command
-    from . import picture_commands
     from .help import SectionedCommand
 
     app = typer.Typer(
@@ -34,17 +44,18 @@ def build():
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    commands = {
-        "generate": (generate_command.generate, generate_command.EPILOG),
-        "convert": (converter_module("command").convert_command, None),
-        "info": (info_command.info, info_command.EPILOG),
-        **picture_commands.COMMANDS,
-        "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
-        "doctor": (doctor_command.doctor, doctor_command.EPILOG),
-    }
-    for name, (function, epilog) in commands.items():
-        app.command(name, epilog=epilog, cls=SectionedCommand)(function)
-    app.add_typer(models_command.models, name="models")
+    alone = only in COMMANDS
+    for name, (home, function, epilog) in COMMANDS.items():
+        if alone and name != only:
+            continue
+        if home is None:
+            module = converter_module("command")
+        else:
+            module = import_module(f"{__package__}.{home}")
+        text = getattr(module, epilog) if epilog else None
+        app.command(name, epilog=text, cls=SectionedCommand)(getattr(module, function))
+    if not alone:
+        app.add_typer(import_module(f"{__package__}.models").models, name="models")
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -85,7 +96,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = spread_seeds([a for a in arguments if a != "--debug"])
     try:
-        status = build()(arguments, prog_name="mlx-starflow", standalone_mode=False)
+        only = arguments[0] if arguments else None
+        status = build(only)(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
         return status or 0
     except BrokenPipeError:  # whoever read standard output has left
