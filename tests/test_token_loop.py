@@ -10,7 +10,7 @@ from mlx_starflow.benchmark import RandomShape, random_context, random_flow
 from mlx_starflow.sampling import SampleOptions
 from mlx_starflow.sampling.conditional import Conditional
 
-MOST = 20  # kernels of a layer; 31 and 46 before, compiled and not, 53 with honest half products
+MOST = 20  # kernels of a layer, norms and attention being one each
 BEFORE_AND_AFTER = 24  # of a whole token beside its layers, both halves of guidance included
 
 

@@ -31,8 +31,8 @@ COMMANDS = {
 GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
-def build():
-    """The Typer application with all commands."""
+def build(only: str | None = None):
+    """The Typer application with all commands, or with the ``only`` one that is asked for."""
     from importlib import import_module
     from typing import Annotated
 
@@ -51,14 +51,18 @@ def build():
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    alone = only in (*COMMANDS, "convert")
     for name, (module, function, epilog) in COMMANDS.items():
-        home = import_module(f".{module}", __package__)
-        command = with_flags(getattr(home, function))
-        app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
-    convert = converter_module("command").convert_command
-    app.command("convert", cls=SectionedCommand)(convert)
-    for name, (module, group) in GROUPS.items():
-        app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
+        if not alone or name == only:
+            home = import_module(f".{module}", __package__)
+            command = with_flags(getattr(home, function))
+            app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
+    if not alone or only == "convert":
+        convert = converter_module("command").convert_command
+        app.command("convert", cls=SectionedCommand)(convert)
+    if not alone:
+        for name, (module, group) in GROUPS.items():
+            app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -100,7 +104,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = spread_seeds([a for a in arguments if a != "--debug"])
     try:
-        status = build()(arguments, prog_name="mlx-starflow", standalone_mode=False)
+        only = arguments[0] if arguments else None
+        status = build(only)(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
         return status or 0
     except BrokenPipeError:  # whoever read standard output has left
