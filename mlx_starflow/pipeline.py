@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .config import ModelConfig
-from .device.worker import Worker
+from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.capabilities import capabilities
@@ -78,7 +77,7 @@ class Pipeline:
         self._components = components
         self._low_ram = low_ram
         self._worker = Worker("mlx-starflow")
-        self._turn = threading.Lock()  # one generate() after another: their memory does not add up
+        self._turn = Turn()  # one generate() after another: their memory does not add up
         self._rough: RoughDecoder | None = None
 
     @property
@@ -100,6 +99,11 @@ class Pipeline:
     def fingerprint(self) -> str:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
         return self._components.fingerprint
+
+    def fingerprint_of(self, component: str) -> str:
+        """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the
+        model does not have."""
+        return self._components.fingerprint_of(component)
 
     @property
     def flow(self) -> Flow:
@@ -178,12 +182,9 @@ class Pipeline:
             prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
             num_images=num_images, denoise=denoise, **options,
         )  # fmt: skip
-        while not self._turn.acquire(timeout=0.05):
-            _check(cancel)
-        try:
+        self._worker.check_process()
+        with self._turn.held(lambda: _check(cancel)):
             *_, finished = self._events(settings, noise, False, cancel)
-        finally:
-            self._turn.release()
         return finished.result
 
     def stream(

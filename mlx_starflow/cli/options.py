@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ..bundle.dtypes import DTYPES
+
 WHAT, HOW, OUTPUT, MEMORY, TALK = (
     "What to draw",
     "How to sample",
@@ -18,10 +20,7 @@ WHAT, HOW, OUTPUT, MEMORY, TALK = (
 )
 
 
-class DType(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
+DType = StrEnum("DType", {name: name for name in DTYPES})  # type: ignore[misc]
 
 
 class Bits(StrEnum):

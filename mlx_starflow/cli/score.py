@@ -20,6 +20,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, open_model, take_picture
+from .tables import aligned
 
 EPILOG = """\b
 Examples:
@@ -224,15 +225,7 @@ def _table(records: list[dict[str, Any]]) -> str:
             if prompted:
                 row.append(entry["prompt"])
             rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    left = {0, len(heads) - 1} if prompted else {0}
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows, left={0, len(heads) - 1} if prompted else {0})
 
 
 def _with_error(value: float, error: float | None, sign: str = "") -> str:

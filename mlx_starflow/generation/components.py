@@ -13,13 +13,13 @@ from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import FlowConfig, ModelConfig, VAEConfig
+from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
 from ..errors import ConfigError, UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
 from ..text import TextEncoder
-from ..vae import Autoencoder, build_vae, read_vae_config
+from ..vae import Autoencoder, build_vae, read_vae_config, vae_decoding_bytes
 
 T = TypeVar("T")
 
@@ -30,8 +30,6 @@ class Components:
     A component may be a reference to a hub repository: it is resolved when the component itself is
     first used, so that a flow alone needs no network.
     """
-
-    NAMES = ("flow", "vae", "text_encoder")
 
     def __init__(
         self,
@@ -46,6 +44,7 @@ class Components:
         self.dtype, self.quantize = dtype, quantize
         self._tell = tell
         self._loaded: dict[str, Any] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @property
     def flow(self) -> Flow:
@@ -66,7 +65,9 @@ class Components:
 
     @cached_property
     def flow_config(self) -> FlowConfig:
-        return FlowConfig.from_dict(*self._settings("flow"))
+        flow = FlowConfig.from_dict(*self._settings("flow"))
+        check_together(self.config, flow, self.vae_config if self.is_here("vae") else None)
+        return flow
 
     @cached_property
     def vae_config(self) -> VAEConfig | None:
@@ -88,6 +89,12 @@ class Components:
                 f"is no multiple of the flow's {side} numbers a side. Convert the model again."
             )
         return factor
+
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding a latent of height × width takes, 0 without a VAE."""
+        if not self.has("vae"):
+            return 0
+        return vae_decoding_bytes(*self._settings("vae"), height, width)
 
     def _settings(self, component: str) -> tuple[dict[str, Any], str]:
         path = self.path(component)
@@ -127,7 +134,7 @@ class Components:
             mx.clear_cache()
 
     def drop_all(self) -> None:
-        for component in self.NAMES:
+        for component in COMPONENTS:
             self.drop(component)
 
     def label(self, prompt: str) -> int:
@@ -146,6 +153,15 @@ class Components:
     def fingerprint(self) -> str:
         """Hash of the flow's weights as stored."""
         return fingerprint(self.path("flow"))
+
+    def fingerprint_of(self, component: str) -> str:
+        """Hash of a component's weights as stored, "" where the model has no such component."""
+        if component == "flow":
+            return self.fingerprint
+        if component not in self._fingerprints:
+            found = fingerprint(self.path(component)) if self.has(component) else ""
+            self._fingerprints[component] = found
+        return self._fingerprints[component]
 
     def _load_flow(self) -> Flow:
         def build(config: dict[str, Any]) -> Flow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..bundle.load import DTYPES
+from ..bundle.dtypes import DTYPES
 from ..errors import UsageError
 from ..files.fields import Fields, shown
 from .settings import read_options, read_pictures
@@ -15,7 +15,15 @@ FACTS = frozenset(
     {
         *("generator", "version", "mlx_version", "created_at", "device", "blas", "tf32"),
         *("model", "model_name", "weights", "dtype", "quantize", "precision", "low_ram"),
-        *("residual", "converged", "blocks", "warnings", "seconds", "peak_memory_bytes"),
+        *(
+            "residual",
+            "converged",
+            "accuracy",
+            "blocks",
+            "warnings",
+            "seconds",
+            "peak_memory_bytes",
+        ),
         *("prompt", "prompts", "seed", "seeds", "batch", "noise", "width", "height"),
         *("best_of", "varied", "command", "path", "log_prob_gain", "resized"),
     }
