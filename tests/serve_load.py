@@ -79,27 +79,42 @@ def megabytes(pid: int) -> float:
         return int(re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]) / 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of the server so far, its threads together."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def percentile(values: list[float], share: float) -> float:
     return round(float(np.quantile(values, share)), 3)
 
 
 def measure(url: str, pid: int, options: argparse.Namespace) -> dict:
-    rounds = []
+    rounds, processor, resident = [], [], []
     each, alone = [], []
     worst, off = 0, 0
     for number in range(options.rounds):
         numbers = list(range(number * options.size, (number + 1) * options.size))
+        start = cpu_seconds(pid)
         together, found = at_once(url, numbers, options.clients)
+        middle = cpu_seconds(pid)
         if len(found) != len(numbers):
             raise AssertionError(f"{len(numbers) - len(found)} requests are lost")
         one_by_one, again = at_once(url, numbers, 1)
+        processor.append((middle - start, cpu_seconds(pid) - middle))
+        resident.append(round(megabytes(pid)))
         for key in numbers:
             difference = int(np.abs(found[key][1] - again[key][1]).max())
             worst, off = max(worst, difference), off + (difference > 1)
         each += [seconds for seconds, _ in found.values()]
         alone += [seconds for seconds, _ in again.values()]
         rounds.append((together, one_by_one))
-        sys.stderr.write(f"round {number + 1}: {one_by_one / together:.2f} times\n")
+        by_processor = processor[-1][1] / processor[-1][0]
+        sys.stderr.write(
+            f"round {number + 1}: {one_by_one / together:.2f} times by the clock, "
+            f"{by_processor:.2f} by processor time\n"
+        )
     total = options.rounds * options.size
     ratios = [b / a for a, b in rounds]
     told = {
@@ -114,6 +129,12 @@ def measure(url: str, pid: int, options: argparse.Namespace) -> dict:
         "times_faster": round(sum(b for _, b in rounds) / sum(a for a, _ in rounds), 2),
         "times_faster_by_round": [round(r, 2) for r in ratios],
         "times_faster_median": round(statistics.median(ratios), 2),
+        "processor_seconds_a_picture": round(sum(a for a, _ in processor) / total, 3),
+        "processor_seconds_a_picture_alone": round(sum(b for _, b in processor) / total, 3),
+        "times_less_processor_time": round(
+            sum(b for _, b in processor) / sum(a for a, _ in processor), 2
+        ),
+        "memory_mb_after_each_round": resident,
         "seconds_median": percentile(each, 0.5),
         "seconds_99th": percentile(each, 0.99),
         "seconds_alone_median": percentile(alone, 0.5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,9 @@ class Studio:
         self.scheduler.submit(job)
         return job, inbox
 
-    async def follow(self, job: Job, inbox: Inbox, asked: Asked) -> AsyncIterator[Update | Saved]:
+    async def follow(
+        self, job: Job, inbox: Inbox, asked: Asked
+    ) -> AsyncGenerator[Update | Saved, None]:
         """The updates of a job with its pictures, saved, in the place of "drawn" and of a task's
         "finished"; cancels the job when it is left before its end."""
         waiting: list[asyncio.Task[Saved]] = []
