@@ -93,7 +93,7 @@ def percentile(values: list[float], share: float) -> float:
 def measure(url: str, pid: int, options: argparse.Namespace) -> dict:
     rounds, processor, resident = [], [], []
     each, alone = [], []
-    worst, off = 0, 0
+    worst, off, told = 0, 0, {}
     for number in range(options.rounds):
         numbers = list(range(number * options.size, (number + 1) * options.size))
         start = cpu_seconds(pid)
@@ -110,20 +110,31 @@ def measure(url: str, pid: int, options: argparse.Namespace) -> dict:
         each += [seconds for seconds, _ in found.values()]
         alone += [seconds for seconds, _ in again.values()]
         rounds.append((together, one_by_one))
-        by_processor = processor[-1][1] / processor[-1][0]
-        sys.stderr.write(
-            f"round {number + 1}: {one_by_one / together:.2f} times by the clock, "
-            f"{by_processor:.2f} by processor time\n"
-        )
-    total = options.rounds * options.size
+        told = summary(rounds, processor, each, alone, options) | {
+            "largest_difference_in_levels": worst,
+            "pictures_off_by_more_than_one_level": off,
+            "memory_mb_after_each_round": resident,
+            "queue": httpx.get(f"{url}/api/queue").json(),
+        }
+        sys.stderr.write(json.dumps(told) + "\n")
+    return told
+
+
+def summary(
+    rounds: list[tuple[float, float]],
+    processor: list[tuple[float, float]],
+    each: list[float],
+    alone: list[float],
+    options: argparse.Namespace,
+) -> dict:
+    """What the rounds so far come to."""
+    total = len(rounds) * options.size
     ratios = [b / a for a, b in rounds]
-    told = {
+    return {
         "requests": total,
         "clients": options.clients,
         "lost": 0,
         "mixed_up": 0,
-        "largest_difference_in_levels": worst,
-        "pictures_off_by_more_than_one_level": off,
         "pictures_a_second": round(total / sum(a for a, _ in rounds), 3),
         "pictures_a_second_one_after_another": round(total / sum(b for _, b in rounds), 3),
         "times_faster": round(sum(b for _, b in rounds) / sum(a for a, _ in rounds), 2),
@@ -134,16 +145,13 @@ def measure(url: str, pid: int, options: argparse.Namespace) -> dict:
         "times_less_processor_time": round(
             sum(b for _, b in processor) / sum(a for a, _ in processor), 2
         ),
-        "memory_mb_after_each_round": resident,
         "seconds_median": percentile(each, 0.5),
         "seconds_99th": percentile(each, 0.99),
         "seconds_alone_median": percentile(alone, 0.5),
         "seconds_alone_99th": percentile(alone, 0.99),
-        "queue": httpx.get(f"{url}/api/queue").json(),
         "load_average": round(os.getloadavg()[0], 1),
         "cpus": len(os.sched_getaffinity(0)),
     }
-    return told
 
 
 def memory(url: str, pid: int, options: argparse.Namespace) -> dict:
@@ -168,6 +176,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--memory", type=int, default=0, help="requests of the memory test")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--warm", action="store_true", help="the windows are measured already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
@@ -179,7 +188,7 @@ def main() -> None:
             url = re.search(r"http://\S+", server.stderr.readline())[0]
             threading.Thread(target=server.stderr.read, daemon=True).start()
             # The sampler's windows are measured once for every size of a batch: not in the figures.
-            for count in range(1, options.clients + 1):
+            for count in range(1, 2 if options.warm else options.clients + 1):
                 body = {"prompt": PROMPTS[0], "n": min(count, 10)}
                 httpx.post(f"{url}/v1/images/generations", json=body, timeout=600)
             at_once(url, list(range(20_000, 20_000 + 2 * options.clients)), options.clients)

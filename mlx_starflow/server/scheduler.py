@@ -123,7 +123,8 @@ class Scheduler:
         try:
             _ = self._pipe.text_encoder, self._pipe.flow, self._pipe.vae
         except Exception:  # every request will be told
-            log.exception("the model could not be loaded")
+            if not self._stopping.is_set():
+                log.exception("the model could not be loaded")
 
     def _work(self) -> None:
         self._load()
