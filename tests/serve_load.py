@@ -187,6 +187,8 @@ def main() -> None:
         try:
             url = re.search(r"http://\S+", server.stderr.readline())[0]
             threading.Thread(target=server.stderr.read, daemon=True).start()
+            vocabulary = httpx.get(f"{url}/api/capabilities").json()["vocabulary"] or {}
+            PROMPTS[:] = vocabulary.get("kinds", {}).get("class", PROMPTS)
             # The sampler's windows are measured once for every size of a batch: not in the figures.
             for count in range(1, 2 if options.warm else options.clients + 1):
                 body = {"prompt": PROMPTS[0], "n": min(count, 10)}

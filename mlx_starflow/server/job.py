@@ -69,6 +69,7 @@ class Job:
         self._lock = threading.Lock()
         self.state = WAITING
         self.progress: dict[str, Any] = {}  # the last told of "queued" or "progress"
+        self.follows = True  # whether the listener wants to be told of progress
         self.items: list[Item] = []
         self.open = 0  # items that are not finished
 
@@ -78,6 +79,8 @@ class Job:
             return
         if update.event in ("queued", "progress"):
             self.progress = update.data
+            if not self.follows:
+                return
         self._listener(update)
 
     def begin(self) -> None:

@@ -36,7 +36,8 @@ from .queue import Queue, agreement, whole_seconds
 log = logging.getLogger("mlx_starflow.server")
 REMEMBERED = 200  # jobs whose state can still be asked for
 PATIENCE = 0.1  # of a batch's time, for its clients to come back
-MOST_PATIENCE = 0.3  # seconds
+MOST_PATIENCE = 1.0  # seconds
+PROGRESS_SECONDS = 0.1  # between two updates of a batch's progress
 MOST_KINDS = 100  # agreements whose largest batch is remembered
 
 
@@ -321,7 +322,7 @@ class _Follower:
             job.id: [item.index for item in batch if item.job is job] for job in self._jobs
         }
         self._began, self._expected = began, expected
-        self._share = 0.0
+        self._share = self._told = 0.0
         self._before: dict[str, tuple[float, Phase]] = {}
 
     def tell(self, event: Event) -> float | None:
@@ -338,8 +339,12 @@ class _Follower:
             before += phase.share
         self._share = share = max(self._share, before)
         seconds = left(share, time.perf_counter() - self._began, self._expected)
+        now = time.perf_counter()
         if isinstance(event, Preview | Finished):
             return seconds
+        if isinstance(event, BlockProgress) and now - self._told < PROGRESS_SECONDS:
+            return seconds
+        self._told = now
         data = event.to_dict()
         for job in self._jobs:
             if not job.cancel.is_set():

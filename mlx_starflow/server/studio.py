@@ -126,8 +126,11 @@ class Studio:
         self._savers.shutdown(wait=True, cancel_futures=True)
         return ended
 
-    def draw(self, owner: str, asked: Asked, previews: bool = False) -> tuple[DrawJob, Inbox]:
-        """Line up the pictures of a request. Errors: UsageError for what the model cannot do,
+    def draw(
+        self, owner: str, asked: Asked, previews: bool = False, follows: bool = False
+    ) -> tuple[DrawJob, Inbox]:
+        """Line up the pictures of a request; ``follows``: with updates of its progress, each of
+        which costs the event loop a turn. Errors: UsageError for what the model cannot do,
         RequestError where the queue is full."""
         prompts = None if not self.prompt_needed and not asked.prompt else asked.prompt
         count = {"num_images": len(asked.seeds)}
@@ -136,6 +139,7 @@ class Studio:
             self.pipe.label(prompt)
         inbox = Inbox()
         job = DrawJob(owner, inbox, settings, asked.options, previews)
+        job.follows = follows
         self.scheduler.submit(job)
         return job, inbox
 
