@@ -14,6 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_starflow.bundle.dtypes import code_named
 from mlx_starflow.bundle.load import write_json
 from mlx_starflow.bundle.quantize import (
     GROUP_SIZE,
@@ -40,7 +41,6 @@ from .write.staging import check_space, check_target, staged_directory
 from .write.storing import Store
 from .write.verify import verify_bundle
 
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 Event = ConvertProgress | ConvertReport
 
 
@@ -140,7 +140,7 @@ def _code(options: ConvertOptions, kind: str, store: Store) -> str:
     if not takes_type(kind, store.name):
         return "F32"
     if options.dtype is not None:
-        return _CODES[options.dtype]
+        return code_named(options.dtype)
     return kept if options.quantize is None else "BF16"
 
 

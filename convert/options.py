@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_starflow.bundle.load import DTYPES
+from mlx_starflow.bundle.dtypes import dtype_named
 from mlx_starflow.bundle.quantize import Recipe, check_recipe
 from mlx_starflow.errors import UsageError
 
@@ -33,8 +33,8 @@ class ConvertOptions:
     verify: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"--dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}.")
+        if self.dtype is not None:
+            dtype_named(self.dtype, "--dtype")
         if self.quantize is not None:
             check_recipe(self.quantize)
         if self.noise_std is not None and not 0 <= self.noise_std < 1e3:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
 import numpy as np
 from PIL import Image
 
 from .config import ModelConfig
-from .device.worker import Worker
+from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
-from .generation.components import Stages
+from .generation.capabilities import capabilities
+from .generation.components import Components
+from .generation.context import PromptRows, prompt_rows
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event
+from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.result import Result
 from .generation.settings import Settings, resolve
@@ -26,8 +28,9 @@ from .hub.acquire import acquire
 from .hub.download import Tell
 from .pictures.arrays import to_pictures
 from .text import TextEncoder
-from .vae import AutoencoderKL
+from .vae import Autoencoder
 
+T = TypeVar("T")
 EVENTS_PER_SECOND = 30  # of progress; whatever else happens is always told
 
 
@@ -57,7 +60,9 @@ def load(
     name = str(model) if model is not None else "default"
     if isinstance(dtype, mx.Dtype):
         dtype = str(dtype).removeprefix("mlx.core.")
-    return Pipeline(Stages(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram)
+    return Pipeline(
+        Components(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram
+    )
 
 
 class Pipeline:
@@ -68,66 +73,77 @@ class Pipeline:
     back at a known moment.
     """
 
-    def __init__(self, stages: Stages, low_ram: bool = False) -> None:
-        self._stages = stages
+    def __init__(self, components: Components, low_ram: bool = False) -> None:
+        self._components = components
         self._low_ram = low_ram
         self._worker = Worker("mlx-starflow")
-        self._turn = threading.Lock()  # one generate() after another: their memory does not add up
+        self._turn = Turn()  # one generate() after another: their memory does not add up
         self._rough: RoughDecoder | None = None
 
     @property
     def config(self) -> ModelConfig:
         """The model's config.json."""
-        return self._stages.config
+        return self._components.config
+
+    @property
+    def name(self) -> str:
+        """The model as it was asked for: "default", a known name, a repository or a directory."""
+        return self._components.name
 
     @property
     def directory(self) -> Path:
         """The model's bundle on disk."""
-        return self._stages.directory
+        return self._components.directory
 
     @property
     def fingerprint(self) -> str:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
-        return self._stages.fingerprint
+        return self._components.fingerprint
 
     def fingerprint_of(self, component: str) -> str:
         """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the
         model does not have."""
-        return self._stages.fingerprint_of(component)
+        return self._components.fingerprint_of(component)
 
     @property
     def flow(self) -> Flow:
         """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first asked for."""
-        return self._worker.call(lambda: self._stages.get("flow"))
+        return self._worker.call(lambda: self._components.flow)
 
     @property
-    def vae(self) -> AutoencoderKL | None:
+    def vae(self) -> Autoencoder | None:
         """The image autoencoder; None where the flow makes pixels."""
-        if not self._stages.has("vae"):
-            return None
-        return self._worker.call(lambda: self._stages.get("vae"))
+        return self._worker.call(lambda: self._components.vae)
 
     @property
     def text_encoder(self) -> TextEncoder | None:
         """The text encoder; None for a model without text."""
-        if self.config.text is None or not self._stages.flow_config.text_channels:
-            return None
-        return self._worker.call(lambda: self._stages.get("text_encoder"))
+        return self._worker.call(lambda: self._components.text_encoder)
 
     def encode_prompts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> mx.array:
         """Features (N, L, D) float32 of N prompts in the model's own template; "" is the null
         caption. Errors: UsageError for a model without text, TextError for an unknown class."""
-        encoder = self.text_encoder
-        if encoder is None:
+        if not self._components.flow_config.text_channels:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        features = self.prompt_rows(prompts, aspect_ratio).own(prompts)
+        if features is None:
+            raise UsageError("This model takes no text; its context is labels or nothing.")
+        mx.eval(features)
+        return features
+
+    def prompt_rows(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", negative: str = ""
+    ) -> PromptRows:
+        """What the flow is conditioned on for these prompts and for none: text features, labels,
+        or nothing. ``negative`` stands in for the null caption. Errors: UsageError, TextError."""
         return self._worker.call(
-            lambda: _evaluated(encoder.encode(prompts, aspect_ratio=aspect_ratio).features)
+            lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
         )
 
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
-        return self._stages.label(prompt)
+        return self._components.label(prompt)
 
     def generate(
         self,
@@ -155,8 +171,9 @@ class Pipeline:
         noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
         denoise: False leaves in the picture the noise that the flow was trained with.
         cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
-        options: tolerance, block_size, attention_temperature, guide, annealed (TarFlow), noise_std,
-        denoiser ("score", "learned"), aspect_ratio ("3:2"), width, height.
+        options: negative_prompt, noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2"),
+        width, height, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
+        attention_temperature; TarFlow: guide, annealed).
 
         None stands for the model's own default everywhere. Errors: UsageError for what the model
         cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.
@@ -165,12 +182,9 @@ class Pipeline:
             prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
             num_images=num_images, denoise=denoise, **options,
         )  # fmt: skip
-        while not self._turn.acquire(timeout=0.05):
-            _check(cancel)
-        try:
+        self._worker.check_process()
+        with self._turn.held(lambda: _check(cancel)):
             *_, finished = self._events(settings, noise, False, cancel)
-        finally:
-            self._turn.release()
         return finished.result
 
     def stream(
@@ -192,10 +206,38 @@ class Pipeline:
         settings, noise = self._request(prompt, seed, noise, **options)
         return self._events(settings, noise, previews, cancel)
 
+    def settings(
+        self,
+        prompt: str | int | Sequence[str | int] | None = None,
+        seed: int | Sequence[int] | None = None,
+        **options,
+    ) -> Settings:
+        """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
+        loaded. Errors: UsageError, TextError for an unknown class."""
+        settings, _ = self._request(prompt, seed, None, **options)
+        return settings
+
+    def largest_batch(self, settings: Settings, most: int) -> int:
+        """The most pictures like the first of ``settings``, up to ``most``, that the device's
+        recommended memory holds as one batch; at least 1."""
+        return largest_batch(self._components, settings, most, self._low_ram)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the model and this installation can do, JSON-able."""
+        return capabilities(self._components)
+
+    def run(self, function: Callable[[], T]) -> T:
+        """The result of function(), run in the pipeline's own thread; its errors are raised here.
+
+        For work of several steps on ``flow`` and ``vae`` in a program with threads: MLX ties
+        compiled functions and unevaluated arrays to the thread that made them.
+        """
+        return self._worker.call(function)
+
     def decode(self, latents: mx.array) -> list[Image.Image]:
         """Latents (B, h, w, c) as pictures, through the VAE where the model has one."""
         mx.eval(latents)
-        return to_pictures(self._worker.call(lambda: decode(self._stages, latents)))
+        return to_pictures(self._worker.call(lambda: decode(self._components, latents)))
 
     def preview(self, latents: mx.array) -> list[Image.Image]:
         """Latents (B, h, w, c) as rough pictures in milliseconds: colours without detail.
@@ -206,7 +248,7 @@ class Pipeline:
 
         def rough() -> mx.array:
             if self._rough is None:
-                self._rough = RoughDecoder.fit(self._stages)
+                self._rough = RoughDecoder.fit(self._components)
             return _evaluated(self._rough(latents))
 
         return to_pictures(self._worker.call(rough))
@@ -214,7 +256,7 @@ class Pipeline:
     def close(self) -> None:
         """Drop all components and end the pipeline's thread; using it again is a UsageError."""
         if not self._worker.closed:
-            self._worker.call(self._stages.drop_all)
+            self._worker.call(self._components.drop_all)
             self._worker.close()
 
     def __enter__(self) -> Pipeline:
@@ -223,22 +265,23 @@ class Pipeline:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             # Whoever pressed Ctrl-C does not wait for the end of a step that takes seconds.
-            self._worker.post(self._stages.drop_all)
+            self._worker.post(self._components.drop_all)
             self._worker.close(wait=False)
         else:
             self.close()
 
     def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
-        stages = self._stages
+        components = self._components
         if noise is not None:
             noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to
             noise = mx.array(noise[None] if noise.ndim == 3 else noise)
         settings = resolve(
-            stages.config, stages.flow_config, stages.factor, prompt, seed, **options
+            components.config, components.flow_config, components.factor, prompt, seed, **options
         )
         if noise is not None:
-            f, n = stages.factor, len(settings.prompts)
-            shape = (n, settings.height // f, settings.width // f, stages.flow_config.in_channels)
+            f, n = components.factor, len(settings.prompts)
+            channels = components.flow_config.in_channels
+            shape = (n, settings.height // f, settings.width // f, channels)
             if noise.shape != shape:
                 raise UsageError(
                     f"The noise has shape {tuple(noise.shape)}; this request needs {shape}: "
@@ -249,7 +292,7 @@ class Pipeline:
     def _events(
         self, settings: Settings, noise: mx.array | None, previews: bool, cancel: Flag | None
     ) -> Iterator[Event]:
-        work = generation(self._stages, settings, noise, previews, self._low_ram)
+        work = generation(self._components, settings, noise, previews, self._low_ram)
         try:
             while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):
                 yield event

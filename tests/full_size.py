@@ -182,19 +182,21 @@ def need(folder: Path) -> dict[str, dict[str, float]]:
     """Gigabytes for one guided, denoised 256x256 picture on a GPU, by precision of the weights."""
     import mlx.core as mx
 
-    from mlx_starflow.generation.components import Stages
+    from mlx_starflow.generation.components import Components
     from mlx_starflow.generation.memory_need import memory_need
     from mlx_starflow.generation.settings import resolve
 
     result = {}
     for recipe in (None, 8, "mixed", 4):
         lay_out(folder, recipe)
-        stages = Stages(folder, "", "bfloat16", None)
-        request = resolve(stages.config, stages.flow_config, stages.factor, "a fox in snow", 1)
+        components = Components(folder, "", "bfloat16", None)
+        request = resolve(
+            components.config, components.flow_config, components.factor, "a fox in snow", 1
+        )
         # The count is of 16-bit activations, as a GPU has them; a CPU computes in float32.
         device, mx.default_device = mx.default_device, lambda: mx.Device(mx.gpu)
         try:
-            found = memory_need(stages, request, stored=True)
+            found = memory_need(components, request, stored=True)
         finally:
             mx.default_device = device
         parts = {key: value / 1e9 for key, value in dataclasses.asdict(found).items()}

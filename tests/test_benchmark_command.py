@@ -9,7 +9,8 @@ from command import run  # noqa: F401
 from PIL import Image
 
 from mlx_starflow.benchmark.quantization_cost import PRECISIONS
-from mlx_starflow.cli.benchmark_tables import aligned, histogram
+from mlx_starflow.cli.benchmark_tables import histogram
+from mlx_starflow.cli.tables import aligned
 
 RANDOM = ("benchmark", "--random", "64,1,1", "--grid", 2, "--text", "3x8", "--repeat", 1)
 

@@ -12,6 +12,7 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 
+from mlx_starflow.cli.flags import with_flags
 from mlx_starflow.cli.generate import generate
 from mlx_starflow.pictures.metadata import read_metadata
 
@@ -27,7 +28,8 @@ REPLAYED = {
     "noise": ("colours", ["--noise", "noise.npy"]),
     "guidance": ("colours", ["--guidance", "0.5"]),
     "sampler": ("colours", ["--sampler", "jacobi"]),
-    "steps": ("colours", ["--steps", "2"]),
+    "max_sweeps": ("colours", ["--steps", "2"]),
+    "windows": ("colours", ["--windows", "4,4,4"]),
     "tolerance": ("colours", ["--tolerance", "0.1"]),
     "block_size": ("colours", ["--sampler", "jacobi", "--block-size", "4"]),
     "attention_temperature": (
@@ -72,7 +74,7 @@ def pixels(path) -> bytes:
 
 
 def test_the_table_has_every_flag():
-    assert set(REPLAYED) | FILES == set(inspect.signature(generate).parameters)
+    assert set(REPLAYED) | FILES == set(inspect.signature(with_flags(generate)).parameters)
 
 
 @pytest.mark.parametrize("flag", REPLAYED)
@@ -97,7 +99,7 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flag):  # no
 def test_flags_change_the_picture(run, model):  # noqa: F811
     """Else the test above would compare one picture with itself."""
     made = {}
-    for flag in ("guidance", "steps", "denoise", "noise_std", "attention_temperature"):
+    for flag in ("guidance", "max_sweeps", "denoise", "noise_std", "attention_temperature"):
         _, arguments = REPLAYED[flag]
         out = run("generate", "red", "--model", model("colours"), "--seed", 1, *arguments)
         made[flag] = pixels(out.lines[0])

@@ -105,7 +105,7 @@ MISTAKES = {
     "noise of another size": ("generate red -m {colours} --noise small.npy", 2, "(1, 12, 12, 3)"),
     "noise that is no number": ("generate red -m {colours} --noise nan.npy", 2, "NaN"),
     "noise in another format": ("generate red -m {colours} --noise notes.txt", 2, ".safetensors"),
-    "noise that is a text": ("generate red -m {colours} --noise fake.npy", 2, "cannot be read"),
+    "noise that is a text": ("generate red -m {colours} --noise fake.npy", 2, "no .npy file"),
     "latents in another format": (
         "generate red -m {colours} --save-latents a.png",
         2,
@@ -115,7 +115,7 @@ MISTAKES = {
     "a replay of nothing": ("generate -C missing.png", 1, "no such file"),
     "a replay of a text": ("generate -C notes.txt", 1, "not a picture"),
     "a replay of another JSON": ("generate -C other.json", 1, "not settings of mlx-starflow"),
-    "a replay of broken JSON": ("generate -C broken.json", 1, "not JSON"),
+    "a replay of broken JSON": ("generate -C broken.json", 1, "not valid JSON"),
     "info on nothing": ("info missing.png", 2, "picture or a model"),
     "a known model misspelt": ("models show starflwo", 2, "Did you mean 'starflow'?"),
     "removing the default": ("models remove default", 2, "cannot be removed"),

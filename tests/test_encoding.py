@@ -9,7 +9,7 @@ from families import FAMILIES, example, random_flow
 from mlx_starflow import invert, log_prob
 from mlx_starflow.errors import NumericsError, UsageError
 from mlx_starflow.exact.encoding import encode, round_trip_error
-from mlx_starflow.exact.sphere import arc, slerp
+from mlx_starflow.exact.sphere import slerp
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -112,12 +112,3 @@ def test_slerp_of_almost_parallel_noises_is_a_line():
 def test_slerp_refuses_what_has_no_arc(a, b, says):
     with pytest.raises(UsageError, match=says):
         slerp(a, b, 0.5)
-
-
-def test_arc_has_its_frames():
-    a, b = mx.random.normal((2, 5), key=mx.random.key(2))
-    frames = arc(a, b, 4)
-    assert frames.shape == (4, 5)
-    assert mx.array_equal(frames[0], a) and mx.array_equal(frames[3], b)
-    with pytest.raises(UsageError, match="frames"):
-        arc(a, b, 1)

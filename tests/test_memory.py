@@ -15,12 +15,11 @@ from mlx_starflow.bundle.load import load_component
 from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
 from mlx_starflow.errors import OutOfMemoryError
 from mlx_starflow.flow import Flow
-from mlx_starflow.generation.components import Stages
+from mlx_starflow.generation.components import Components
 from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
 from mlx_starflow.generation.memory_need import (
     Need,
     component_bytes,
-    decoding_bytes,
     denoising_bytes,
     memory_need,
     sampling_bytes,
@@ -28,6 +27,7 @@ from mlx_starflow.generation.memory_need import (
 from mlx_starflow.generation.settings import resolve
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 from mlx_starflow.vae import AutoencoderKL
+from mlx_starflow.vae.memory import decoding_bytes
 
 HUGE = 10**15
 
@@ -60,8 +60,8 @@ def test_weights_are_counted_to_the_byte(converted, kind, dtype, quantize):
     assert component_bytes(converted / kind, dtype, quantize) == held
 
 
-def request(stages: Stages, prompt: str, **options):
-    return resolve(stages.config, stages.flow_config, stages.factor, prompt, **options)
+def request(components: Components, prompt: str, **options):
+    return resolve(components.config, components.flow_config, components.factor, prompt, **options)
 
 
 @pytest.mark.parametrize("pictures", [1, 3])
@@ -72,34 +72,34 @@ def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ra
     with sf.load(converted, low_ram=low_ram) as pipe:
         result = pipe.generate("a fox", seed=1, num_images=pictures)
     measured = max(result.metadata["peak_memory_bytes"].values()) - before
-    stages = Stages(converted, "tiny")
-    need = memory_need(stages, request(stages, "a fox", num_images=pictures)).peak(low_ram)
+    components = Components(converted, "tiny")
+    need = memory_need(components, request(components, "a fox", num_images=pictures)).peak(low_ram)
     assert measured * 0.95 <= need <= measured * 3, f"said {need}, took {measured}"
 
 
 @pytest.fixture(scope="module")
-def stages(converted) -> Stages:
-    return Stages(converted, "tiny")
+def components(converted) -> Components:
+    return Components(converted, "tiny")
 
 
 def budget(size: int, physical: int = HUGE) -> Budget:
     return Budget(size, physical, "The test device")
 
 
-def test_what_fits_is_done_as_asked(stages):
-    settings = request(stages, "a fox")
-    plan = plan_memory(stages, settings, budget=budget(HUGE))
+def test_what_fits_is_done_as_asked(components):
+    settings = request(components, "a fox")
+    plan = plan_memory(components, settings, budget=budget(HUGE))
     assert plan.warning is None and not plan.low_ram
-    assert plan_memory(stages, settings, low_ram=True, budget=budget(HUGE)).low_ram
+    assert plan_memory(components, settings, low_ram=True, budget=budget(HUGE)).low_ram
     exact = plan.need.peak(False)
-    assert plan_memory(stages, settings, budget=budget(exact)).warning is None
+    assert plan_memory(components, settings, budget=budget(exact)).warning is None
 
 
-def test_components_are_dropped_where_that_helps(stages):
-    settings = request(stages, "a fox")
-    need = memory_need(stages, settings)
+def test_components_are_dropped_where_that_helps(components):
+    settings = request(components, "a fox")
+    need = memory_need(components, settings)
     assert need.peak(True) < need.peak(False)
-    plan = plan_memory(stages, settings, budget=budget(need.peak(False) - 1))
+    plan = plan_memory(components, settings, budget=budget(need.peak(False) - 1))
     assert plan.low_ram and "--low-ram" in plan.warning
     assert "The test device recommends at most" in plan.warning
 
@@ -115,23 +115,27 @@ def test_the_precision_that_would_fit_is_named(tmp_path):
     weights = dict(tree_flatten(flow.parameters()))
     mx.save_safetensors(str(folder / "flow" / "model.safetensors"), weights)
     (folder / "flow" / "config.json").write_text(json.dumps(config))
-    stages = Stages(folder, "wide")
-    settings = request(stages, "red", denoise=False)
-    peaks = {q: memory_need(stages, settings, q, stored=True).peak(True) for q in (8, "mixed", 4)}
-    assert peaks[4] < peaks["mixed"] < peaks[8] < memory_need(stages, settings).peak(True)
+    components = Components(folder, "wide")
+    settings = request(components, "red", denoise=False)
+    peaks = {
+        q: memory_need(components, settings, q, stored=True).peak(True) for q in (8, "mixed", 4)
+    }
+    assert peaks[4] < peaks["mixed"] < peaks[8] < memory_need(components, settings).peak(True)
     for recipe, peak in peaks.items():
-        plan = plan_memory(stages, settings, budget=budget(peak))
+        plan = plan_memory(components, settings, budget=budget(peak))
         assert f"converted with --quantize {recipe} would fit" in plan.warning
         assert plan.low_ram
-    least = plan_memory(stages, settings, budget=budget(peaks[4] - 1))
+    least = plan_memory(components, settings, budget=budget(peaks[4] - 1))
     assert "too small" in least.warning and "very slow" in least.warning
     with pytest.raises(OutOfMemoryError, match="too small"):
-        plan_memory(stages, settings, budget=budget(peaks[4] - 1, physical=peaks[4] - 1))
-    several = request(stages, "red", denoise=False, num_images=50)
-    plan = plan_memory(stages, several, budget=budget(memory_need(stages, settings).peak(True)))
+        plan_memory(components, settings, budget=budget(peaks[4] - 1, physical=peaks[4] - 1))
+    several = request(components, "red", denoise=False, num_images=50)
+    plan = plan_memory(
+        components, several, budget=budget(memory_need(components, settings).peak(True))
+    )
     assert "One picture at a time would fit" in plan.warning
     # Quantizing while loading has the whole of the weights in memory first.
-    loading = Stages(folder, "wide", quantize=4)
+    loading = Components(folder, "wide", quantize=4)
     assert memory_need(loading, settings).loading == component_bytes(folder / "flow")
     assert memory_need(loading, settings).flow == component_bytes(folder / "flow", None, 4)
 

@@ -91,7 +91,7 @@ def test_animations_are_refused(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     other = Image.new("RGB", (6, 4), "green")
     halves().save(path, save_all=True, append_images=[other], duration=100)
-    with pytest.raises(ImageError, match="animated .2 frames"):
+    with pytest.raises(ImageError, match="is animated"):
         open_picture(path)
 
 

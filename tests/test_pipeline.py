@@ -214,7 +214,7 @@ def test_a_closed_pipeline_says_so(colours):
 def test_low_ram_drops_what_is_done_and_draws_the_same(colours, pipe):
     with sf.load(colours, low_ram=True) as small:
         first = small.generate("red", seed=1)
-        assert not any(small._stages.loaded(c) for c in ("flow", "text_encoder"))
+        assert not any(small._components.is_loaded(c) for c in ("flow", "text_encoder"))
         assert same(first, pipe.generate("red", seed=1))
         assert same(first, small.generate("red", seed=1))
 
@@ -252,7 +252,7 @@ def test_short_memory_is_said_before_anything_is_loaded(converted, monkeypatch):
     expected = memory.device_budget()
     assert expected.bytes <= expected.physical
     with sf.load(converted) as pipe:
-        need = memory.memory_need(pipe._stages, pipe._request("a fox", 1, None)[0])
+        need = memory.memory_need(pipe._components, pipe._request("a fox", 1, None)[0])
         parts = memory.Budget(need.peak(True), 10**12, "a small device")
         monkeypatch.setattr(memory, "device_budget", lambda: parts)
         started, *_, finished = pipe.stream("a fox", seed=1)

@@ -14,6 +14,7 @@ LONGEST = 400  # lines of a file
 # Lowest first: a room imports only from rooms in lines above its own.
 ROOMS = (
     ("errors", "version"),
+    ("files",),
     ("config",),
     ("device", "pictures"),
     ("bundle",),
@@ -25,6 +26,7 @@ ROOMS = (
     ("editing",),
     ("codec", "watch"),
     ("benchmark",),
+    ("server",),
     ("cli",),
     ("__main__",),
 )
@@ -32,6 +34,9 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ONLY_IN = {  # packages that one place knows
     "mlx_lm": "mlx_starflow/text/gemma.py",
     "typer": "mlx_starflow/cli",
+    "starlette": "mlx_starflow/server",
+    "uvicorn": "mlx_starflow/server",
+    "mcp": "mlx_starflow/server",
     "convert": None,
     "cli": None,
     "torch": None,

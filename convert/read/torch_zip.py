@@ -49,13 +49,6 @@ MAX_REPEATED = 1 << 24
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A storage class or element type named in the pickle."""
-
-    dtype: str
-
-
-@dataclass(frozen=True)
 class _Storage:
     key: str
     dtype: str

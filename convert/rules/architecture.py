@@ -20,7 +20,6 @@ class Architecture:
     dropped: frozenset[str]  # checkpoint keys dropped by a rule
     vae: str = ""  # hub repository of the VAE it was trained with, "" = none is named
     text_encoder: str = ""  # hub repository of its text encoder
-    vae_factor: int = 1  # pixels per latent along one side
 
 
 def contradiction(where: str, key: str, said: Any, found: Any, tensor: str) -> ConfigError:

@@ -22,8 +22,6 @@ class Target:
     name: str
     shape: tuple[int, ...]
     source_shape: tuple[int, ...]  # the same numbers in the same order, as the checkpoint has them
-    matrix: bool = False  # a layer's matrix: takes the chosen type, may be quantized
-    cast: bool = False  # takes the chosen type
 
 
 Entry = tuple[str, Target]
@@ -69,7 +67,7 @@ def _network(
         yield _same(f"{source}{name}.bias", f"{target}{name}.bias", rows)
     if block.conditioned and block.project_text and flow.text_channels:
         shape = (c, flow.text_channels)
-        weight = Target(target + "proj_txt.weight", shape, shape, cast=True)
+        weight = Target(target + "proj_txt.weight", shape, shape)
         yield source + "proj_txt.weight", weight
         yield _same(source + "proj_txt.bias", target + "proj_txt.bias", c)
     if block.final_norm:
@@ -95,7 +93,7 @@ def _layer(source: str, target: str, block: BlockConfig) -> Iterator[Entry]:
         matrices += [("mlp.main.0", "mlp.up", h, c), ("mlp.main.2", "mlp.down", c, h)]
     for old, new, rows, columns in matrices:
         shape = (rows, columns)
-        weight = Target(f"{target}{new}.weight", shape, shape, matrix=True, cast=True)
+        weight = Target(f"{target}{new}.weight", shape, shape)
         yield f"{source}{old}.weight", weight
         if block.bias:
             yield _same(f"{source}{old}.bias", f"{target}{new}.bias", rows)

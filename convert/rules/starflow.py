@@ -284,7 +284,6 @@ class _Starflow:
             frozenset(n for n in self.tensors if _DROPPED.fullmatch(n)),
             s.vae if re.fullmatch(r"[\w.-]+/[\w.-]+", s.vae) else "",
             text_repository(s) if text_channels else "",
-            factor,
         )
 
     def text_channels(self, blocks: tuple[BlockConfig, ...]) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from mlx_starflow.bundle.load import CODES, array_bytes
+from mlx_starflow.bundle.dtypes import CODES
+from mlx_starflow.bundle.load import array_bytes
 from mlx_starflow.bundle.quantize import GROUP_SIZE
 from mlx_starflow.bundle.safetensors import ITEM_BYTES, ShardWriter, TensorPlan
 from mlx_starflow.errors import WeightsError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..bundle.load import DTYPES
+from ..bundle.dtypes import dtype_named
 from ..bundle.quantize import Recipe, quantize_module, takes_type
 from ..config import BlockConfig, FlowConfig
 from ..errors import UsageError
@@ -106,8 +106,7 @@ def random_flow(
 
     dtype and quantize mean what they mean to ``mlx_starflow.load``. Errors: UsageError.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    target = None if dtype is None else dtype_named(dtype)
     config = shape.config()
     flow = Flow(config)
     names = sorted(name for name, _ in tree_flatten(flow.parameters()))
@@ -117,7 +116,7 @@ def random_flow(
     for name, key in zip(names, keys, strict=True):
         value = _drawn(name, shapes[name], key)
         if dtype is not None and takes_type("flow", name):
-            value = value.astype(DTYPES[dtype])
+            value = value.astype(target)
         mx.eval(value)  # one at a time: beside the model there is one tensor in float32
         weights.append((name, value))
     flow.load_weights(weights, strict=True)

@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from ..config import FlowConfig, TextConfig
 from ..device.clock import Clock
-from ..editing.inputs import sampling_context
 from ..errors import UsageError
+from ..exact.noise import seeded_noise
 from ..flow import Context, Flow
 from ..pipeline import Pipeline
 from .finish import Finish
@@ -67,7 +67,7 @@ def model_subject(
         pipe.encode_prompts([""])  # the encoder is in memory from here on
     clock.start()
     for prompt in chosen:
-        context, _ = sampling_context(pipe, [prompt] * batch, guidance)
+        context = pipe.prompt_rows([prompt]).for_sampling([prompt] * batch, guidance)
         if context is not None:
             mx.eval(context)
         contexts.append(context)
@@ -97,8 +97,8 @@ def random_subject(
 
 def _noises(count: int, batch: int, shape: tuple[int, ...]) -> tuple[mx.array, ...]:
     """The noise that ``generate`` draws for the same seeds."""
-    rows = [mx.random.normal(shape, key=mx.random.key(seed)) for seed in range(count * batch)]
-    noises = [mx.stack(rows[i : i + batch]) for i in range(0, len(rows), batch)]
+    rows = seeded_noise(shape, range(count * batch))
+    noises = [rows[i : i + batch] for i in range(0, count * batch, batch)]
     mx.eval(noises)
     return tuple(noises)
 

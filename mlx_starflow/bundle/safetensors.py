@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..files.fields import shown
+from ..files.json import JSONError, parse_object
+from ..files.regular import open_regular
 
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -25,6 +28,8 @@ ITEM_BYTES = {
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
 }
 MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_VALUES = 2_000_000
+MAX_NAME = 500  # characters of a tensor's name
 MAX_DIMENSIONS = 16
 MAX_SHARD_BYTES = 4 << 30  # no file above 4 GiB: some file systems hold no larger one
 INDEX_NAME = "model.safetensors.index.json"
@@ -57,38 +62,60 @@ class TensorPlan:
 def read_header(path: Path) -> list[TensorInfo]:
     """The tensors of a safetensors file, in file order.
 
-    Raises WeightsError where the header is not JSON, or where types, shapes and byte ranges
-    disagree with each other or with the size of the file.
+    Raises WeightsError where the file is missing or no regular file, the header is not JSON, or
+    types, shapes and byte ranges disagree with each other or with the size of the file.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise WeightsError(f"{path}: {size} bytes are too few for a safetensors file.")
-        (length,) = struct.unpack("<Q", start)
-        if length > min(size - 8, MAX_HEADER_BYTES):
-            raise WeightsError(
-                f"{path}: its header claims {length} bytes and the file has {size}. "
-                "It is truncated or not a safetensors file; download it again."
-            )
-        text = file.read(length)
-    try:
-        header = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: the safetensors header is not JSON ({error}).") from None
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path}: the safetensors header is not a JSON object.")
+    header, base, size = _header(path)
     header.pop("__metadata__", None)
-    base = 8 + length
     tensors = [_tensor_info(path, name, entry, base, size) for name, entry in header.items()]
     tensors.sort(key=lambda t: (t.begin, t.end))
     for before, after in zip(tensors, tensors[1:], strict=False):
         if after.begin < before.end:
-            raise WeightsError(f"{path}: the bytes of {before.name!r} and {after.name!r} overlap.")
+            raise WeightsError(
+                f"{path}: the bytes of {shown(before.name)} and {shown(after.name)} overlap."
+            )
     return tensors
 
 
+def read_strings(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file carries about itself ("__metadata__"). Errors:
+    WeightsError."""
+    header, _, _ = _header(path)
+    found = header.get("__metadata__") or {}
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise WeightsError(f"{path}: the safetensors header's '__metadata__' is malformed.")
+    return found
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The JSON header, the byte at which the numbers begin, and the size of the file."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if len(start) < 8:
+                raise WeightsError(f"{path}: {size} bytes are too few for a safetensors file.")
+            (length,) = struct.unpack("<Q", start)
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise WeightsError(
+                    f"{path}: its header claims {length} bytes and the file has {size}. "
+                    "It is truncated or not a safetensors file; download it again."
+                )
+            text = file.read(length)
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing. Convert or download the model again.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        header = parse_object(text, MAX_HEADER_BYTES, MAX_HEADER_VALUES)
+    except JSONError as error:
+        raise WeightsError(f"{path}: the safetensors header is not JSON ({error}).") from None
+    return header, 8 + length, size
+
+
 def _tensor_info(path: Path, name: str, entry: Any, base: int, size: int) -> TensorInfo:
+    if len(name) > MAX_NAME:
+        raise WeightsError(f"{path}: a tensor's name has {len(name)} characters ({shown(name)}).")
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]

@@ -9,22 +9,37 @@ import os
 import re
 import sys
 
+# Name of a command → its module here, the function in it, and the constant with its examples.
+COMMANDS = {
+    "generate": ("generate", "generate", "EPILOG"),
+    "info": ("info", "info", "EPILOG"),
+    "score": ("score", "score", "EPILOG"),
+    "encode": ("encode", "encode", "ENCODE_EPILOG"),
+    "decode": ("encode", "decode", "DECODE_EPILOG"),
+    "interpolate": ("interpolate", "interpolate", "EPILOG"),
+    "vary": ("vary", "vary", "EPILOG"),
+    "edit": ("edit", "edit", "EPILOG"),
+    "compress": ("compress", "compress", "EPILOG"),
+    "decompress": ("decompress", "decompress", "EPILOG"),
+    "serve": ("serve", "serve", "EPILOG"),
+    "mcp": ("mcp", "mcp", "EPILOG"),
+    "benchmark": ("benchmark", "benchmark", "EPILOG"),
+}
+
 
 def build():
     """The Typer application with all commands."""
+    from importlib import import_module
     from typing import Annotated
 
     import typer
 
     from ..hub.converter import converter_module
     from ..version import __version__
-    from . import benchmark as benchmark_command
-    from . import generate as generate_command
-    from . import info as info_command
-    from . import models as models_command
-    from . import picture_commands
-    from . import watch as watch_command
+    from .flags import with_flags
     from .help import SectionedCommand
+    from .models import models
+    from .watch import watch
 
     app = typer.Typer(
         name="mlx-starflow",
@@ -34,17 +49,14 @@ def build():
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    commands = {
-        "generate": (generate_command.generate, generate_command.EPILOG),
-        "convert": (converter_module("command").convert_command, None),
-        "info": (info_command.info, info_command.EPILOG),
-        **picture_commands.COMMANDS,
-        "benchmark": (benchmark_command.benchmark, benchmark_command.EPILOG),
-    }
-    for name, (function, epilog) in commands.items():
-        app.command(name, epilog=epilog, cls=SectionedCommand)(function)
-    app.add_typer(models_command.models, name="models")
-    app.add_typer(watch_command.watch, name="watch")
+    for name, (module, function, epilog) in COMMANDS.items():
+        home = import_module(f".{module}", __package__)
+        command = with_flags(getattr(home, function))
+        app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
+    convert = converter_module("command").convert_command
+    app.command("convert", cls=SectionedCommand)(convert)
+    app.add_typer(models, name="models")
+    app.add_typer(watch, name="watch")
 
     def show_version(wanted: bool) -> None:
         if wanted:

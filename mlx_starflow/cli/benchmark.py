@@ -14,7 +14,7 @@ from . import options as o
 from .benchmark_jobs import Job, compare_precisions, compare_samplers
 from .benchmark_tables import comparison_tables, quantization_table
 from .console import Console
-from .options import HOW, WHAT, _option
+from .options import HOW, WHAT, option
 from .picture_options import Fit, FitOption, Guidance
 from .request import read_prompts
 
@@ -37,51 +37,51 @@ What the numbers mean:
 
 Samplers = Annotated[
     str | None,
-    _option("--samplers", panel=HOW, metavar="A,B", help=f"Samplers to compare. Default: "
+    option("--samplers", panel=HOW, metavar="A,B", help=f"Samplers to compare. Default: "
             f"{SAMPLERS}."),
 ]  # fmt: skip
 Repeat = Annotated[
     int | None,
-    _option("--repeat", panel=HOW, metavar="N", min=1, help="Timed rounds. Default: 3."),
+    option("--repeat", panel=HOW, metavar="N", min=1, help="Timed rounds. Default: 3."),
 ]
 Count = Annotated[
     int | None,
-    _option("--prompts", panel=WHAT, metavar="N", min=1, help="Different prompts. Default: 2; "
+    option("--prompts", panel=WHAT, metavar="N", min=1, help="Different prompts. Default: 2; "
             "with --quantization 8; all of --prompt-file."),
 ]  # fmt: skip
 PromptFile = Annotated[
     Path | None,
-    _option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line, instead of the "
+    option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line, instead of the "
             "built-in scenes."),
 ]  # fmt: skip
 Batch = Annotated[
     int | None,
-    _option("--batch", panel=WHAT, metavar="N", min=2, help="Also N pictures of a prompt made "
+    option("--batch", panel=WHAT, metavar="N", min=2, help="Also N pictures of a prompt made "
             "together, and what they cost in units of one."),
 ]  # fmt: skip
 Random = Annotated[
     str | None,
-    _option("--random", panel=WHAT, metavar="WIDTH,LAYERS,...", help="Random weights instead of a "
+    option("--random", panel=WHAT, metavar="WIDTH,LAYERS,...", help="Random weights instead of a "
             "model: width, then layers of every block, the deep one last."),
 ]  # fmt: skip
 GridSide = Annotated[
     int | None,
-    _option("--grid", panel=WHAT, metavar="N", min=1, help="With --random: tokens along one side. "
+    option("--grid", panel=WHAT, metavar="N", min=1, help="With --random: tokens along one side. "
             "Default: 16."),
 ]  # fmt: skip
 Text = Annotated[
     str | None,
-    _option("--text", panel=WHAT, metavar="LxD", help="With --random: text tokens and their width. "
+    option("--text", panel=WHAT, metavar="LxD", help="With --random: text tokens and their width. "
             "Default: 32x256."),
 ]  # fmt: skip
 Quantization = Annotated[
     bool,
-    _option("--quantization", panel=HOW, help="What 16, 8 and 4 bits cost against float32: in "
+    option("--quantization", panel=HOW, help="What 16, 8 and 4 bits cost against float32: in "
             "likelihood and in the sample."),
 ]  # fmt: skip
 Pictures = Annotated[
     list[Path] | None,
-    _option("--picture", panel=WHAT, metavar="FILE", help="With --quantization: score these "
+    option("--picture", panel=WHAT, metavar="FILE", help="With --quantization: score these "
             "pictures instead of the model's samples; several times for several."),
 ]  # fmt: skip
 
@@ -99,25 +99,22 @@ def benchmark(
     text: Text = None,
     picture: Pictures = None,
     fit: FitOption = Fit.refuse,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Compare samplers, or with --quantization precisions, on this machine.
 
     Tables go to standard output (one JSON object with --json), progress to standard error.
     """
-    console = Console(quiet)
-    shape = _shape(random, grid, text, model, prompt_file, picture)
+    console = Console(messages.quiet)
+    shape = _shape(random, grid, text, choice.model, prompt_file, picture)
     lines = read_prompts(prompt_file) if prompt_file else None
     job = Job(
         shape=shape,
-        model=model,
-        dtype=dtype.value if dtype else None,
-        quantize=quantize.recipe if quantize else None,
+        model=choice.model,
+        dtype=choice.type_name,
+        quantize=choice.recipe,
         prompts=lines,
         count=prompts or (len(lines) if lines else 8 if quantization else 2),
         batch=batch or 1,
@@ -127,7 +124,7 @@ def benchmark(
         if quantization:
             _refuse("--quantization measures precisions: leave out {}.", {
                 "--samplers": samplers, "--repeat": repeat, "--batch": batch,
-                "--dtype": dtype, "--quantize": quantize,
+                "--dtype": choice.dtype, "--quantize": choice.quantize,
             })  # fmt: skip
             about, result = compare_precisions(job, picture or [], fit, console)
             table = quantization_table(result)
@@ -138,7 +135,7 @@ def benchmark(
             table = comparison_tables(result)
     finally:
         console.clear()
-    if json_:
+    if messages.json_:
         typer.echo(json.dumps({**about, **result.to_dict()}))
     else:
         typer.echo(f"{about['subject']}\n{table}")

@@ -6,6 +6,7 @@ import math
 
 from ..benchmark import BenchmarkResult, Machine, SamplerResult, Spread, Work
 from ..benchmark.quantization_cost import QuantizationResult
+from .tables import aligned
 
 MOST_BINS = 8  # of a histogram in a line of text; the JSON has every value
 
@@ -22,7 +23,8 @@ def comparison_tables(result: BenchmarkResult) -> str:
         "Seconds from noise to sample: median (range)\n" + aligned(_time(rows)),
         "Work: means per batch; reads are passes over weights\n" + aligned(_work(rows)),
         "Accuracy: the worst of all, against the sequential sample\n" + aligned(_accuracy(rows)),
-        "Sweeps x how often (of a window; sliding: of a token)\n" + aligned(_sweeps(rows), left=6),
+        "Sweeps x how often (of a window; sliding: of a token)\n"
+        + aligned(_sweeps(rows), left=range(6)),
     ]
     if result.finishing:
         lines = [["phase", "seconds", "peak MB"]]
@@ -60,18 +62,6 @@ def quantization_table(result: QuantizationResult) -> str:
         "the worst picture"
     )
     return f"{head}\n\n{aligned(rows)}"
-
-
-def aligned(rows: list[list[str]], left: int = 1) -> str:
-    """Columns under one another: the first ``left`` flush left, the others right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
 
 
 def _time(rows: tuple[SamplerResult, ...]) -> list[list[str]]:

@@ -18,7 +18,7 @@ from ..pictures.read import pictures_in
 from ..pipeline import Pipeline
 from . import options as o
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit, FitOption, open_model, take_picture
 
@@ -44,37 +44,37 @@ Images = Annotated[
 ]  # fmt: skip
 Output = Annotated[
     Path | None,
-    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The file, ending in .flow, or "
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The file, ending in .flow, or "
             "for several pictures a folder; never overwritten (_1, _2 is added). Default: the "
             "picture's name with .flow."),
 ]  # fmt: skip
 Step = Annotated[
     float | None,
-    _option("--step", panel=HOW, metavar="S", help="Width of the quantiser's cells: larger means "
+    option("--step", panel=HOW, metavar="S", help="Width of the quantiser's cells: larger means "
             "fewer bytes and more loss. Default: 0.25."),
 ]  # fmt: skip
 Quality = Annotated[
     float | None,
-    _option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="The step on a scale "
+    option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="The step on a scale "
             "from 0 to 100; 50 is step 0.25, and 20 more halve it."),
 ]  # fmt: skip
 TargetBytes = Annotated[
     int | None,
-    _option("--target-bytes", panel=HOW, metavar="N", min=1, help="Choose the step so that the "
+    option("--target-bytes", panel=HOW, metavar="N", min=1, help="Choose the step so that the "
             "file is not larger than this."),
 ]  # fmt: skip
 Prompt = Annotated[
-    str, _option("--prompt", panel=WHAT, help="What the picture shows: saves code and is stored "
+    str, option("--prompt", panel=WHAT, help="What the picture shows: saves code and is stored "
                  "in the file. Default: nothing said.")
 ]  # fmt: skip
 Seed = Annotated[
     int | None,
-    _option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the dither. Default: the first "
+    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the dither. Default: the first "
             "with which the file decodes on other machines too."),
 ]  # fmt: skip
 Check = Annotated[
     bool,
-    _option("--check/--no-check", panel=OUTPUT, help="Decompress again and report the PSNR. "
+    option("--check/--no-check", panel=OUTPUT, help="Decompress again and report the PSNR. "
             "Default: do."),
 ]  # fmt: skip
 
@@ -89,19 +89,16 @@ def compress(
     fit: FitOption = Fit.refuse,
     check: Check = True,
     output: Output = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Compress pictures to some hundred bytes each, with the flow's likelihood as the code.
 
     The written paths go to standard output; with --json one object with bytes, ideal_bytes (what
     the likelihood says, without the header) and psnr in dB.
     """
-    console = Console(quiet)
+    console = Console(messages.quiet)
     if sum(value is not None for value in (step, quality, target_bytes)) > 1:
         raise UsageError("--step, --quality and --target-bytes exclude one another; give one.")
     coder()
@@ -112,7 +109,7 @@ def compress(
     if step is not None or quality is not None:
         options["step"] = step if step is not None else step_of_quality(quality)
     records = []
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         for number, path in enumerate(paths):
             console.draw("compress", str(path), number / len(paths), None)
             picture, _ = take_picture(pipe, path, fit, console)
@@ -123,7 +120,7 @@ def compress(
             records.append(_record(path, written, made, psnr))
             console.clear()
             console.say(_sentence(records[-1]))
-    if json_:
+    if messages.json_:
         typer.echo(json.dumps(_summary(records) if several else records[0]))
         return
     for record in records:

@@ -17,7 +17,7 @@ from ..pictures.metadata import save_picture
 from . import options as o
 from .compress import SUFFIX
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import open_model
 
@@ -39,13 +39,13 @@ Files = Annotated[
 ]  # fmt: skip
 Output = Annotated[
     Path | None,
-    _option("--output", "-o", panel=OUTPUT, metavar="IMAGE", help="The picture: .png, .jpg or "
+    option("--output", "-o", panel=OUTPUT, metavar="IMAGE", help="The picture: .png, .jpg or "
             ".webp; for several files a folder. Never overwritten (_1, _2 is added). Default: the "
             "file's name with .png."),
 ]  # fmt: skip
 Denoise = Annotated[
     bool,
-    _option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the quantiser's steps "
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the quantiser's steps "
             "left in the latent. Default: do."),
 ]  # fmt: skip
 
@@ -54,18 +54,15 @@ def decompress(
     files: Files,
     denoise: Denoise = True,
     output: Output = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Turn files of compress into pictures again.
 
     The written paths go to standard output.
     """
-    console = Console(quiet)
+    console = Console(messages.quiet)
     coder()
     paths = _files_in(files)
     several = len(paths) > 1 or files[0].is_dir()
@@ -77,7 +74,7 @@ def decompress(
     for path, data in held:
         _named(path, lambda d=data: inspect(d))
     records = []
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         for number, (path, data) in enumerate(held):
             console.draw("decompress", str(path), number / len(held), None)
             picture = _named(path, lambda d=data: decompress_file(pipe, d, denoise=denoise))
@@ -93,7 +90,7 @@ def decompress(
                 }
             )  # fmt: skip
     console.clear()
-    if json_:
+    if messages.json_:
         typer.echo(json.dumps({"files": records} if several else records[0]))
         return
     for record in records:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
 from ..generation.events import Finished, Preview
+from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
@@ -25,34 +25,7 @@ from . import outputs
 from .console import Console, Progress
 from .failures import Interrupted
 from .fetch import Fetching
-from .request import Batch, noise_record
-
-
-@dataclass(frozen=True)
-class Job:
-    """A whole call of ``generate``, resolved."""
-
-    model: str | None
-    dtype: str | None
-    quantize: int | str | None
-    low_ram: bool
-    batches: list[Batch]
-    options: dict[str, Any]  # of Pipeline.generate
-    output: Path
-    noise: np.ndarray | None = None
-    noise_file: str = ""
-    save_latents: Path | None = None
-    stepwise: Path | None = None
-    grid: bool = False
-    embed: bool = True  # settings inside the picture
-    sidecar: bool = False  # settings beside the picture
-    expected_weights: str | None = None  # of the picture that is replayed
-    best_of: bool = False  # keep the picture of each batch that fits its prompt best
-    carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
-
-    @property
-    def pictures(self) -> int:
-        return sum(1 if self.best_of else len(b.keep or b.seeds) for b in self.batches)
+from .job import Batch, Job
 
 
 @dataclass

@@ -17,14 +17,13 @@ from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name
 from .picture_options import (
     Fit,
     FitOption,
     Guidance,
     Image,
-    OutputPicture,
     open_model,
     take_picture,
 )
@@ -46,20 +45,20 @@ outside the mask the picture's own pixels are put back.
 
 Mask = Annotated[
     Path,
-    _option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
+    option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
             "(or, with transparency, what is transparent) is painted anew."),
 ]  # fmt: skip
 Prompt = Annotated[
-    str, _option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
+    str, option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
 ]
 BestOf = Annotated[
     int | None,
-    _option("--best-of", panel=HOW, metavar="N", min=2, help="Draw N together and keep the most "
+    option("--best-of", panel=HOW, metavar="N", min=2, help="Draw N together and keep the most "
             "probable one: log p(picture | prompt), kept and new parts together, is exact."),
 ]  # fmt: skip
 Paste = Annotated[
     bool,
-    _option("--paste/--no-paste", panel=OUTPUT, help="Put the picture's own pixels back outside "
+    option("--paste/--no-paste", panel=OUTPUT, help="Put the picture's own pixels back outside "
             "the mask, or leave them as the autoencoder returns them. Default: put them back."),
 ]  # fmt: skip
 
@@ -73,19 +72,16 @@ def edit(
     guidance: Guidance = None,
     paste: Paste = True,
     fit: FitOption = Fit.refuse,
-    output: OutputPicture = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    output: o.Output = None,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Paint the masked part of a picture anew and keep the rest.
 
     The model sees only what comes before the mask in its own order: read the note below.
     """
-    console = Console(quiet)
+    console = Console(messages.quiet)
     output = output or Path(DEFAULT)
     check_output(output)
     seeds = tuple(seed or [0])
@@ -93,7 +89,7 @@ def edit(
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
         seeds = tuple(range(seeds[0], seeds[0] + best_of))
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         painted = open_mask(mask, picture.image.size)
         if guidance is None:
@@ -109,7 +105,7 @@ def edit(
         about = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
             "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
-            "paste": paste, "model": model or "default", "weights": pipe.fingerprint,
+            "paste": paste, "model": choice.model or "default", "weights": pipe.fingerprint,
             "tokens_drawn": int(made.tokens.sum()), "tokens": int(made.tokens.size),
         }  # fmt: skip
     scores = {str(s): round(float(p), 3) for s, p in zip(seeds, made.log_p, strict=True)}
@@ -123,7 +119,7 @@ def edit(
         own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
         path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
         path = save_picture(made.images[i], path, own, overwrite=False)
-        typer.echo(json.dumps({"path": str(path), **own}) if json_ else path)
+        typer.echo(json.dumps({"path": str(path), **own}) if messages.json_ else path)
 
 
 def _followed(pipe: Pipeline, request: EditRequest, console: Console) -> Edited:

@@ -12,22 +12,21 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
-from ..generation.noise_file import noise_settings, write_noise
+from ..generation.noise_file import noise_settings, read_noise, write_noise
 from . import options as o
 from .console import Console
-from .drawing import Job, run
-from .options import HOW, OUTPUT, WHAT, _option
-from .outputs import DEFAULT, check_array_path, check_directory, read_noise
+from .drawing import run
+from .job import Batch, Job
+from .options import HOW, OUTPUT, WHAT, option
+from .outputs import DEFAULT, check_array_path, check_directory
 from .picture_options import (
     Fit,
     FitOption,
     Image,
-    OutputPicture,
     PromptOption,
     open_model,
     take_picture,
 )
-from .request import Batch
 
 ENCODE_EPILOG = """\b
 Examples:
@@ -48,23 +47,23 @@ ROUND_TRIP = 1e-3  # largest error of decoding that passes without a warning
 
 Output = Annotated[
     Path,
-    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The noise, a .safetensors file; "
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The noise, a .safetensors file; "
             "never overwritten (_1, _2 is added). Default: noise.safetensors."),
 ]  # fmt: skip
 EncodeGuidance = Annotated[
     float,
-    _option("--guidance", panel=HOW, metavar="W", min=0.0, help="Undo sampling with this guidance; "
+    option("--guidance", panel=HOW, metavar="W", min=0.0, help="Undo sampling with this guidance; "
             "decode with the same. Default: 0, none."),
 ]  # fmt: skip
 AddNoise = Annotated[
     int | None,
-    _option("--noise-seed", panel=HOW, metavar="N", min=0, help="Add the noise that the model was "
+    option("--noise-seed", panel=HOW, metavar="N", min=0, help="Add the noise that the model was "
             "trained with before encoding, from this seed: more like a sample's own noise, and to "
             "be decoded with --denoise. Default: encode the picture as it is."),
 ]  # fmt: skip
 Check = Annotated[
     bool,
-    _option("--check/--no-check", panel=OUTPUT, help="Decode again and report the largest error. "
+    option("--check/--no-check", panel=OUTPUT, help="Decode again and report the largest error. "
             "Default: do."),
 ]  # fmt: skip
 NoiseFile = Annotated[
@@ -74,15 +73,15 @@ NoiseFile = Annotated[
 ]  # fmt: skip
 Denoise = Annotated[
     bool | None,
-    _option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise from the "
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise from the "
             "result. Default: as encoded; off unless noise was added."),
 ]  # fmt: skip
 StoredPrompt = Annotated[
-    str | None, _option("--prompt", panel=WHAT, help="Default: the one it was encoded with.")
+    str | None, option("--prompt", panel=WHAT, help="Default: the one it was encoded with.")
 ]
 StoredGuidance = Annotated[
     float | None,
-    _option("--guidance", panel=HOW, metavar="W", min=0.0, help="Default: the one it was encoded "
+    option("--guidance", panel=HOW, metavar="W", min=0.0, help="Default: the one it was encoded "
             "with, else the model's."),
 ]  # fmt: skip
 
@@ -95,28 +94,26 @@ def encode(
     fit: FitOption = Fit.refuse,
     check: Check = True,
     output: Output = Path("noise.safetensors"),
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Turn a picture into the noise that it would be sampled from.
 
     One parallel pass, exact, with guidance too. The file holds the noise, the latent and the
     settings, and goes to decode, or to generate --noise with another prompt.
     """
-    console = Console(quiet)
+    console = Console(messages.quiet)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
     check_directory(output.parent)
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
         settings = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
-            "noise_seed": noise_seed, "model": model or "default", "weights": pipe.fingerprint,
+            "noise_seed": noise_seed, "model": choice.model or "default",
+            "weights": pipe.fingerprint,
         }  # fmt: skip
         if check:
             settings["round_trip_error"] = round_trip_error(
@@ -136,7 +133,7 @@ def encode(
             f"number is {settings['largest_latent']:.2f})."
         )
     console.say(f"The noise has a root mean square of {rms:.3f}; fresh noise has 1.")
-    typer.echo(json.dumps({"path": str(path), "rms": rms, **settings}) if json_ else path)
+    typer.echo(json.dumps({"path": str(path), "rms": rms, **settings}) if messages.json_ else path)
 
 
 def decode(
@@ -144,14 +141,11 @@ def decode(
     prompt: StoredPrompt = None,
     guidance: StoredGuidance = None,
     denoise: Denoise = None,
-    output: OutputPicture = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
+    output: o.Output = None,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
     verbose: o.Verbose = False,
-    debug: o.Debug = False,
 ) -> None:
     """Turn noise into the picture it stands for, by default under the settings of its encoding."""
     check_array_path(noise, "NOISE")
@@ -164,13 +158,14 @@ def decode(
         value = stored.get(name) if value is None else value
         if value is not None:
             options[name] = value
+    model = choice.model
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
     count = len(start)
     job = Job(
         model=model,
-        dtype=dtype.value if dtype else None,
-        quantize=quantize.recipe if quantize else None,
+        dtype=choice.type_name,
+        quantize=choice.recipe,
         low_ram=False,
         batches=[Batch((prompt,) * count, tuple(range(count)))],
         options=options,
@@ -179,6 +174,6 @@ def decode(
         noise_file=str(noise),
         expected_weights=stored.get("weights"),
     )
-    report = run(job, Console(quiet, verbose))
+    report = run(job, Console(messages.quiet, verbose))
     for record in report.records:
-        typer.echo(json.dumps(record) if json_ else record["path"])
+        typer.echo(json.dumps(record) if messages.json_ else record["path"])

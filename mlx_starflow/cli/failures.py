@@ -25,7 +25,6 @@ class Failure:
 
     message: str
     status: int
-    expected: bool = True  # False: a fault of the program, worth a traceback and a report
 
 
 TABLE: tuple[tuple[type[BaseException], int], ...] = (  # the first match counts
@@ -52,7 +51,6 @@ def explain(error: BaseException) -> Failure:
     return Failure(
         f"Unexpected error ({what}). Run the command again with --debug and report what it shows.",
         FAILED,
-        expected=False,
     )
 
 

@@ -11,13 +11,16 @@ import mlx.core as mx
 import typer
 
 from ..errors import UsageError
+from ..generation.stored import StoredSettings
 from ..pictures.metadata import read_metadata
 from . import options as o
 from .console import Console
-from .drawing import Job, run
-from .options import HOW, OUTPUT, WHAT, _option
+from .drawing import run
+from .flags import Sampling
+from .job import Job
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT
-from .request import batches, given_noise, merged, read_prompts
+from .request import batches, given_noise, merged, read_prompts, replayed
 
 EPILOG = """\b
 Examples:
@@ -38,122 +41,82 @@ Prompt = Annotated[
     ),
 ]
 PromptOption = Annotated[
-    str | None, _option("--prompt", panel=WHAT, help="The same as the argument PROMPT.")
+    str | None, option("--prompt", panel=WHAT, help="The same as the argument PROMPT.")
 ]
 PromptFile = Annotated[
     Path | None,
-    _option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line; - reads "
+    option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line; - reads "
             "standard input. The model stays loaded over all of them."),
 ]  # fmt: skip
 AutoSeeds = Annotated[
     int | None,
-    _option("--auto-seeds", panel=WHAT, metavar="N", min=1, help="N seeds at random."),
+    option("--auto-seeds", panel=WHAT, metavar="N", min=1, help="N seeds at random."),
 ]
 NumImages = Annotated[
     int | None,
-    _option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures for each prompt and "
+    option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures for each prompt and "
             "seed, made together as one batch; they get the seeds S, S+1, ..."),
 ]  # fmt: skip
 BestOf = Annotated[
     int | None,
-    _option("--best-of", panel=WHAT, metavar="N", min=2, help="Draw N as one batch (seeds S, S+1, "
+    option("--best-of", panel=WHAT, metavar="N", min=2, help="Draw N as one batch (seeds S, S+1, "
             "...) and keep the one that the prompt explains best: the greatest exact log p(x | "
             "prompt) - log p(x | no prompt). All scores are stored in the picture."),
 ]  # fmt: skip
 AspectRatio = Annotated[
     str | None,
-    _option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
+    option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
             "that were trained on several. Default: 1:1."),
 ]  # fmt: skip
 Width = Annotated[
     int | None,
-    _option("--width", panel=WHAT, metavar="PIXELS", help="A width the model was trained for."),
+    option("--width", panel=WHAT, metavar="PIXELS", help="A width the model was trained for."),
 ]
 Height = Annotated[
     int | None,
-    _option("--height", panel=WHAT, metavar="PIXELS", help="A height the model was trained for."),
+    option("--height", panel=WHAT, metavar="PIXELS", help="A height the model was trained for."),
 ]
 Noise = Annotated[
     Path | None,
-    _option("--noise", panel=WHAT, metavar="FILE", help="Start from this noise (B, h, w, c) "
+    option("--noise", panel=WHAT, metavar="FILE", help="Start from this noise (B, h, w, c) "
             'instead of the seed\'s: .npy, or .safetensors with an array "noise".'),
-]  # fmt: skip
-Guidance = Annotated[
-    float | None,
-    _option("--guidance", panel=HOW, metavar="W", help="Weight of classifier-free guidance, 0 for "
-            "none. Default: the model's."),
-]  # fmt: skip
-Sampler = Annotated[
-    str | None,
-    _option("--sampler", panel=HOW, metavar="NAME", help="How tokens are solved: auto, sliding, "
-            "sequential, jacobi. The result names what was used."),
-]  # fmt: skip
-Steps = Annotated[
-    int | None,
-    _option("--steps", panel=HOW, metavar="N", help="A flow has no denoising steps: N is the most "
-            "sweeps the parallel sampler may spend on a window of tokens. Fewer may end above the "
-            "tolerance; the result reports the sweeps used and the residual left."),
-]  # fmt: skip
-Tolerance = Annotated[
-    float | None,
-    _option("--tolerance", panel=HOW, metavar="T", help="Error at which the parallel sampler "
-            "accepts a token."),
-]  # fmt: skip
-BlockSize = Annotated[
-    int | None,
-    _option("--block-size", panel=HOW, metavar="N", help="Tokens in a window of the parallel "
-            "sampler."),
-]  # fmt: skip
-Temperature = Annotated[
-    float | None,
-    _option("--attention-temperature", panel=HOW, metavar="T", help="Divides the attention's "
-            "scale (sequential sampler; TarFlow: in the unguided half only)."),
-]  # fmt: skip
-GuideWhat = Annotated[
-    o.Guide | None,
-    _option("--guide", panel=HOW, help="TarFlow: which outputs guidance changes."),
-]
-Annealed = Annotated[
-    bool | None,
-    _option("--annealed/--no-annealed", panel=HOW, help="TarFlow: guidance grows along the "
-            "tokens."),
 ]  # fmt: skip
 Denoise = Annotated[
     bool | None,
-    _option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the flow was trained "
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the flow was trained "
             "with, or leave it in. Default: the model's."),
 ]  # fmt: skip
 NoiseStd = Annotated[
     float | None,
-    _option("--noise-std", panel=HOW, metavar="S", help="Deviation of the noise that is removed. "
+    option("--noise-std", panel=HOW, metavar="S", help="Deviation of the noise that is removed. "
             "Default: the model's."),
 ]  # fmt: skip
 DenoiserName = Annotated[
     o.Denoiser | None,
-    _option("--denoiser", panel=HOW, help="By the flow's own score or by the model's learned "
+    option("--denoiser", panel=HOW, help="By the flow's own score or by the model's learned "
             "network, where it has one."),
 ]  # fmt: skip
 Grid = Annotated[
-    bool, _option("--grid", panel=OUTPUT, help="Also a contact sheet of all pictures, _grid.")
+    bool, option("--grid", panel=OUTPUT, help="Also a contact sheet of all pictures, _grid.")
 ]
 Stepwise = Annotated[
     Path | None,
-    _option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also the picture "
+    option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also the picture "
             "after each block, and a strip of them."),
 ]  # fmt: skip
 SaveLatents = Annotated[
     Path | None,
-    _option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also the numbers: .npy (the "
+    option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also the numbers: .npy (the "
             "latents) or .safetensors (latents, denoised, noise)."),
 ]  # fmt: skip
 Sidecar = Annotated[
     bool | None,
-    _option("--metadata/--no-metadata", panel=OUTPUT, help="Settings are stored in the picture; "
+    option("--metadata/--no-metadata", panel=OUTPUT, help="Settings are stored in the picture; "
             "also beside it as .json, or nowhere."),
 ]  # fmt: skip
 Config = Annotated[
     Path | None,
-    _option("--config-from-metadata", "-C", panel=OUTPUT, metavar="FILE", help="Repeat a picture: "
+    option("--config-from-metadata", "-C", panel=OUTPUT, metavar="FILE", help="Repeat a picture: "
             "the picture itself or its .json. Other flags overrule what is in it."),
 ]  # fmt: skip
 
@@ -170,14 +133,8 @@ def generate(
     width: Width = None,
     height: Height = None,
     noise: Noise = None,
-    guidance: Guidance = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    tolerance: Tolerance = None,
-    block_size: BlockSize = None,
-    attention_temperature: Temperature = None,
-    guide: GuideWhat = None,
-    annealed: Annealed = None,
+    *,
+    sampling: Sampling,
     denoise: Denoise = None,
     noise_std: NoiseStd = None,
     denoiser: DenoiserName = None,
@@ -187,15 +144,11 @@ def generate(
     save_latents: SaveLatents = None,
     metadata: Sidecar = None,
     config_from_metadata: Config = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
+    choice: o.ModelChoice,
     low_ram: o.LowRam = False,
     cache_limit_gb: o.CacheLimit = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
+    messages: o.Messages,
     verbose: o.Verbose = False,
-    debug: o.Debug = False,
 ) -> None:
     """Draw pictures from a prompt.
 
@@ -203,52 +156,55 @@ def generate(
     standard error. Every setting is stored in the picture, which -C repeats.
     """
     began = time.perf_counter()
-    stored = read_metadata(config_from_metadata) if config_from_metadata else None
-    if stored and "command" in stored:
-        raise UsageError(
-            f"{config_from_metadata} was made by {stored['command']!r}; --config-from-metadata "
-            "repeats pictures of generate, decode and vary."
-        )
+    stored = _stored(config_from_metadata) if config_from_metadata else None
     prompts = _prompts(prompt, prompt_option, prompt_file)
     given = {
-        "guidance": guidance, "sampler": sampler, "steps": steps, "tolerance": tolerance,
-        "block_size": block_size, "attention_temperature": attention_temperature,
-        "guide": guide and guide.value, "annealed": annealed, "denoise": denoise,
-        "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
+        **sampling.given(),
+        "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
         "aspect_ratio": aspect_ratio, "width": width, "height": height,
     }  # fmt: skip
     if best_of and num_images:
         raise UsageError("--best-of draws its own batch; leave --num-images out.")
     num_images = best_of or num_images
     overruled = bool(seed or auto_seeds or num_images)
-    start = given_noise(noise, None if overruled else stored)
+    start = given_noise(noise, None if stored is None or overruled else stored.noise)
     if start is not None and stored is None:
         num_images = num_images or len(start)
-    old = stored or {}
     changed = overruled or bool(prompts) or any(v is not None for v in given.values())
     job = Job(
-        model=model or old.get("model"),
-        dtype=dtype.value if dtype else old.get("dtype"),
-        quantize=quantize.recipe if quantize else old.get("quantize"),
+        model=choice.model,
+        dtype=choice.type_name,
+        quantize=choice.recipe,
         low_ram=low_ram,
         batches=batches(prompts, seed, auto_seeds, num_images or 1, stored),
         options=merged(given, stored),
         output=output or Path(DEFAULT),
         noise=start,
-        noise_file=str(noise) if noise else (old.get("noise") or {}).get("file", ""),
+        noise_file=str(noise) if noise else "",
         save_latents=save_latents,
         stepwise=stepwise_image_output_dir,
         grid=grid,
         embed=metadata is not False,
         sidecar=metadata is True,
-        expected_weights=old.get("weights") if model in (None, old.get("model")) else None,
         best_of=best_of is not None,
-        carried={"best_of": old["best_of"]} if "best_of" in old and not changed else {},
     )
+    if stored is not None:
+        job = replayed(job, stored, changed)
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
-    report = run(job, Console(quiet, verbose))
-    show(report.to_dict(time.perf_counter() - began), json_)
+    report = run(job, Console(messages.quiet, verbose))
+    show(report.to_dict(time.perf_counter() - began), messages.json_)
+
+
+def _stored(file: Path) -> StoredSettings:
+    """The settings in a picture or its sidecar, where they are those of a picture."""
+    stored = StoredSettings.from_dict(read_metadata(file), str(file))
+    if stored.command is not None:
+        raise UsageError(
+            f"{file} was made by {stored.command!r}; --config-from-metadata repeats pictures of "
+            "generate, decode and vary."
+        )
+    return stored
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

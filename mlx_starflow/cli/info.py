@@ -13,9 +13,11 @@ import typer
 
 from ..bundle.check import bytes_in
 from ..device.blas import blas_in_use
+from ..device.machine import device_name
+from ..device.precision import tf32_in_use
 from ..errors import ModelNotFoundError, UsageError
-from ..generation.components import Stages
-from ..generation.draw import device_name
+from ..generation.capabilities import capabilities
+from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
 from ..hub.known import known_model
@@ -28,6 +30,7 @@ from . import options as o
 EPILOG = """\\b
 Examples:
   mlx-starflow info                  this machine, versions, models
+  mlx-starflow info --json           the same, and all that the default model can do
   mlx-starflow info fox.png          every setting of a picture
   mlx-starflow info my-model         what a model is and can do
   mlx-starflow info fox.png --json   the same for programs
@@ -46,6 +49,9 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
     """Print the settings of a picture, the properties of a model, or those of this machine."""
     if subject is None:
         facts = machine()
+        if json_:  # for people the vocabulary alone would fill the screen
+            embedded = (EMBEDDED / "config.json").is_file()
+            facts |= capabilities(Components(EMBEDDED, "default") if embedded else None)
     elif Path(subject).is_file():
         facts = read_metadata(subject)
     else:
@@ -64,6 +70,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(_memory() / 2**30, 1),
         "recommended_working_set_gb": _gigabytes(device.get("max_recommended_working_set_size")),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "versions": {name: _version(name) for name in PACKAGES},
         "model_cache": str(cache_directory()),
         "models": {
@@ -76,18 +83,18 @@ def machine() -> dict[str, Any]:
 def model_facts(name: str) -> dict[str, Any]:
     """What a model is and what it can draw; nothing is downloaded and no weight is read."""
     try:
-        stages = Stages(_directory(name), name)
+        components = Components(_directory(name), name)
     except ModelNotFoundError as error:
         raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
-    config, flow = stages.config, stages.flow_config
+    config, flow = components.config, components.flow_config
     return {
         "name": config.name,
-        "directory": str(stages.directory),
+        "directory": str(components.directory),
         "model_type": config.model_type,
         "licence": config.licence,
         "attribution": config.attribution,
         "source": config.source.to_dict() if config.source else None,
-        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, stages.factor).items()},
+        "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
         "tokens": flow.grid_size**2,
         "blocks": [b.layers for b in flow.blocks],
         "text": config.text.to_dict() if config.text else None,
@@ -96,8 +103,8 @@ def model_facts(name: str) -> dict[str, Any]:
         "learned_denoiser": flow.denoiser is not None,
         "defaults": config.defaults.to_dict(),
         "components": config.components,
-        "weights": stages.fingerprint,
-        "gigabytes": round(bytes_in(stages.directory) / 1e9, 3),
+        "weights": components.fingerprint,
+        "gigabytes": round(bytes_in(components.directory) / 1e9, 3),
     }
 
 

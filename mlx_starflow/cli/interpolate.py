@@ -16,7 +16,7 @@ from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output, contact_sheet
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
 
@@ -35,36 +35,36 @@ Pictures = Annotated[
 ]  # fmt: skip
 Seeds = Annotated[
     list[int] | None,
-    _option("--seed", panel=WHAT, metavar="N [N]", min=0, help="Seeds of the noise at the two "
+    option("--seed", panel=WHAT, metavar="N [N]", min=0, help="Seeds of the noise at the two "
             "ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
-    _option("--prompt", panel=WHAT, metavar="TEXT", help="What is shown; given twice, the features "
+    option("--prompt", panel=WHAT, metavar="TEXT", help="What is shown; given twice, the features "
             "of the text go from the first to the second."),
 ]  # fmt: skip
 Frames = Annotated[
-    int, _option("--frames", panel=WHAT, metavar="N", min=2, help="Pictures, ends included. 8.")
+    int, option("--frames", panel=WHAT, metavar="N", min=2, help="Pictures, ends included. 8.")
 ]
 Denoise = Annotated[
     bool | None,
-    _option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise. Default: "
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise. Default: "
             "between seeds do; between pictures, which are encoded without it, do not."),
 ]  # fmt: skip
 Strip = Annotated[
     Path,
-    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="All frames in a row: .png, .jpg "
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="All frames in a row: .png, .jpg "
             "or .webp. Default: interpolation.png."),
 ]  # fmt: skip
 Animation = Annotated[
     Path | None,
-    _option("--animation", panel=OUTPUT, metavar="FILE", help="Also an animation: .gif, .webp, or "
+    option("--animation", panel=OUTPUT, metavar="FILE", help="Also an animation: .gif, .webp, or "
             ".png (animated PNG)."),
 ]  # fmt: skip
 Rate = Annotated[
-    float, _option("--fps", panel=OUTPUT, metavar="F", help="Frames a second. Default: 8.")
+    float, option("--fps", panel=OUTPUT, metavar="F", help="Frames a second. Default: 8.")
 ]
-Bounce = Annotated[bool, _option("--bounce", panel=OUTPUT, help="The animation runs back too.")]
+Bounce = Annotated[bool, option("--bounce", panel=OUTPUT, help="The animation runs back too.")]
 
 
 def interpolate(
@@ -79,15 +79,12 @@ def interpolate(
     animation: Animation = None,
     fps: Rate = 8.0,
     bounce: Bounce = False,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Draw what lies between two pictures, two seeds or two prompts, on the sphere of noise."""
-    console = Console(quiet)
+    console = Console(messages.quiet)
     check_output(output)
     if animation is not None:
         check_animation(animation, fps)
@@ -98,7 +95,7 @@ def interpolate(
         raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
     if pictures and seed:
         raise UsageError("Give two pictures or seeds, not both.")
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         if guidance is None:
             guidance = 0.0 if pictures else pipe.config.defaults.guidance
         if pictures:
@@ -116,13 +113,14 @@ def interpolate(
     about = {
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
         "pictures": [str(p) for p in pictures], "seeds": seed or [], "prompts": prompts,
-        "frames": frames, "guidance": guidance, "denoise": remove, "model": model or "default",
+        "frames": frames, "guidance": guidance, "denoise": remove,
+        "model": choice.model or "default",
     }  # fmt: skip
     strip = contact_sheet(drawn, columns=len(drawn))
     paths = [str(save_picture(strip, output, about, overwrite=False))]
     if animation is not None:
         paths.append(str(save_animation(drawn, animation, fps, bounce)))
-    if json_:
+    if messages.json_:
         typer.echo(json.dumps({"paths": paths, **about}))
         return
     for path in paths:

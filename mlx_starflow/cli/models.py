@@ -20,6 +20,7 @@ from . import options as o
 from .console import Console
 from .fetch import acquire
 from .help import SectionedCommand
+from .tables import aligned
 
 CARD = "MODEL_CARD.md"
 
@@ -46,10 +47,9 @@ def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
     if json_:
         typer.echo(json.dumps(rows))
         return
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        here = f"  [{'; '.join(row['here'])}]" if row["here"] else ""
-        typer.echo(f"{row['name']:<{width}}  {row['description']}{here}")
+    here = [f"[{'; '.join(row['here'])}]" if row["here"] else "" for row in rows]
+    table = [[row["name"], row["description"], h] for row, h in zip(rows, here, strict=True)]
+    typer.echo(aligned(table, left=range(3)))
 
 
 @models.command("show", cls=SectionedCommand)

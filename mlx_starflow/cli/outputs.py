@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from pathlib import Path
@@ -63,42 +64,14 @@ def contact_sheet(pictures: list[Image.Image], columns: int | None = None) -> Im
 
 def save_arrays(path: Path, **arrays: mx.array) -> Path:
     """Write arrays as .safetensors (all of them) or .npy (the first), never over a file."""
+    content = io.BytesIO()  # whole in memory first: not every failed write is reported
     if path.suffix == ".npy":
-        first = np.array(next(iter(arrays.values())))
-        return write_whole(path, lambda file: np.save(file, first), overwrite=False)
-    return write_whole(
-        path,
-        lambda file: mx.save_safetensors(file, arrays, {"format": "mlx"}),
-        overwrite=False,
-    )
+        np.save(content, np.array(next(iter(arrays.values()))))
+    else:
+        mx.save_safetensors(content, arrays, {"format": "mlx"})
+    return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)
 
 
 def check_array_path(path: Path, flag: str) -> None:
     if path.suffix not in (".safetensors", ".npy"):
         raise UsageError(f"{flag} {path}: expected a name ending in .safetensors or .npy.")
-
-
-def read_noise(path: Path) -> np.ndarray:
-    """Noise (B, h, w, c) float32 from a .npy, or from "noise" in a .safetensors file."""
-    check_array_path(path, "--noise")
-    if not path.is_file():
-        raise UsageError(f"--noise {path}: there is no such file.")
-    try:
-        if path.suffix == ".npy":
-            noise = np.load(path, allow_pickle=False)
-        else:
-            arrays = mx.load(str(path))
-            if "noise" not in arrays and len(arrays) != 1:
-                raise UsageError(
-                    f'--noise {path}: holds {", ".join(arrays)}; expected an array "noise".'
-                )
-            noise = np.array(arrays.get("noise", next(iter(arrays.values()))).astype(mx.float32))
-    except (ValueError, RuntimeError, EOFError) as error:
-        raise UsageError(f"--noise {path}: this file cannot be read ({error}).") from None
-    if noise.ndim not in (3, 4) or noise.dtype.kind != "f":
-        raise UsageError(
-            f"--noise {path}: shape {noise.shape} of {noise.dtype}; expected numbers (B, h, w, c)."
-        )
-    if not np.isfinite(noise).all():
-        raise UsageError(f"--noise {path}: holds NaN or infinity.")
-    return noise.astype(np.float32).reshape(-1, *noise.shape[-3:])

@@ -2,72 +2,62 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import dataclasses
 import secrets
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
+from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_SEED
-from .outputs import read_noise
+from ..generation.stored import StoredSettings
+from .job import Batch, Job
+from .outputs import check_array_path
 
-# Settings of a picture that become arguments of Pipeline.generate again, by their names there.
-REPLAYED = (
-    "guidance",
-    "sampler",
-    "tolerance",
-    "block_size",
-    "windows",
-    "steps",
-    "attention_temperature",
-    "guide",
-    "annealed",
-    "denoise",
-    "noise_std",
-    "denoiser",
-    "aspect_ratio",
-)
 # Choosing one of the first on the command line puts aside the picture's choice of the others.
 RULES = {
-    "sampler": ("tolerance", "block_size", "windows", "steps"),
+    "sampler": ("tolerance", "block_size", "windows", "max_sweeps"),
     "block_size": ("windows",),
+    "windows": ("block_size",),
     "denoise": ("noise_std", "denoiser"),
     "denoiser": ("noise_std",),
     "width": ("aspect_ratio",),
     "height": ("aspect_ratio",),
 }
-NOISE_BYTES = 1 << 20  # a given noise up to this size is stored in the picture
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures made together: one prompt and one seed each."""
-
-    prompts: tuple[str | None, ...]
-    seeds: tuple[int, ...]
-    prompt_number: int | None = None  # counted from 1, where there are several prompts
-    keep: tuple[int, ...] | None = None  # the pictures that are saved; None: all
-    best_of: dict[str, Any] | None = None  # what the choice of the kept picture was made from
-
-
-def merged(given: dict[str, Any], stored: dict[str, Any] | None) -> dict[str, Any]:
+def merged(given: dict[str, Any], stored: StoredSettings | None) -> dict[str, Any]:
     """Arguments of ``Pipeline.generate``: those given, the others from a picture's settings."""
-    options = {k: v for k, v in given.items() if v is not None and k != "model"}
+    options = {k: v for k, v in given.items() if v is not None}
     if stored is None:
         return options
-    aside = {name for flag in given if given[flag] is not None for name in RULES.get(flag, ())}
-    for name in REPLAYED:
-        if name not in options and name not in aside and stored.get(name) is not None:
-            options[name] = stored[name]
+    aside = {name for flag in options for name in RULES.get(flag, ())}
+    for name, value in stored.options.items():
+        if name not in options and name not in aside:
+            options[name] = value
     if options.get("denoiser") == "learned":
         options.pop("noise_std", None)
     return options
+
+
+def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
+    """A job with the model, precision and records of the picture that it repeats, where nothing
+    else was asked. ``changed``: something was asked that changes the picture."""
+    noise = stored.noise or {}
+    own = job.model in (None, stored.model)
+    return dataclasses.replace(
+        job,
+        model=stored.model if job.model is None else job.model,
+        dtype=stored.dtype if job.dtype is None else job.dtype,
+        quantize=stored.quantize if job.quantize is None else job.quantize,
+        noise_file=job.noise_file or str(noise.get("file", "")),
+        expected_weights=stored.weights if own else None,
+        carried={"best_of": stored.best_of} if stored.best_of and not changed else {},
+    )
 
 
 def batches(
@@ -75,18 +65,16 @@ def batches(
     seeds: list[int] | None,
     auto_seeds: int | None,
     num_images: int,
-    stored: dict[str, Any] | None,
+    stored: StoredSettings | None,
 ) -> list[Batch]:
     """Everything to draw, in order. A picture out of a batch is drawn again with its whole batch,
     since the last bits of a product depend on how many rows it has."""
     if stored is not None and not prompts and not seeds and not auto_seeds and num_images == 1:
-        batch = stored.get("batch")
-        if batch is None:
-            return [Batch((stored["prompt"],), (stored["seed"],))]
-        return [Batch(tuple(batch["prompts"]), tuple(batch["seeds"]), None, (batch["index"],))]
+        keep = (stored.index,) if len(stored.prompts) > 1 else None
+        return [Batch(stored.prompts, stored.seeds, None, keep)]
     if stored is not None:
-        prompts = prompts or [stored["prompt"]]
-        seeds = seeds or (None if auto_seeds else [stored["seed"]])
+        prompts = prompts or [stored.prompts[stored.index]]
+        seeds = seeds or (None if auto_seeds else [stored.seeds[stored.index]])
     if auto_seeds:
         if seeds:
             raise UsageError("--auto-seeds draws the seeds; leave --seed out, or leave it out.")
@@ -118,32 +106,8 @@ def read_prompts(file: Path) -> list[str]:
 
 
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
-    """The noise of --noise, or the one that a picture was made from."""
+    """The noise of --noise, or the one that a picture was made from, by its stored record."""
     if file is not None:
+        check_array_path(file, "--noise")
         return read_noise(file)
-    noise = (stored or {}).get("noise")
-    if noise is None:
-        return None
-    if "data" in noise:
-        data = np.frombuffer(base64.b64decode(noise["data"]), dtype="<f4")
-        return data.reshape(noise["shape"])
-    array = read_noise(Path(noise["file"]))
-    if noise_record(noise["file"], array)["sha256"] != noise["sha256"]:
-        raise UsageError(
-            f"{noise['file']} is no longer the noise that this picture was made from; "
-            "give the right file with --noise."
-        )
-    return array
-
-
-def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
-    """A given noise for a picture's settings: its numbers where they are few, else its hash."""
-    raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
-    record = {
-        "file": file,
-        "shape": list(noise.shape),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-    }
-    if len(raw) <= NOISE_BYTES:
-        record["data"] = base64.b64encode(raw).decode()
-    return record
+    return None if stored is None else recorded_noise(stored, "the settings")

@@ -17,9 +17,10 @@ from ..pictures.read import Picture, pictures_in
 from ..pipeline import Pipeline
 from . import options as o
 from .console import Console
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, open_model, take_picture
+from .tables import aligned
 
 EPILOG = """\b
 Examples:
@@ -47,26 +48,26 @@ Images = Annotated[
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
-    _option("--prompt", panel=WHAT, metavar="TEXT", help="What the picture may show; several times "
+    option("--prompt", panel=WHAT, metavar="TEXT", help="What the picture may show; several times "
             "for the posterior over several. Default: nothing said (the null caption)."),
 ]  # fmt: skip
 Draws = Annotated[
     int,
-    _option("--draws", panel=HOW, metavar="K", min=1, help="Draws of the noise. Default: 8."),
+    option("--draws", panel=HOW, metavar="K", min=1, help="Draws of the noise. Default: 8."),
 ]
 Seed = Annotated[
     int,
-    _option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws, the same for all "
+    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws, the same for all "
             "pictures and prompts. Default: 0."),
 ]  # fmt: skip
 NoNoise = Annotated[
     bool,
-    _option("--no-noise", panel=HOW, help="Score the picture as it is. For a picture that has its "
+    option("--no-noise", panel=HOW, help="Score the picture as it is. For a picture that has its "
             "noise already (generate --no-denoise of a model of pixels)."),
 ]  # fmt: skip
 Map = Annotated[
     Path | None,
-    _option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where the surprise is, "
+    option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where the surprise is, "
             "per token, under the best prompt. Several pictures: FILE_name."),
 ]  # fmt: skip
 
@@ -79,12 +80,9 @@ def score(
     no_noise: NoNoise = False,
     fit: FitOption = Fit.refuse,
     map_: Map = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Tell how probable pictures are: log p(picture | prompt), exactly, in one parallel pass.
 
@@ -92,13 +90,13 @@ def score(
     error, per dimension in nats and bits, what the prompt adds over no prompt, and with several
     prompts the probability of each.
     """
-    console = Console(quiet)
+    console = Console(messages.quiet)
     if map_ is not None:
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
     paths = pictures_in(images)
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         try:
             scored = _score_all(pipe, paths, prompts, options, fit, console)
         finally:
@@ -107,7 +105,7 @@ def score(
         records = [_record(picture, score, prompts) for picture, score in scored]
         maps = [_save_map(map_, p, s, len(prompts), len(scored)) for p, s in scored if map_]
     records.sort(key=lambda r: -r["prompts"][0]["log_p"])
-    if json_:
+    if messages.json_:
         first = scored[0][1]
         about = {
             "images": records, "maps": maps, "noise": first.noise, "noise_std": first.noise_std,
@@ -227,15 +225,7 @@ def _table(records: list[dict[str, Any]]) -> str:
             if prompted:
                 row.append(entry["prompt"])
             rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    left = {0, len(heads) - 1} if prompted else {0}
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows, left={0, len(heads) - 1} if prompted else {0})
 
 
 def _with_error(value: float, error: float | None, sign: str = "") -> str:

@@ -13,20 +13,19 @@ from ..editing.vary import encode_pictures, varied
 from ..errors import UsageError
 from . import options as o
 from .console import Console
-from .drawing import Job, run
-from .options import HOW, WHAT, _option
+from .drawing import run
+from .job import Batch, Job
+from .options import HOW, WHAT, option
 from .outputs import DEFAULT, check_output
 from .picture_options import (
     Fit,
     FitOption,
     Guidance,
     Image,
-    OutputPicture,
     PromptOption,
     open_model,
     take_picture,
 )
-from .request import Batch
 
 EPILOG = """\b
 Examples:
@@ -37,16 +36,16 @@ Examples:
 
 Strength = Annotated[
     float,
-    _option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
+    option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
             "noise is turned, on the sphere, towards fresh noise: 0 is the picture as the model "
             "denoises it, 1 forgets it. Default: 0.2."),
 ]  # fmt: skip
 NumImages = Annotated[
-    int, _option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
+    int, option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
 ]
 Seed = Annotated[
     int,
-    _option("--seed", panel=WHAT, metavar="N", min=0, help="Seed of the first variation's noise; "
+    option("--seed", panel=WHAT, metavar="N", min=0, help="Seed of the first variation's noise; "
             "the others get N+1, ... Default: 0."),
 ]  # fmt: skip
 
@@ -59,14 +58,11 @@ def vary(
     num_images: NumImages = 1,
     guidance: Guidance = None,
     fit: FitOption = Fit.refuse,
-    output: OutputPicture = None,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
+    output: o.Output = None,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
     verbose: o.Verbose = False,
-    debug: o.Debug = False,
 ) -> None:
     """Draw variations of a picture: its noise, turned towards fresh noise, decoded again.
 
@@ -74,13 +70,13 @@ def vary(
     prompt and guidance, and its noise is mixed with fresh noise. Say what the picture shows:
     the prompt says what has to stay.
     """
-    console = Console(quiet, verbose)
+    console = Console(messages.quiet, verbose)
     output = output or Path(DEFAULT)
     check_output(output)
     if num_images < 1:
         raise UsageError(f"--num-images is {num_images}; expected 1 or more.")
     seeds = tuple(range(seed, seed + num_images))
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         if guidance is None:
             guidance = pipe.config.defaults.guidance if prompt else 0.0
@@ -88,9 +84,9 @@ def vary(
         noise = varied(made.z[0], strength, seeds)
         options = {"guidance": guidance, "aspect_ratio": ratio, "denoise": True}
         job = Job(
-            model=model,
-            dtype=dtype.value if dtype else None,
-            quantize=quantize.recipe if quantize else None,
+            model=choice.model,
+            dtype=choice.type_name,
+            quantize=choice.recipe,
             low_ram=False,
             batches=[Batch((prompt,) * num_images, seeds)],
             options=options,
@@ -101,4 +97,4 @@ def vary(
         )
         report = run(job, console, pipe)
     for record in report.records:
-        typer.echo(json.dumps(record) if json_ else record["path"])
+        typer.echo(json.dumps(record) if messages.json_ else record["path"])

@@ -19,8 +19,9 @@ from ..watch import Finding, Reference, check, fit, read_reference, write_refere
 from ..watch.reference import DRAWS
 from . import options as o
 from .console import Console
+from .flags import with_flags
 from .help import SectionedCommand
-from .options import HOW, OUTPUT, WHAT, _option
+from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import Fit, FitOption, PromptOption, open_model, take_picture
 
@@ -65,44 +66,45 @@ Images = Annotated[
 ]  # fmt: skip
 ReferenceOut = Annotated[
     Path,
-    _option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The reference, a .json file; "
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The reference, a .json file; "
             "never overwritten (_1, _2 is added). Default: normal.json."),
 ]  # fmt: skip
 ReferenceIn = Annotated[
     Path,
-    _option("--reference", "-r", panel=WHAT, metavar="FILE", help="Written by watch fit."),
+    option("--reference", "-r", panel=WHAT, metavar="FILE", help="Written by watch fit."),
 ]
 Draws = Annotated[
     int,
-    _option("--draws", panel=HOW, metavar="K", min=1, max=1000,
+    option("--draws", panel=HOW, metavar="K", min=1, max=1000,
             help=f"Draws of the noise. Default: {DRAWS}."),
 ]  # fmt: skip
 Seed = Annotated[
-    int, _option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws. Default: 0.")
+    int, option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws. Default: 0.")
 ]
 FalseAlarms = Annotated[
     float,
-    _option("--false-alarms", panel=HOW, metavar="A", help="Share of ordinary pictures that may "
+    option("--false-alarms", panel=HOW, metavar="A", help="Share of ordinary pictures that may "
             "be called unusual. Default: 0.05."),
 ]  # fmt: skip
 Map = Annotated[
     Path | None,
-    _option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where it is unusual. "
+    option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where it is unusual. "
             "Several pictures: FILE_name."),
 ]  # fmt: skip
 Follow = Annotated[
     bool,
-    _option("--follow", panel=WHAT, help="Go on with new pictures of the folders until Ctrl-C; "
+    option("--follow", panel=WHAT, help="Go on with new pictures of the folders until Ctrl-C; "
             "one line each, JSON with --json."),
 ]  # fmt: skip
 Interval = Annotated[
     float,
-    _option("--interval", panel=WHAT, metavar="S", min=0.05, help="Seconds between two looks at a "
+    option("--interval", panel=WHAT, metavar="S", min=0.05, help="Seconds between two looks at a "
             "followed folder. Default: 1."),
 ]  # fmt: skip
 
 
 @watch.command("fit", epilog=FIT_EPILOG, cls=SectionedCommand)
+@with_flags
 def fit_command(
     folder: Folder,
     prompt: PromptOption = "",
@@ -110,20 +112,17 @@ def fit_command(
     seed: Seed = 0,
     fit_: FitOption = Fit.refuse,
     output: ReferenceOut = Path("normal.json"),
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Learn from ordinary pictures what is ordinary."""
-    console = Console(quiet)
+    console = Console(messages.quiet)
     if output.suffix != ".json":
         raise UsageError(f"--output {output}: expected a name ending in .json.")
     check_directory(output.parent)
     paths = pictures_in(folder)
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         taken = [take_picture(pipe, path, fit_, console) for path in paths]
         ratios = {ratio for _, ratio in taken}
         if len(ratios) > 1:
@@ -140,10 +139,11 @@ def fit_command(
         "of this size has a false-alarm rate of its own: more pictures bring it nearer to what "
         "is asked."
     )
-    typer.echo(json.dumps({"path": str(written), "pictures": total}) if json_ else written)
+    typer.echo(json.dumps({"path": str(written), "pictures": total}) if messages.json_ else written)
 
 
 @watch.command("check", epilog=CHECK_EPILOG, cls=SectionedCommand)
+@with_flags
 def check_command(
     images: Images,
     reference: ReferenceIn,
@@ -152,24 +152,21 @@ def check_command(
     map_: Map = None,
     follow: Follow = False,
     interval: Interval = 1.0,
-    model: o.Model = None,
-    dtype: o.Precision = None,
-    quantize: o.Quantize = None,
-    json_: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
 ) -> None:
     """Compare pictures with a reference: p-value, which statistic, and where."""
-    console = Console(quiet)
+    console = Console(messages.quiet)
     if map_ is not None:
         check_output(map_)
     known = read_reference(reference)
     if follow and not all(path.is_dir() for path in images):
         raise UsageError("--follow takes folders.")
-    with open_model(model, dtype, quantize, console) as pipe:
+    with open_model(choice, console) as pipe:
         task = _Task(pipe, known, false_alarms, fit_, map_, console)
         if follow:
-            _follow(task, images, interval, json_)
+            _follow(task, images, interval, messages.json_)
             return
         paths = pictures_in(images)
         records = []
@@ -177,9 +174,9 @@ def check_command(
             console.draw("check", f"{number}/{len(paths)} pictures", number / len(paths), None)
             records.append(task.record(path, len(paths) > 1))
             console.clear()
-            if not json_:
+            if not messages.json_:
                 typer.echo(_line(records[-1]))
-    if json_:
+    if messages.json_:
         about: dict[str, Any] = {"false_alarms": false_alarms, "images": records}
         if len(records) == 1:
             about = records[0] | about
@@ -215,7 +212,7 @@ class _Task:
         return _record(finding, written)
 
 
-def _follow(task: _Task, folders: list[Path], interval: float, json_: bool) -> None:
+def _follow(task: _Task, folders: list[Path], interval: float, as_json: bool) -> None:
     """Check what appears in the folders, once its size no longer changes."""
     done: set[Path] = set()
     seen: dict[Path, int] = {}
@@ -233,7 +230,7 @@ def _follow(task: _Task, folders: list[Path], interval: float, json_: bool) -> N
                 record = task.record(path, True)
             except ImageError as error:
                 record = {"path": str(path), "error": str(error)}
-            typer.echo(json.dumps(record) if json_ else _line(record))
+            typer.echo(json.dumps(record) if as_json else _line(record))
         time.sleep(interval)
 
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from ..config import COMPONENTS
 from ..device.machine import this_machine
 from ..editing.inputs import contexts_of, latents_of, picture_sizes, prepared
 from ..errors import CodecError, UsageError
@@ -27,7 +28,7 @@ from ..exact.codec_integers import MARGIN
 from ..exact.denoise import denoise as remove_noise
 from ..flow import Context
 from ..flow.grid import Grid, grid_of, patchify, unpatchify
-from ..generation.components import COMPONENTS, precision
+from ..generation.components import precision
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from . import file

@@ -16,7 +16,7 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """The next phase begins now; what was done since the last lap is nobody's."""
+        """The next phase begins now; time since the last lap is discarded."""
         mx.reset_peak_memory()
         self._last = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""Where figures were measured: a figure without its machine means nothing."""
+"""The machine that figures were measured on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from ..version import __version__
 from .blas import blas_in_use
+from .precision import tf32_in_use
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Machine:
     device: str  # that MLX computed on
     device_name: str  # "" where MLX does not know it
     blas: str  # behind float32 products on the CPU
+    tf32: str  # whether float32 products on a GPU may be rounded to TensorFloat-32
     python: str
     mlx: str
     mlx_starflow: str
@@ -39,13 +41,25 @@ def this_machine() -> Machine:
         architecture=platform.machine(),
         cpus=_cpus(),
         device=device.type.name,
-        device_name=str(mx.device_info(device).get("device_name", "")),
+        device_name=chip_name(),
         blas=blas_in_use(),
+        tf32=tf32_in_use(),
         python=platform.python_version(),
         mlx=mx.__version__,
         mlx_starflow=__version__,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
+
+
+def chip_name() -> str:
+    """What MLX calls the default device's chip, "Apple M4 Max"; "" where it does not know."""
+    return str(mx.device_info(mx.default_device()).get("device_name", ""))
+
+
+def device_name() -> str:
+    """Kind and name of the device that does the work: "gpu (Apple M4 Max)"."""
+    kind = "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
+    return f"{kind} ({chip_name() or 'unknown'})"
 
 
 def _cpus() -> int:

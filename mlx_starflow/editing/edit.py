@@ -12,11 +12,12 @@ from PIL import Image, ImageFilter
 from ..config import FlowConfig
 from ..errors import UsageError
 from ..exact.infill import infill_steps
+from ..exact.noise import seeded_noise
 from ..exact.scoring import surprise
 from ..pictures.arrays import from_picture, to_pictures
 from ..pipeline import Pipeline
 from ..sampling import BlockResult, SampleOptions, Step
-from .inputs import latents_of, sampling_context
+from .inputs import latents_of
 from .vary import finished, with_noise
 
 FEATHER = 2.0  # pixels over which new paint fades in, inside the mask
@@ -71,9 +72,10 @@ def edit_steps(pipe: Pipeline, request: EditRequest) -> Generator[Step | BlockRe
     tokens = token_mask(request.mask, cell)
     # One draw for the kept part of all pictures, so that their likelihoods can be compared.
     kept = mx.repeat(with_noise(pipe, clean, seed=0), count, axis=0)
-    z = mx.stack([mx.random.normal(clean.shape[1:], key=mx.random.key(s)) for s in request.seeds])
+    z = seeded_noise(clean.shape[1:], request.seeds)
     prompts = [request.prompt] * count
-    context, own = sampling_context(pipe, prompts, request.guidance, request.aspect_ratio)
+    rows = pipe.prompt_rows(prompts, request.aspect_ratio)
+    context, own = rows.for_sampling(prompts, request.guidance), rows.own(prompts)
     options = SampleOptions(guidance=request.guidance, sampler="sequential")
     x = kept
     for event in infill_steps(flow, kept, z, mx.array(tokens), context, options):

@@ -8,7 +8,6 @@ from pathlib import Path
 import mlx.core as mx
 from PIL import Image
 
-from ..errors import UsageError
 from ..flow import Context
 from ..generation.settings import sizes
 from ..pictures.arrays import from_picture
@@ -53,34 +52,7 @@ def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
     return mx.concatenate(rows)
 
 
-def contexts_of(
-    pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1"
-) -> mx.array | None:
+def contexts_of(pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1") -> Context:
     """One row for each prompt, "" being the null caption: text features (P, L, D), int labels
     (P,), or None for an unconditional model, which takes only [""]. Errors: UsageError."""
-    config = pipe.flow.config
-    if config.text_channels:
-        return pipe.encode_prompts(list(prompts), aspect_ratio)
-    if config.num_classes:
-        return mx.array([pipe.label(p) for p in prompts], dtype=mx.int32)
-    if any(prompts):
-        raise UsageError("This model is unconditional: it takes no prompt. Leave it out.")
-    return None
-
-
-def sampling_context(
-    pipe: Pipeline, prompts: Sequence[str], guidance: float, aspect_ratio: str = "1:1"
-) -> tuple[Context, Context]:
-    """For one picture a prompt: the context that ``invert`` and ``encode`` take ([captions; null
-    captions] with guidance) and the captions' own rows."""
-    different = list(dict.fromkeys(prompts))
-    rows = contexts_of(pipe, [*different, ""], aspect_ratio)
-    if rows is None:
-        if guidance:
-            raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
-        return None, None
-    own = rows[mx.array([different.index(p) for p in prompts])]
-    if guidance and pipe.flow.config.text_channels:
-        null = mx.repeat(rows[-1:], own.shape[0], axis=0)
-        return mx.concatenate([own, null]), own
-    return own, own
+    return pipe.prompt_rows(prompts, aspect_ratio).own(prompts)

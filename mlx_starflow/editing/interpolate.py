@@ -9,10 +9,13 @@ import mlx.core as mx
 from PIL import Image
 
 from ..errors import UsageError
+from ..exact.noise import seeded_noise
 from ..exact.sphere import slerp
+from ..flow import Context
+from ..generation.context import PromptRows
 from ..pipeline import Pipeline
 from ..sampling import SampleOptions, invert
-from .inputs import contexts_of, picture_sizes
+from .inputs import picture_sizes
 from .vary import encode_pictures, finished
 
 BATCH = 4  # frames drawn together
@@ -23,9 +26,19 @@ class Ends:
     """Where a transition begins and ends."""
 
     z: tuple[mx.array, mx.array]  # noise (h, w, c)
-    contexts: tuple[mx.array | None, mx.array | None]  # one row each: (1, L, D) or (1,) or None
-    null: mx.array | None  # the null caption's row, for guidance
+    prompts: tuple[str, str]
+    rows: PromptRows
     guidance: float
+
+    def own(self, places: Sequence[float]) -> Context:
+        """Rows (B, L, D) or (B,) at places from 0 to 1: text features change linearly."""
+        both = self.rows.own(self.prompts)
+        if both is None:
+            return None
+        if both.ndim == 1:  # labels, the same at both ends
+            return mx.repeat(both[:1], len(places))
+        t = mx.array(places)[:, None, None]
+        return (1 - t) * both[:1] + t * both[1:]
 
 
 def seeded_ends(
@@ -37,8 +50,8 @@ def seeded_ends(
     vae, channels = pipe.vae, pipe.flow.config.in_channels
     factor = 1 if vae is None else vae.config.factor
     shape = (height // factor, width // factor, channels)
-    z = tuple(mx.random.normal(shape, key=mx.random.key(seed)) for seed in seeds)
-    return _ends(pipe, z, prompts, guidance, "1:1")
+    z = seeded_noise(shape, seeds)
+    return _ends(pipe, (z[0], z[1]), prompts, guidance, "1:1")
 
 
 def encoded_ends(
@@ -54,15 +67,20 @@ def encoded_ends(
     return _ends(pipe, (z[0], z[1]), prompts, guidance, aspect_ratio)
 
 
-def _ends(pipe: Pipeline, z, prompts: Sequence[str], guidance: float, aspect_ratio: str) -> Ends:
-    rows = contexts_of(pipe, [prompts[0], prompts[-1], ""], aspect_ratio)
-    if rows is None:
-        if guidance:
-            raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
-        return Ends(z, (None, None), None, 0.0)
-    if pipe.flow.config.num_classes and prompts[0] != prompts[-1]:
+def _ends(
+    pipe: Pipeline,
+    z: tuple[mx.array, mx.array],
+    prompts: Sequence[str],
+    guidance: float,
+    aspect_ratio: str,
+) -> Ends:
+    both = (prompts[0], prompts[-1])
+    rows = pipe.prompt_rows(both, aspect_ratio)
+    if rows.rows is None and guidance:
+        raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
+    if pipe.flow.config.num_classes and both[0] != both[1]:
         raise UsageError("Nothing lies between two classes of this model; give one.")
-    return Ends(z, (rows[0:1], rows[1:2]), rows[2:3], guidance)
+    return Ends(z, both, rows, guidance)
 
 
 def frames_between(
@@ -76,17 +94,8 @@ def frames_between(
     for start in range(0, frames, BATCH):
         places = [i / (frames - 1) for i in range(start, min(start + BATCH, frames))]
         z = mx.stack([slerp(*ends.z, t) for t in places])
-        own = None
-        if ends.contexts[0] is not None:
-            own = mx.concatenate([_between(*ends.contexts, t) for t in places])
-        context = own
-        if ends.guidance and pipe.flow.config.text_channels:
-            context = mx.concatenate([own, mx.repeat(ends.null, len(places), axis=0)])
+        own = ends.own(places)
+        guided = ends.guidance and ends.rows.is_text and own is not None
+        context = ends.rows.guided(own) if guided else own
         x = invert(pipe.flow, z, context, guidance=options.guidance, sampler=options.sampler)
         yield from finished(pipe, x, own, remove_noise)[1]
-
-
-def _between(a: mx.array, b: mx.array, t: float) -> mx.array:
-    if t in (0, 1) or a.ndim == 1:  # labels, which are the same at both ends
-        return a if t == 0 else b
-    return (1 - t) * a + t * b

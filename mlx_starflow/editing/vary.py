@@ -10,11 +10,12 @@ from PIL import Image
 
 from ..exact.denoise import denoise
 from ..exact.encoding import encode
+from ..exact.noise import seeded_noise
 from ..exact.sphere import slerp
 from ..flow import Context
 from ..pictures.arrays import check_finite
 from ..pipeline import Pipeline
-from .inputs import latents_of, sampling_context
+from .inputs import latents_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def encode_pictures(
     x = latents_of(pipe, pictures)
     if noise_seed is not None:
         x = with_noise(pipe, x, noise_seed)
-    context, own = sampling_context(pipe, prompts, guidance, aspect_ratio)
+    rows = pipe.prompt_rows(prompts, aspect_ratio)
+    context, own = rows.for_sampling(prompts, guidance), rows.own(prompts)
     z = encode(pipe.flow, x, context, guidance=guidance).z
     mx.eval(x, z)
     return EncodedPictures(x, z, context, own)
@@ -52,15 +54,13 @@ def encode_pictures(
 
 def with_noise(pipe: Pipeline, x: mx.array, seed: int) -> mx.array:
     """Latents (B, h, w, c) with the noise that the model was trained with, one draw for all."""
-    draw = mx.random.normal(x.shape[1:], key=mx.random.key(seed))
-    return x + pipe.flow.config.noise_std * draw
+    return x + pipe.flow.config.noise_std * seeded_noise(x.shape[1:], [seed])
 
 
 def varied(z: mx.array, strength: float, seeds: Sequence[int]) -> mx.array:
     """Noise z (h, w, c) turned by ``strength`` of the way (0 ... 1) to fresh noise of each seed:
     (B, h, w, c). 0 is z itself; 1 forgets it."""
-    fresh = [mx.random.normal(z.shape, key=mx.random.key(seed)) for seed in seeds]
-    return mx.stack([slerp(z, noise, strength) for noise in fresh])
+    return mx.stack([slerp(z, fresh, strength) for fresh in seeded_noise(z.shape, seeds)])
 
 
 def finished(

@@ -36,12 +36,5 @@ def slerp(a: mx.array, b: mx.array, t: float) -> mx.array:
     return ((1 - t) * length_a + t * length_b) * direction
 
 
-def arc(a: mx.array, b: mx.array, frames: int) -> mx.array:
-    """(frames, ...) evenly spaced from a to b, both included."""
-    if frames != int(frames) or frames < 2:
-        raise UsageError(f"frames is {frames}; expected a whole number of 2 or more.")
-    return mx.stack([slerp(a, b, i / (frames - 1)) for i in range(frames)])
-
-
 def _length(a: mx.array) -> float:
     return mx.linalg.norm(a.reshape(-1)).item()

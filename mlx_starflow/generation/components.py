@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,18 +13,23 @@ from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import FlowConfig, ModelConfig, VAEConfig
-from ..errors import UsageError
+from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
+from ..errors import ConfigError, UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
-from ..vae import AutoencoderKL
+from ..text import TextEncoder
+from ..vae import Autoencoder, build_vae, read_vae_config, vae_decoding_bytes
 
-COMPONENTS = ("flow", "vae", "text_encoder")
+T = TypeVar("T")
 
 
-class Stages:
-    """Loads the components of one bundle. Not safe for several threads at once by itself."""
+class Components:
+    """Loads the components of one bundle. Not safe for several threads at once by itself.
+
+    A component may be a reference to a hub repository: it is resolved when the component itself is
+    first used, so that a flow alone needs no network.
+    """
 
     def __init__(
         self,
@@ -37,41 +43,90 @@ class Stages:
         self.config: ModelConfig = read_bundle_config(directory)
         self.dtype, self.quantize = dtype, quantize
         self._tell = tell
-        self.flow_config = FlowConfig.from_dict(*self._settings("flow"))
-        self.vae_config: VAEConfig | None = None
-        if "vae" in self.config.components:
-            self.vae_config = VAEConfig.from_dict(*self._settings("vae"))
         self._loaded: dict[str, Any] = {}
         self._fingerprints: dict[str, str] = {}
 
-    def _settings(self, component: str) -> tuple[dict, str]:
+    @property
+    def flow(self) -> Flow:
+        """The flow, loaded strictly if it is not in memory."""
+        return self._once("flow", self._load_flow)
+
+    @property
+    def vae(self) -> Autoencoder | None:
+        """The image autoencoder; None where the flow makes pixels."""
+        return self._once("vae", self._load_vae) if self.has("vae") else None
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """The text encoder; None for a model without text."""
+        if self.config.text is None or not self.flow_config.text_channels:
+            return None
+        return self._once("text_encoder", self._load_text_encoder)
+
+    @cached_property
+    def flow_config(self) -> FlowConfig:
+        flow = FlowConfig.from_dict(*self._settings("flow"))
+        check_together(self.config, flow, self.vae_config if self.is_here("vae") else None)
+        return flow
+
+    @cached_property
+    def vae_config(self) -> VAEConfig | None:
+        return read_vae_config(*self._settings("vae")) if self.has("vae") else None
+
+    @cached_property
+    def factor(self) -> int:
+        """Pixels per number of the flow's picture along one side. Where the autoencoder is
+        elsewhere, the bundle's own image size tells it."""
+        if not self.has("vae"):
+            return 1
+        if self.is_here("vae") and self.vae_config is not None:
+            return self.vae_config.factor
+        side = self.flow_config.grid_size * self.flow_config.patch_size
+        factor, rest = divmod(self.config.image_size, side)
+        if factor < 1 or rest:
+            raise ConfigError(
+                f"{self.directory / 'config.json'}: image_size is {self.config.image_size}, which "
+                f"is no multiple of the flow's {side} numbers a side. Convert the model again."
+            )
+        return factor
+
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding a latent of height × width takes, 0 without a VAE."""
+        if not self.has("vae"):
+            return 0
+        return vae_decoding_bytes(*self._settings("vae"), height, width)
+
+    def _settings(self, component: str) -> tuple[dict[str, Any], str]:
         path = self.path(component)
         return read_component_config(path), f"{path.name}/config.json"
 
     def path(self, component: str) -> Path:
         """Directory of a component, inside the bundle or wherever its reference leads."""
-        reference = self.config.components[component]
+        reference = self.config.components.get(component)
+        if reference is None:
+            raise ConfigError(
+                f"{self.directory / 'config.json'}: 'components' has no {component!r}. "
+                "Convert the model again."
+            )
         return acquire_component(self.directory, reference, component, self._tell)
-
-    @property
-    def factor(self) -> int:
-        """Pixels per number of the flow's picture along one side."""
-        return self.vae_config.factor if self.vae_config else 1
 
     def has(self, component: str) -> bool:
         return component in self.config.components
 
-    def loaded(self, component: str) -> bool:
+    def is_here(self, component: str) -> bool:
+        """Whether a component lies inside the bundle: using it needs no network."""
+        return (self.directory / self.config.components.get(component, "")).is_dir()
+
+    def is_loaded(self, component: str) -> bool:
         return component in self._loaded
 
-    def get(self, component: str) -> Any:
-        """The component, loaded strictly if it is not in memory."""
+    def _once(self, component: str, load: Callable[[], T]) -> T:
         if component not in self._loaded:
-            loaded = getattr(self, f"_load_{component}")()
+            loaded = load()
             if isinstance(loaded, nn.Module):
                 mx.eval(loaded.parameters())  # an unevaluated array is tied to this thread
             self._loaded[component] = loaded
-        return self._loaded[component]
+        return cast(T, self._loaded[component])
 
     def drop(self, component: str) -> None:
         """Forget a component and give its memory back."""
@@ -114,13 +169,19 @@ class Stages:
 
         return load_component(self.path("flow"), build, self.dtype, self.quantize)
 
-    def _load_vae(self) -> AutoencoderKL:
-        def build(config: dict[str, Any]) -> AutoencoderKL:
-            return AutoencoderKL(VAEConfig.from_dict(config, "vae/config.json"))
+    def _load_vae(self) -> Autoencoder:
+        def build(config: dict[str, Any]) -> nn.Module:
+            return build_vae(config, "vae/config.json")
 
-        return load_component(self.path("vae"), build)
+        vae = load_component(self.path("vae"), build)
+        if not self.is_here("vae") and vae.config.factor != self.factor:
+            raise ConfigError(
+                f"{self.config.components['vae']} shrinks pictures {vae.config.factor} times; "
+                f"this model was made for an autoencoder that does so {self.factor} times."
+            )
+        return vae
 
-    def _load_text_encoder(self) -> Any:
+    def _load_text_encoder(self) -> TextEncoder:
         from ..text import load_encoder
 
         if self.config.text is None:

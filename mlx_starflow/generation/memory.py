@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..errors import OutOfMemoryError
-from .components import Stages
+from .components import Components
 from .memory_need import Need, memory_need
 from .settings import Settings
 
@@ -37,7 +37,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    stages: Stages, settings: Settings, low_ram: bool = False, budget: Budget | None = None
+    components: Components, settings: Settings, low_ram: bool = False, budget: Budget | None = None
 ) -> MemoryPlan:
     """Compare a request's need with the device, before anything is loaded.
 
@@ -46,7 +46,7 @@ def plan_memory(
     swapping. Errors: OutOfMemoryError where not even all of the memory is enough.
     """
     budget = budget or device_budget()
-    need = memory_need(stages, settings)
+    need = memory_need(components, settings)
     if need.peak(low_ram) <= budget.bytes:
         return MemoryPlan(need, budget, low_ram, None)
     if need.peak(True) <= budget.bytes:
@@ -58,11 +58,26 @@ def plan_memory(
         return MemoryPlan(need, budget, True, sentence)
     sentence = (
         f"{_tell(need, True)} even with --low-ram, and {budget.device} recommends at most "
-        f"{_gb(budget.bytes)}. {_what_fits(stages, settings, budget)}"
+        f"{_gb(budget.bytes)}. {_what_fits(components, settings, budget)}"
     )
     if need.peak(True) > budget.physical:
         raise OutOfMemoryError(sentence)
     return MemoryPlan(need, budget, True, sentence + " It may be very slow.")
+
+
+def largest_batch(
+    components: Components, settings: Settings, most: int, low_ram: bool = False
+) -> int:
+    """The most pictures like the first of ``settings``, up to ``most``, that fit in what the
+    device recommends; at least 1, though that may not fit either."""
+    budget = device_budget()
+    for count in range(most, 1, -1):
+        like = dataclasses.replace(
+            settings, prompts=settings.prompts[:1] * count, seeds=settings.seeds[:1] * count
+        )
+        if memory_need(components, like).peak(low_ram) <= budget.bytes:
+            return count
+    return 1
 
 
 def device_budget() -> Budget:
@@ -87,14 +102,14 @@ def _tell(need: Need, low_ram: bool) -> str:
     return f"This needs about {_gb(need.peak(low_ram))} ({told})"
 
 
-def _what_fits(stages: Stages, settings: Settings, budget: Budget) -> str:
+def _what_fits(components: Components, settings: Settings, budget: Budget) -> str:
     """A sentence: fewer pictures or the best precision that fits, else the least need there is."""
     one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
-    if len(settings.prompts) > 1 and memory_need(stages, one).peak(True) <= budget.bytes:
+    if len(settings.prompts) > 1 and memory_need(components, one).peak(True) <= budget.bytes:
         return "One picture at a time would fit."
     least = None
     for recipe in (8, "mixed", 4):
-        need = memory_need(stages, settings, recipe, stored=True)
+        need = memory_need(components, settings, recipe, stored=True)
         for low_ram in (False, True):
             options = f"--quantize {recipe}" + (" --low-ram" if low_ram else "")
             if need.peak(low_ram) <= budget.bytes:

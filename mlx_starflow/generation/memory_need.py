@@ -13,21 +13,17 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..bundle.load import read_json
+from ..bundle.dtypes import FLOAT_CODES, code_named
+from ..bundle.load import read_json, weight_files
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
-from ..config import BlockConfig, FlowConfig, VAEConfig
+from ..config import BlockConfig, FlowConfig
 from ..exact.denoise import CHECKPOINT_BYTES
-from ..vae.conv import BAND_NUMBERS
-from ..vae.model import LARGE, TILE
-from .components import Stages
+from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
 _MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
-# Arrays of the widest kind that exist at once while a VAE decodes (input, norm, activation,
-# convolution, skip).
-_VAE_COPIES = 6
 
 
 @dataclass(frozen=True)
@@ -57,29 +53,29 @@ class Need:
 
 
 def memory_need(
-    stages: Stages, settings: Settings, quantize: Recipe | None = None, stored: bool = False
+    components: Components, settings: Settings, quantize: Recipe | None = None, stored: bool = False
 ) -> Need:
-    """Bytes that a request needs. ``quantize``: in this precision instead of that of ``stages``;
+    """Bytes that a request needs. ``quantize``: in this precision instead of the components' own;
     ``stored``: as if the bundle were stored in it, so that nothing is quantized in memory."""
-    flow, vae = stages.flow_config, stages.vae_config
-    recipe = quantize if quantize is not None else stages.quantize
-    path = stages.path("flow")
-    resident = component_bytes(path, stages.dtype, recipe)
-    whole = component_bytes(path, stages.dtype, None)
-    text, encoding = _text_need(stages, quantize if stored else None)
+    flow = components.flow_config
+    recipe = quantize if quantize is not None else components.quantize
+    path = components.path("flow")
+    resident = component_bytes(path, components.dtype, recipe)
+    whole = component_bytes(path, components.dtype, None)
+    text, encoding = _text_need(components, quantize if stored else None)
     batch = len(settings.prompts)
-    height, width = settings.height // stages.factor, settings.width // stages.factor
+    height, width = settings.height // components.factor, settings.width // components.factor
     tokens = height * width // flow.patch_size**2
     item = 4 if mx.default_device() == mx.Device(mx.cpu) else 2
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
         text_encoder=text,
         flow=resident,
-        vae=component_bytes(stages.path("vae")) if vae else 0,
+        vae=component_bytes(components.path("vae")) if components.has("vae") else 0,
         encoding=encoding,
-        sampling=sampling_bytes(flow, tokens, batch, settings.guidance > 0, item),
+        sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
         denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
-        decoding=decoding_bytes(vae, height, width) if vae else 0,
+        decoding=components.decoding_bytes(height, width),
         loading=0 if stored or recipe is None or whole == resident else whole,
     )
 
@@ -92,14 +88,14 @@ def component_bytes(
     config.pop("quantization", None)
     kind = component_kind(config)
     if dtype is not None:
-        target = ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+        target = ITEM_BYTES[code_named(dtype)]
     else:
         target = 4 if mx.default_device() == mx.Device(mx.cpu) else None
     total = 0
     for tensor in _tensors(Path(directory)):
         item = ITEM_BYTES[tensor.dtype]
         module, _, leaf = tensor.name.rpartition(".")
-        if tensor.dtype not in ("F32", "F16", "BF16"):
+        if tensor.dtype not in FLOAT_CODES:
             pass  # quantized weights stay as they are
         elif not takes_type(kind, tensor.name):
             item = 4 if kind == "vae" else item
@@ -110,7 +106,7 @@ def component_bytes(
         if (
             quantize is not None
             and leaf == "weight"
-            and tensor.dtype in ("F32", "F16", "BF16")
+            and tensor.dtype in FLOAT_CODES
             and is_matrix(kind, module)
             and whole_groups
         ):
@@ -151,23 +147,6 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     return int(inputs + _MARGIN * 1.5 * largest)
 
 
-def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
-    """The widest arrays of the decoder, in float32, for one picture, tiled where it is large."""
-    output = height * width * vae.factor**2 * vae.out_channels * 4
-    if height * width > LARGE:
-        height, width = min(height, TILE), min(width, TILE)
-    widths = vae.block_out_channels[::-1]
-    numbers = height * width * widths[0]
-    for level, channels in enumerate(widths):
-        pixels = height * width * 4**level
-        # The first layer of a level has the width of the level before, upsampled.
-        numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
-    scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
-    # On a CPU convolutions also lay out the patches of a band of the picture.
-    bands = 3 * min(9 * numbers, BAND_NUMBERS) if mx.default_device() == mx.Device(mx.cpu) else 0
-    return max(4 * (numbers * _VAE_COPIES + bands), 2 * scores) + 2 * output
-
-
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
     """Activations of one layer for one row, in float32."""
     if not block.layers:
@@ -181,12 +160,12 @@ def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool =
     return 4 * (hidden + scores)
 
 
-def _text_need(stages: Stages, quantize: Recipe | None) -> tuple[int, int]:
+def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, int]:
     """Weights of the text encoder, and what encoding takes beside them."""
-    text = stages.config.text
-    if text is None or not stages.has("text_encoder"):
+    text = components.config.text
+    if text is None or not components.has("text_encoder"):
         return 0, 0
-    path = stages.path("text_encoder")
+    path = components.path("text_encoder")
     config = read_json(path / "config.json")
     if text.encoder == "gemma_tokens":
         table = [t for t in _tensors(path) if t.name.startswith(_TABLE)]
@@ -198,5 +177,5 @@ def _text_need(stages: Stages, quantize: Recipe | None) -> tuple[int, int]:
 
 
 def _tensors(directory: Path) -> Iterator[TensorInfo]:
-    for path in sorted(directory.glob("model*.safetensors")):
+    for path in weight_files(directory):
         yield from read_header(path)

@@ -1,34 +1,189 @@
-"""Noise of encoded pictures on disk, with what it takes to decode it."""
+"""Noise of pictures on disk: written by ``encode``, read by ``decode`` and ``generate --noise``,
+and stored in the settings of a picture that was made from it.
+
+Files come from anywhere, so their headers are checked against their sizes before a number is read.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
+import math
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mlx.core as mx
+import numpy as np
 
-from ..errors import UsageError
+from ..bundle.safetensors import TensorInfo, read_header, read_strings
+from ..errors import UsageError, WeightsError
+from ..files.fields import Fields
+from ..files.json import JSONError, parse_object
+from ..files.regular import NotRegular, open_regular
 from ..pictures.arrays import write_whole
 
+MAX_BYTES = 256 << 20  # of noise that is read
+MAX_NPY_HEADER = 10_000  # bytes
+STORED_BYTES = 1 << 20  # a given noise up to this size is stored in the picture
 _KEY = "mlx-starflow"
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def write_noise(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Path:
     """Write arrays (one of them "noise") and JSON-able settings as .safetensors, never over a
     file; returns the path that was written."""
     about = {"format": "mlx", _KEY: json.dumps(settings)}
-    return write_whole(path, lambda file: mx.save_safetensors(file, arrays, about), overwrite=False)
+    content = io.BytesIO()
+    mx.save_safetensors(content, arrays, about)
+    return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)
 
 
 def noise_settings(path: Path) -> dict[str, Any]:
-    """The settings stored by ``write_noise``; empty where another program wrote the file.
-    Errors: UsageError."""
+    """The settings stored by ``write_noise``; empty where another program wrote the file. Their
+    types are not checked here. Errors: UsageError."""
     if path.suffix != ".safetensors":
         return {}
     try:
-        _, about = mx.load(str(path), return_metadata=True)
-        settings = json.loads(about.get(_KEY, "{}"))
-    except (ValueError, RuntimeError, OSError) as error:
+        return parse_object(read_strings(path).get(_KEY, "{}"))
+    except (WeightsError, JSONError) as error:
         raise UsageError(f"{path}: this file cannot be read ({error}).") from None
-    return settings if isinstance(settings, dict) else {}
+
+
+def read_noise(path: Path) -> np.ndarray:
+    """Noise (B, h, w, c) float32 from a .npy, or from "noise" in a .safetensors file.
+
+    Errors: UsageError for a file that is missing, damaged, too large, or holds something else.
+    """
+    try:
+        if path.suffix not in (".npy", ".safetensors"):
+            raise UsageError(f"{path}: expected a name ending in .npy or .safetensors.")
+        if not path.exists():
+            raise FileNotFoundError
+        array = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file.") from None
+    except (UsageError, WeightsError) as error:
+        raise UsageError(str(error)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, NotRegular) else str(error)[:200]
+        raise UsageError(f"{path}: this file cannot be read ({reason}).") from None
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise UsageError(f"{path}: holds NaN, infinity, or a number that float32 cannot hold.")
+    return array.reshape(-1, *array.shape[-3:])
+
+
+def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
+    """A given noise for a picture's settings: its numbers where they are few, else its hash."""
+    raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
+    record = {
+        "file": file,
+        "shape": list(noise.shape),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
+    if len(raw) <= STORED_BYTES:
+        record["data"] = base64.b64encode(raw).decode()
+    return record
+
+
+def recorded_noise(record: Any, where: str) -> np.ndarray:
+    """The noise (B, h, w, c) float32 of a ``noise_record``, from the record or from its file.
+
+    ``where`` names the picture in messages. Errors: UsageError.
+    """
+    fields = Fields(record, where, UsageError, "noise")
+    if "data" in fields:
+        shape = fields.wholes("shape", low=1, items=4)
+        check_noise_shape(shape, f"{where}: the noise in it")
+        try:
+            raw = base64.b64decode(fields.text("data", most=2 * STORED_BYTES), validate=True)
+        except ValueError:
+            raise UsageError(f"{where}: noise.data is not base64.") from None
+        if len(raw) != 4 * math.prod(shape):
+            raise UsageError(
+                f"{where}: the noise of shape {shape} takes {4 * math.prod(shape)} bytes, and "
+                f"{len(raw)} are stored."
+            )
+        array = np.frombuffer(raw, "<f4").reshape(-1, *shape[-3:])
+        if not np.isfinite(array).all():
+            raise UsageError(f"{where}: the noise in it holds NaN or infinity.")
+        return array
+    file, digest = fields.text("file", most=4096), fields.text("sha256", most=64)
+    array = read_noise(Path(file))
+    if hashlib.sha256(array.astype("<f4").tobytes()).hexdigest() != digest:
+        raise UsageError(
+            f"{file} is no longer the noise that this picture was made from; "
+            "give the right file with --noise."
+        )
+    return array
+
+
+def check_noise_shape(shape: tuple[int, ...], path: str | Path) -> None:
+    """UsageError unless a shape is (B, h, w, c) or (h, w, c), not empty, and not too large."""
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise UsageError(f"{path}: has shape {shape}; expected numbers (B, h, w, c).")
+    if math.prod(shape) * 4 > MAX_BYTES:
+        raise UsageError(f"{path}: has shape {shape}, more than {MAX_BYTES >> 20} MiB of numbers.")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    with open_regular(path) as file:
+        shape, columns, dtype = _npy_header(file, path)
+        if dtype.kind != "f" or dtype.itemsize > 8:
+            raise UsageError(f"{path}: holds {dtype}; expected floating-point numbers.")
+        check_noise_shape(shape, path)
+        needed = math.prod(shape) * dtype.itemsize
+        data = file.read(needed + 1)
+    if len(data) != needed:
+        raise UsageError(
+            f"{path}: the numbers of its shape {shape} take {needed} bytes, and it has "
+            f"{'more' if len(data) > needed else len(data)}. Is it complete?"
+        )
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if columns else "C")
+
+
+def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type. numpy reads the header as a Python literal,
+    and raises whatever its parser raises."""
+    start = file.read(12)
+    version, length = start[6:8], int.from_bytes(start[8:10], "little")
+    begin = 10
+    if version in (b"\x02\x00", b"\x03\x00"):
+        length, begin = int.from_bytes(start[8:12], "little"), 12
+    elif version != b"\x01\x00":
+        length = MAX_NPY_HEADER + 1
+    if start[:6] != b"\x93NUMPY" or len(start) < 12 or length > MAX_NPY_HEADER:
+        raise UsageError(f"{path}: this is no .npy file of numbers.")
+    header = io.BytesIO(start[8:] + file.read(max(length - 12 + begin, 0)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if begin == 10:
+                return np.lib.format.read_array_header_1_0(header)
+            return np.lib.format.read_array_header_2_0(header)
+    except Exception as error:
+        raise UsageError(
+            f"{path}: this is no .npy file of numbers ({type(error).__name__})."
+        ) from None
+
+
+def _read_safetensors(path: Path) -> np.ndarray:
+    tensors = {tensor.name: tensor for tensor in read_header(path)}
+    if "noise" not in tensors and len(tensors) != 1:
+        held = ", ".join(ascii(name[:40]) for name in list(tensors)[:10]) or "nothing"
+        raise UsageError(f'{path}: holds {held}; expected an array "noise".')
+    tensor: TensorInfo = tensors.get("noise") or next(iter(tensors.values()))
+    if tensor.dtype not in _FLOATS:
+        raise UsageError(f"{path}: holds {tensor.dtype}; expected floating-point numbers.")
+    check_noise_shape(tensor.shape, path)
+    with open_regular(path) as file:
+        file.seek(tensor.begin)
+        data = file.read(tensor.end - tensor.begin)
+    array = np.frombuffer(data, _FLOATS[tensor.dtype])
+    if tensor.dtype == "BF16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(tensor.shape)

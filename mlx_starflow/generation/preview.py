@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .components import Stages
+from .components import Components
 
 CELLS = 12  # side of the random latents that the map is fitted to
 SMOOTHED = 4  # their coarse side: neighbouring cells of real pictures resemble each other
@@ -18,11 +18,12 @@ class RoughDecoder:
         self._factor = factor
 
     @classmethod
-    def fit(cls, stages: Stages) -> RoughDecoder:
+    def fit(cls, components: Components) -> RoughDecoder:
         """By least squares to what the model's VAE makes of a few random latents."""
-        if not stages.has("vae"):
+        vae = components.vae
+        if vae is None:
             return cls(None, 1)
-        vae, factor, channels = stages.get("vae"), stages.factor, stages.flow_config.in_channels
+        factor, channels = components.factor, components.flow_config.in_channels
         coarse = mx.random.normal((2, SMOOTHED, SMOOTHED, channels), key=mx.random.key(0))
         repeats = CELLS // SMOOTHED
         latents = mx.repeat(mx.repeat(coarse, repeats, axis=1), repeats, axis=2)

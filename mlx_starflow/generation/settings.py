@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import secrets
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..config import ASPECT_RATIOS, FlowConfig, ModelConfig
 from ..errors import UsageError
-from ..sampling import SampleOptions
+from ..files.fields import Fields
+from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
 
 MAX_SEED = 2**32  # seeds below are what mflux and mlx-lm take too
+MAX_PICTURES = 1024  # in one batch
+MAX_SIDE = 1 << 16  # pixels
+MAX_BLOCKS = 1000  # of a flow whose windows are stored
+_OPTION_KINDS: dict[str, Any] = {  # stored beside the fields of SampleOptions
+    "aspect_ratio": str,
+    "denoise": bool,
+    "noise_std": float,
+    "denoiser": str,
+    "negative_prompt": str,
+}
+_OTHER_OPTIONS = (*_OPTION_KINDS, "seed", "num_images", "width", "height", "noise", "cancel")
 
 
 @dataclass(frozen=True)
@@ -26,36 +40,75 @@ class Settings:
     width: int  # pixels
     height: int
     aspect_ratio: str  # "w:h"
-    guidance: float  # 0 = none
-    sampler: str
-    tolerance: float | None  # None: the sampler's own
-    block_size: int | None
-    windows: tuple[int, ...] | None  # "auto": tokens solved at a time, for every block
-    steps: int | None  # most sweeps over a window of tokens
-    attention_temperature: float
-    guide: str  # TarFlow: guided outputs
-    annealed: bool  # TarFlow: guidance that grows along the tokens
+    sample: SampleOptions  # how the noise becomes data
     denoise: bool
     noise_std: float | None  # None: the model's own
     denoiser: str | None  # "score" | "learned"; None: without denoising
+    negative_prompt: str = ""  # what guidance leads away from; "" is the null caption
 
-    def sample_options(self) -> SampleOptions:
-        """The same in the sampler's terms, with the residual measured."""
-        return SampleOptions(
-            guidance=self.guidance,
-            sampler=self.sampler,
-            tolerance=self.tolerance,
-            block_size=self.block_size,
-            windows=self.windows,
-            max_sweeps=self.steps,
-            certify=True,
-            guide=self.guide,
-            annealed=self.annealed,
-            attention_temperature=self.attention_temperature,
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "settings") -> Settings:
+        """What ``to_dict`` wrote, or the settings of one picture. Errors: UsageError naming
+        ``where``, the key and the value."""
+        fields = Fields(data, where, UsageError)
+        options, _ = read_options(fields)
+        prompts, seeds, _ = read_pictures(fields)
+        sample = {f.name: options.pop(f.name) for f in SampleOptions.asked() if f.name in options}
+        return cls(
+            prompts=prompts,
+            seeds=seeds,
+            width=fields.whole("width", low=1, high=MAX_SIDE),
+            height=fields.whole("height", low=1, high=MAX_SIDE),
+            sample=SampleOptions(**sample),
+            **{"denoise": False, "noise_std": None, "denoiser": None, **options},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """One flat JSON object: the sampling options stand beside the others."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del own["sample"]
+        flat = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
+        return flat | self.sample.to_dict()
+
+
+def read_options(fields: Fields) -> tuple[dict[str, Any], set[str]]:
+    """Options of ``Pipeline.generate`` that stored settings hold, under today's names; and every
+    name that options may have there."""
+    options = {name: _value(fields, name, kind) for name, kind in _OPTION_KINDS.items()}
+    known, hints = set(_OPTION_KINDS), typing.get_type_hints(SampleOptions)
+    for f in SampleOptions.asked():
+        names = (f.name, *f.metadata["former"])
+        known |= set(names)
+        found = next((name for name in names if name in fields), f.name)
+        options[f.name] = _value(fields, found, hints[f.name])
+    return {name: value for name, value in options.items() if value is not None}, known
+
+
+def _value(fields: Fields, name: str, kind: Any) -> Any:
+    """The value under a name, of the type of a field such as ``float | None``."""
+    plain = next((t for t in typing.get_args(kind) if t is not type(None)), kind)
+    if typing.get_origin(kind) is tuple or typing.get_origin(plain) is tuple:
+        return fields.wholes(name, None, low=1, items=MAX_BLOCKS)
+    if plain is bool:
+        return fields.switch(name, None)
+    if plain is int:
+        return fields.whole(name, None)
+    return fields.number(name, None) if plain is float else fields.text(name, None)
+
+
+def read_pictures(fields: Fields) -> tuple[tuple[str, ...], tuple[int, ...], int]:
+    """Prompts and seeds of the batch that a picture was drawn in, and its own place in it."""
+    batch = fields.fields("batch", None)
+    if batch is None and "prompts" not in fields:
+        seed = fields.whole("seed", high=MAX_SEED - 1)
+        return (fields.text("prompt", ""),), (seed,), 0
+    whole = fields if batch is None else batch
+    prompts = whole.texts("prompts", items=MAX_PICTURES)
+    seeds = whole.wholes("seeds", high=MAX_SEED - 1, items=MAX_PICTURES)
+    if not prompts or len(prompts) != len(seeds):
+        raise whole.refuse("seeds", f"one for each of {len(prompts)} prompts, and at least one")
+    index = 0 if batch is None else batch.whole("index", high=len(prompts) - 1)
+    return prompts, seeds, index
 
 
 def resolve(
@@ -64,65 +117,81 @@ def resolve(
     factor: int,
     prompt: str | int | Sequence[str | int] | None,
     seed: int | Sequence[int] | None = None,
+    *,
     num_images: int = 1,
-    guidance: float | None = None,
-    steps: int | None = None,
-    sampler: str | None = None,
-    tolerance: float | None = None,
-    block_size: int | None = None,
-    windows: Sequence[int] | None = None,
-    attention_temperature: float | None = None,
-    guide: str | None = None,
-    annealed: bool = False,
-    denoise: bool | None = None,
-    noise_std: float | None = None,
-    denoiser: str | None = None,
     aspect_ratio: str | None = None,
     width: int | None = None,
     height: int | None = None,
+    denoise: bool | None = None,
+    noise_std: float | None = None,
+    denoiser: str | None = None,
+    negative_prompt: str | None = None,
+    **sampling: Any,
 ) -> Settings:
     """Fill in the model's defaults and refuse what it cannot do (UsageError with the reason).
 
-    ``factor``: pixels per number of the flow's picture along one side (1 without a VAE). For the
-    other arguments see ``Pipeline.generate``.
+    ``factor``: pixels per number of the flow's picture along one side (1 without a VAE).
+    ``sampling``: the fields of ``SampleOptions``, None for the model's default. For the other
+    arguments see ``Pipeline.generate``.
     """
     prompts = _prompts(prompt, num_images, flow)
-    conditional = bool(flow.text_channels or flow.num_classes)
-    if guidance and not conditional:
-        raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
-    if guidance is None:
-        guidance = model.defaults.guidance if conditional else 0.0
     ratio, size = _size(flow, factor, aspect_ratio, width, height)
-    settings = Settings(
+    denoise = model.defaults.denoise if denoise is None else denoise
+    sample = _sample_options(model, flow, sampling)
+    return Settings(
         prompts=prompts,
         seeds=_seeds(seed, num_images, len(prompts)),
         width=size[0],
         height=size[1],
         aspect_ratio=ratio,
-        guidance=float(guidance),
-        sampler=sampler or model.defaults.sampler,
-        tolerance=tolerance,
-        block_size=block_size,
-        windows=None if windows is None else tuple(windows),
-        steps=steps,
-        attention_temperature=attention_temperature or 1.0,
-        guide=guide or "ab",
-        annealed=annealed,
-        **_denoising(
-            flow, model.defaults.denoise if denoise is None else denoise, noise_std, denoiser
-        ),
+        sample=sample,
+        negative_prompt=_negative(negative_prompt, flow, sample.guidance),
+        **_denoising(flow, denoise, noise_std, denoiser),
     )
-    if settings.tolerance is None and settings.sampler == "auto":
-        settings = dataclasses.replace(settings, tolerance=model.defaults.tolerance)
-    if settings.sampler == "sequential":
-        for name in ("steps", "tolerance", "block_size"):
-            if getattr(settings, name) is not None:
+
+
+def _sample_options(model: ModelConfig, flow: FlowConfig, given: dict[str, Any]) -> SampleOptions:
+    """The model's defaults under what was given."""
+    known = {former: f.name for f in SampleOptions.asked() for former in f.metadata["former"]}
+    known |= {f.name: f.name for f in SampleOptions.asked()}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *_OTHER_OPTIONS], 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"generate has no option {name!r}.{hint}")
+        if value is not None:
+            if known[name] in values:
+                raise UsageError(f"{name} and {known[name]} are the same option; give it once.")
+            values[known[name]] = value
+    conditional = bool(flow.text_channels or flow.num_classes)
+    if values.get("guidance") and not conditional:
+        raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
+    values.setdefault("guidance", model.defaults.guidance if conditional else 0.0)
+    values.setdefault("sampler", model.defaults.sampler)
+    if values["sampler"] == AUTO and model.defaults.tolerance is not None:
+        values.setdefault("tolerance", model.defaults.tolerance)
+    if values["sampler"] == "sequential":
+        for name in ("max_sweeps", "tolerance", "block_size"):
+            if name in values:
                 raise UsageError(
                     f"{name} is for samplers that solve tokens in parallel; the sequential one "
                     "computes every token once and exactly. Leave it out."
                 )
-    settings.sample_options()  # refuses what no sampler takes
-    return settings
+    if "windows" in values:
+        values["windows"] = tuple(values["windows"])
+    values["guidance"] = float(values["guidance"])
+    return SampleOptions(**values)  # refuses what no sampler takes
+
+
+def _negative(prompt: str | None, flow: FlowConfig, guidance: float) -> str:
+    if not prompt:
+        return ""
+    if not flow.text_channels:
+        raise UsageError("negative_prompt is for models with text; this model has none.")
+    if not guidance:
+        raise UsageError("negative_prompt needs guidance; without it nothing leads away from it.")
+    return prompt
 
 
 def sizes(flow: FlowConfig, factor: int) -> dict[str, tuple[int, int]]:
@@ -138,7 +207,7 @@ def _size(
     known = sizes(flow, factor)
     listing = ", ".join(f"{r} ({w}x{h})" for r, (w, h) in known.items())
     if width is None and height is None:
-        ratio = ratio or "1:1"
+        ratio = "1:1" if ratio is None else ratio
         if ratio not in known:
             raise UsageError(f"aspect_ratio is {ratio!r}; this model makes {listing}.")
         return ratio, known[ratio]
@@ -148,13 +217,14 @@ def _size(
         if width in (None, w) and height in (None, h) and ratio in (None, r)
     ]
     if not fits:
-        asked = f"{width or 'any'}x{height or 'any'}" + (f" at {ratio}" if ratio else "")
-        raise UsageError(f"The size {asked} is none that this model makes: {listing}.")
+        asked = {"width": width, "height": height, "aspect_ratio": ratio}
+        given = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise UsageError(f"This model makes no picture of {given}; it makes {listing}.")
     return fits[0], known[fits[0]]
 
 
 def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
-    if num_images != int(num_images) or num_images < 1:
+    if isinstance(num_images, bool) or num_images != int(num_images) or num_images < 1:
         raise UsageError(f"num_images is {num_images}; expected a whole number of 1 or more.")
     several = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     given = list(prompt) if several else [prompt]
@@ -166,6 +236,11 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
             raise UsageError("This model is unconditional: it takes no prompt. Leave it out.")
     elif None in given and flow.text_channels:
         raise UsageError("This model needs a prompt.")
+    if len(prompts) * num_images > MAX_PICTURES:
+        raise UsageError(
+            f"{len(prompts) * num_images} pictures in one batch are too many; at most "
+            f"{MAX_PICTURES} are drawn together. Give fewer at a time."
+        )
     return tuple(p for p in prompts for _ in range(num_images))
 
 
@@ -192,7 +267,8 @@ def _denoising(
         if noise_std is not None or method is not None:
             raise UsageError("noise_std and denoiser have no meaning without denoising.")
         return {"denoise": False, "noise_std": None, "denoiser": None}
-    method = method or ("learned" if learned else "score")
+    if method is None:
+        method = "learned" if learned else "score"
     if method not in ("score", "learned"):
         raise UsageError(f"denoiser is {method!r}; expected 'score' or 'learned'.")
     if method == "learned" and not learned:

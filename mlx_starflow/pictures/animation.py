@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -39,6 +40,6 @@ def save_animation(
     form = FORMATS[path.suffix.lower()]
     if form == "WEBP":
         options["quality"] = 90
-    return write_whole(
-        path, lambda file: row[0].save(file, format=form, **options), overwrite=False
-    )
+    content = BytesIO()  # whole in memory first: Pillow does not report every failed write
+    row[0].save(content, format=form, **options)
+    return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)

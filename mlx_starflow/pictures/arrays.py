@@ -10,9 +10,10 @@ from typing import BinaryIO
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..errors import ImageError, NumericsError
+from .opening import opened
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -53,14 +54,9 @@ def from_picture(picture: Image.Image, channels: int = 3) -> mx.array:
 
 def read_picture(path: str | Path) -> Image.Image:
     """A picture file, decoded; ImageError where it is missing or not a picture."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: this is not a picture that can be read ({error}).") from None
+    with opened(path) as picture:
+        picture.load()
+        return picture
 
 
 def format_of(path: str | Path) -> str:
@@ -98,7 +94,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None], overwrite: bool =
 def free_path(path: Path) -> Path:
     """path if nothing is there, else the first free one of stem_1, stem_2, ..."""
     number, free = 0, path
-    while free.exists():
+    while os.path.lexists(free):  # a link that leads nowhere is taken too
         number += 1
         free = path.with_name(f"{path.stem}_{number}{path.suffix}")
     return free

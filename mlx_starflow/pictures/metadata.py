@@ -6,16 +6,20 @@ The EXIF form is the one that other generators write and read; PNG text is what 
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from ..errors import ImageError
-from .arrays import format_of, read_picture, write_whole
+from ..files.json import JSONError, parse_json, read_json
+from .arrays import format_of, write_whole
+from .opening import opened
 
 PNG_KEY = "mlx-starflow"
 _EXIF_IFD, _USER_COMMENT, _ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
+MAX_SETTINGS = 8 << 20  # bytes of settings that are read; a stored noise has at most 1.4 MB
 _JPEG_LIMIT = 60_000  # an EXIF segment of a JPEG file holds 64 KiB in all
 
 
@@ -24,8 +28,10 @@ def save_picture(
     path: str | Path,
     metadata: dict[str, Any] | None = None,
     overwrite: bool = True,
+    quality: int = 95,
 ) -> Path:
-    """Write a picture with its settings; the suffix of path says the format.
+    """Write a picture with its settings; the suffix of path says the format. ``quality``, 1 to
+    100, is that of JPEG and WebP.
 
     The file appears only when it is complete. overwrite=False takes the first free name of
     stem_1, stem_2, ... Returns the path. ImageError for an unknown suffix or an unwritable place.
@@ -33,48 +39,69 @@ def save_picture(
     path = Path(path)
     form = format_of(path)
 
-    def write(file: BinaryIO) -> None:
-        options: dict[str, Any] = {}
-        if form == "PNG":
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-        else:
-            options["quality"] = 95
-        if metadata is not None:
-            text = json.dumps(metadata)
-            if form == "JPEG" and len(text) > _JPEG_LIMIT:
-                text = json.dumps(_without_noise(metadata))
-            options["exif"] = _exif(text)
-            if form == "PNG":
-                options["pnginfo"].add_text(PNG_KEY, text)
-        picture.save(file, format=form, **options)
+    content = BytesIO()  # whole in memory first: Pillow does not report every failed write
+    picture.save(content, format=form, **_save_options(form, metadata, quality))
+    return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite)
 
-    return write_whole(path, write, overwrite)
+
+def _save_options(form: str, metadata: dict[str, Any] | None, quality: int) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if form == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+    else:
+        options["quality"] = quality
+    if metadata is not None:
+        text = json.dumps(metadata)
+        if form == "JPEG" and len(text) > _JPEG_LIMIT:
+            text = json.dumps(_without_noise(metadata))
+        options["exif"] = _exif(text)
+        if form == "PNG":
+            options["pnginfo"].add_text(PNG_KEY, text)
+    return options
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The settings stored in a picture or in a JSON sidecar; ImageError where there are none."""
+    """The settings stored in a picture or in a JSON sidecar; ImageError where there are none.
+
+    Their types are not checked here: whoever uses a value takes it through ``Fields``.
+    """
     path = Path(path)
     if path.suffix.lower() == ".json":
         try:
-            text = path.read_text(encoding="utf-8")
+            data = read_json(path, MAX_SETTINGS, ImageError)
         except FileNotFoundError:
             raise ImageError(f"{path}: there is no such file.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ImageError(f"{path} cannot be read ({error}).") from error
     else:
-        text = _stored_text(read_picture(path))
+        text = _text_in(path)
         if text is None:
             raise ImageError(
                 f"{path}: this picture holds no settings of mlx-starflow. Give its .json sidecar, "
                 "or make the picture without --no-metadata."
             )
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ImageError(f"{path}: the settings in it are not JSON ({error}).") from None
+        try:
+            data = parse_json(text, MAX_SETTINGS)
+        except JSONError as error:
+            raise ImageError(f"{path}: the settings in it are not JSON ({error}).") from None
     if not isinstance(data, dict) or "generator" not in data:
         raise ImageError(f"{path}: this is JSON, but not settings of mlx-starflow.")
     return data
+
+
+def settings_in(picture: Image.Image) -> dict[str, Any] | None:
+    """The settings stored in an open picture, whose pixels need not be read yet; None where there
+    are none of this program."""
+    text = _stored_text(picture)
+    try:
+        data = parse_json(text, MAX_SETTINGS) if text is not None else None
+    except JSONError:
+        return None
+    return data if isinstance(data, dict) and "generator" in data else None
+
+
+def _text_in(path: Path) -> str | None:
+    with opened(path) as picture:
+        picture.load()  # PNG text may also follow the pixels
+        return _stored_text(picture)
 
 
 def _exif(text: str) -> Image.Exif:

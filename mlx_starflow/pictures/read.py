@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import ImageError, UsageError
+from ..files.regular import is_regular
+from .opening import SUFFIXES, opened
 
 FITS = ("refuse", "crop", "stretch")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+STRIP = 256  # rows that are laid on white at once
 _ORIENTATION = 0x0112
 
 
@@ -33,52 +35,56 @@ def open_picture(path: str | Path) -> Picture:
     path, notes = Path(path), []
     if path.is_dir():
         raise ImageError(f"{path} is a directory; name a picture in it.")
+    with opened(path) as image:
+        if image.format != "MPO" and _animated(image):  # an MPO holds views of one photograph
+            raise ImageError(
+                f"{path} is animated; save the frame you mean as a picture of its own."
+            )
+        image.load()
+        turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+        if turned:
+            image = ImageOps.exif_transpose(image)
+            notes.append("turned upright, as its EXIF orientation says")
+        return Picture(_in_colour(image, path, notes), str(path), tuple(notes))
+
+
+def _animated(image: Image.Image) -> bool:
+    """Whether a second frame follows; the frames are not counted, which reads the whole file."""
     try:
-        with Image.open(path) as file:
-            frames = getattr(file, "n_frames", 1)
-            if frames > 1:
-                raise ImageError(
-                    f"{path} is animated ({frames} frames); save the frame you mean as a "
-                    "picture of its own."
-                )
-            file.load()
-            image: Image.Image = file.copy()
-            turned = file.getexif().get(_ORIENTATION, 1) not in (0, 1)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file.") from None
-    except ImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageError(f"{path} has too many pixels to be read safely; scale it down.") from None
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them raise
-        raise ImageError(
-            f"{path}: this is not a picture that can be read ({error}). Is it complete, and a "
-            "PNG, JPEG or WebP?"
-        ) from None
-    if turned:
-        image = ImageOps.exif_transpose(image)
-        notes.append("turned upright, as its EXIF orientation says")
-    image = _in_colour(image, path, notes)
-    return Picture(image, str(path), tuple(notes))
+        image.seek(1)
+    except EOFError:
+        return False
+    image.seek(0)
+    return True
 
 
 def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
-        numbers = np.asarray(image).astype(np.float64)
+        numbers = np.asarray(image)
         if numbers.min() < 0 or numbers.max() > 65535:
             raise ImageError(f"{path}: its grey values are not 16-bit; save it with 8 bits.")
-        image = Image.fromarray(np.round(numbers / 257).astype(np.uint8))
+        image = Image.fromarray(((numbers.astype(np.uint32) + 128) // 257).astype(np.uint8))
         notes.append("reduced from 16 to 8 bits")
     if image.mode == "F":
         raise ImageError(f"{path} holds floating-point numbers; save it with 8 bits a channel.")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = on_white(image)
             notes.append("laid on white where it is transparent")
     elif image.mode == "CMYK":
         notes.append("converted from CMYK without a colour profile")
     return image.convert("RGB")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture in RGBA laid on white, as RGB; in strips, to keep few copies of a large one."""
+    result = Image.new("RGB", image.size, "white")
+    for top in range(0, image.height, STRIP):
+        part = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        white = Image.new("RGBA", part.size, "white")
+        result.paste(Image.alpha_composite(white, part).convert("RGB"), (0, top))
+    return result
 
 
 def in_grey(picture: Picture) -> Picture:
@@ -138,11 +144,11 @@ def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def _alpha_of(path: str | Path) -> np.ndarray | None:
     """The alpha channel of a picture that has transparent parts, upright, else None."""
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             if file.mode not in ("RGBA", "LA", "PA") and "transparency" not in file.info:
                 return None
             alpha = np.asarray(ImageOps.exif_transpose(file).convert("RGBA").getchannel("A"))
-    except Exception:  # open_picture, which comes next, says what is wrong
+    except ImageError:  # open_picture, which comes next, says what is wrong
         return None
     return alpha if alpha.min() < 128 else None
 
@@ -159,7 +165,7 @@ def pictures_in(paths: list[Path]) -> list[Path]:
                 raise ImageError(f"{path}: there is no such file.")
             found.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and is_regular(p))
         if not inside:
             raise ImageError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
         found += inside

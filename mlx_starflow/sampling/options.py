@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,24 +12,77 @@ import mlx.core as mx
 from ..errors import UsageError
 
 
+def _asked(
+    default: Any,
+    help: str,
+    *,
+    metavar: str | None = None,
+    flags: tuple[str, ...] = (),
+    choices: tuple[str, ...] = (),
+    former: tuple[str, ...] = (),
+) -> Any:
+    """A field that people set: what it does, how the command line spells it, what its value is
+    called in help, the values it may have, and names under which older pictures store it."""
+    about = {"help": help, "metavar": metavar, "flags": flags, "choices": choices, "former": former}
+    return field(default=default, metadata=about)
+
+
 @dataclass(frozen=True)
 class SampleOptions:
-    """How noise is turned into data. The noise and the context are given beside it."""
+    """How noise is turned into data. The noise and the context are given beside it.
 
-    guidance: float = 0.0  # weight w of classifier-free guidance, 0 = none
-    sampler: str = "auto"  # a name in mlx_starflow.sampling.SAMPLERS, or "auto"
-    tolerance: float | None = None  # None: the sampler's own (see its module)
-    block_size: int | None = None  # tokens solved at a time, None: the sampler's own
-    max_sweeps: int | None = None  # most passes over one window, None: the sampler's own
-    windows: tuple[int, ...] | None = None  # "auto": tokens at a time for every block, 1 = one
+    The one declaration of every sampling option: the flags of the command line, the settings
+    stored in a picture and the arguments of ``Pipeline.generate`` are derived from the fields
+    that have a help text. The other fields are the library's own.
+    """
+
+    guidance: float = _asked(
+        0.0,
+        "Weight of classifier-free guidance, 0 for none. Default: the model's.",
+        metavar="W",
+    )
+    sampler: str = _asked(  # a name in mlx_starflow.sampling.SAMPLERS, or "auto"
+        "auto",
+        "How tokens are solved: auto, sliding, sequential, jacobi. The result names what was used.",
+        metavar="NAME",
+    )
+    max_sweeps: int | None = _asked(  # None: the sampler's own
+        None,
+        "A flow has no denoising steps: N is the most sweeps the parallel sampler may spend on a "
+        "window of tokens. Fewer may end above the tolerance; the result reports the sweeps used "
+        "and the residual left.",
+        metavar="N",
+        flags=("--steps", "--max-sweeps"),
+        former=("steps",),
+    )
+    tolerance: float | None = _asked(  # None: the sampler's own, see its module
+        None, "Error at which the parallel sampler accepts a token.", metavar="T"
+    )
+    block_size: int | None = _asked(  # None: the sampler's own
+        None, "Tokens in a window of the parallel sampler.", metavar="N"
+    )
+    windows: tuple[int, ...] | None = _asked(  # "auto" only; 1 = one token after another
+        None,
+        "Sampler auto: tokens solved at a time in every block, such as 16,16,1. Default: measured "
+        "on this device.",
+        metavar="N,...",
+    )
+    attention_temperature: float = _asked(
+        1.0,
+        "Divides the attention's scale (sequential sampler; TarFlow: in the unguided half only).",
+        metavar="T",
+    )
+    guide: str = _asked("ab", "TarFlow: which outputs guidance changes.", choices=("ab", "a", "b"))
+    annealed: bool = _asked(False, "TarFlow: guidance grows along the tokens.")
     compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
     secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block
     certify: bool = True  # measure the residual of every block with one more pass
-    guide: str = "ab"  # TarFlow: which outputs are guided, "ab" | "a" | "b"
-    annealed: bool = False  # TarFlow: guidance grows from 0 at the first token to w at the last
-    attention_temperature: float = 1.0  # divides the attention scale (TarFlow: null branch only)
 
     def __post_init__(self) -> None:
+        for name in ("guidance", "attention_temperature", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} is {value}; expected a finite number.")
         if not self.guidance >= 0:
             raise UsageError(f"guidance is {self.guidance}; expected 0 (none) or more.")
         if self.guide not in ("ab", "a", "b"):
@@ -45,6 +99,16 @@ class SampleOptions:
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
+
+    @classmethod
+    def asked(cls) -> tuple[dataclasses.Field, ...]:
+        """The fields that people set."""
+        return tuple(f for f in dataclasses.fields(cls) if "help" in f.metadata)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that people set, as JSON."""
+        values = {f.name: getattr(self, f.name) for f in self.asked()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -63,6 +127,10 @@ class BlockReport:
     host_syncs: int = 0  # times the host waited for the device to decide something
     residual: float | None = None  # max |b + sigma v - u| of a parallel pass, None: not asked
     converged: bool = True  # False: max_sweeps ended a window above its tolerance
+    # "tolerance": the residual is within it; "rounding": as low as the arithmetic in use can bring
+    # it, though above what was asked; "sweeps": max_sweeps ended a window; "above": none of these.
+    accuracy: str = "tolerance"
+    floor: float = 0.0  # rounding seen between two groupings of the same tokens, 0: none looked for
     seconds: float = 0.0
 
     @property

@@ -18,6 +18,15 @@ class Cut(NamedTuple):
     prompt: int  # index of the prompt
     text: str  # the part of its text, template included, that was left out
 
+    def warning(self, length: int) -> str:
+        """A sentence for people: where the text ends, not all that is lost."""
+        words = self.text.split()
+        first = " ".join(words[:4]) + (" ..." if len(words) > 4 else "")
+        return (
+            f"The prompt is longer than the {length} tokens this model reads; "
+            f"it was cut before {first[:60]!r}."
+        )
+
 
 @dataclass(frozen=True)
 class TextFeatures:

@@ -1,0 +1,23 @@
+"""Types of numbers by their three names: for people, in MLX, in safetensors files."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..errors import UsageError
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+CODES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
+FLOAT_CODES = tuple(CODES[dtype] for dtype in DTYPES.values())
+
+
+def dtype_named(name: str, option: str = "dtype") -> mx.Dtype:
+    """The type of a name such as "float16". Errors: UsageError naming ``option``."""
+    if name not in DTYPES:
+        raise UsageError(f"{option} is {name!r}; expected one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def code_named(name: str, option: str = "dtype") -> str:
+    """The safetensors code of a name: "float16" → "F16". Errors: UsageError."""
+    return CODES[dtype_named(name, option)]

@@ -1,0 +1,120 @@
+"""Groups of flags: a dataclass whose fields become flags of every command that takes one.
+
+A command says ``choice: ModelChoice`` and gets the dataclass filled in; how its flags are spelled
+and explained stands once, at the fields. ``Sampling`` is derived from ``SampleOptions``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ..errors import UsageError
+from ..sampling import AUTO, SAMPLERS, SampleOptions
+from .options import HOW, option
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every parameter that is a dataclass spread into the flags of its fields."""
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if dataclasses.is_dataclass(kind):
+            flags = _parameters(kind)
+            groups[parameter.name] = (kind, [flag.name for flag in flags])
+            parameters += flags
+        else:
+            parameters.append(
+                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY)
+            )
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, (kind, fields) in groups.items():
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _parameters(kind: Any) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def sampler_names() -> list[str]:
+    """Completion for --sampler."""
+    return [AUTO, *SAMPLERS]
+
+
+def _flag(field: dataclasses.Field, kind: Any) -> Any:
+    """The annotation of one field of ``SampleOptions`` as an optional flag."""
+    about = field.metadata
+    spelled = field.name.replace("_", "-")
+    names = about["flags"] or (f"--{spelled}",)
+    more: dict[str, Any] = {"metavar": about["metavar"]} if about["metavar"] else {}
+    plain = next(t for t in (*typing.get_args(kind), kind) if t is not type(None))
+    if plain is bool:
+        names = (f"--{spelled}/--no-{spelled}",)
+    elif about["choices"]:
+        plain = StrEnum(field.name.title(), {name: name for name in about["choices"]})
+    elif typing.get_origin(plain) is tuple or plain is int and typing.get_origin(kind) is tuple:
+        plain = str
+    if field.name == "sampler":
+        more["autocompletion"] = sampler_names
+    return Annotated[plain | None, option(*names, panel=HOW, help=about["help"], **more)]
+
+
+def _sampling_fields() -> list[tuple[str, Any, Any]]:
+    hints = typing.get_type_hints(SampleOptions)
+    return [
+        (field.name, _flag(field, hints[field.name]), dataclasses.field(default=None))
+        for field in SampleOptions.asked()
+    ]
+
+
+class _Given:
+    """What was given on the command line of a group of optional flags."""
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of ``Pipeline.generate`` that were given."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        found = {name: value for name, value in values.items() if value is not None}
+        if "windows" in found:
+            found["windows"] = _numbers(found["windows"])
+        return {k: v.value if isinstance(v, StrEnum) else v for k, v in found.items()}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--windows {text}: expected whole numbers with commas between them, one for each "
+            "block, such as 16,16,1."
+        ) from None
+
+
+if TYPE_CHECKING:
+    Sampling = _Given
+else:
+    Sampling = dataclasses.make_dataclass(
+        "Sampling", _sampling_fields(), bases=(_Given,), frozen=True
+    )

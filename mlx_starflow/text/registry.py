@@ -1,0 +1,111 @@
+"""The kinds of text encoders: "encoder" of a model's text settings → how it is loaded.
+
+A new kind is a file that gives features for token ids, and a row in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..bundle.load import load_component
+from ..config import TextConfig
+from ..errors import ConfigError, TextError
+from ..files.fields import Fields, shown
+from ..files.json import read_json
+from .encoder import Embed, PromptEncoder
+from .features import TextEncoder
+from .gemma import MODEL_TYPES as GEMMA_TYPES
+from .gemma import GemmaHidden, build_gemma, load_table
+from .labels import LabelEncoder
+from .t5 import T5Config, T5Encoder
+from .tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of encoder that has files of its own."""
+
+    model_types: tuple[str, ...]  # "model_type" in its config.json
+    width: str  # the key of the width of its features there
+    load: Callable[[Path, dict[str, Any], mx.Dtype | None], Embed]
+    pads: bool = False  # gives features for padding too; else padding is zero
+
+
+def _load_t5(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
+    model = load_component(directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype)
+    return lambda ids: model(ids[None])[0]
+
+
+def _load_gemma(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
+    model = load_component(directory, build_gemma, dtype=dtype)
+    return GemmaHidden(model, int(settings.get("sliding_window") or 0))
+
+
+def _load_table(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
+    return load_table(directory, settings)
+
+
+KINDS: dict[str, Kind] = {
+    "t5": Kind(("t5",), "d_model", _load_t5),
+    "gemma": Kind(GEMMA_TYPES, "hidden_size", _load_gemma),
+    "gemma_tokens": Kind(GEMMA_TYPES, "hidden_size", _load_table, pads=True),
+}
+LABELS = "labels"  # class names: no files
+
+
+def load_encoder(
+    directory: Path | str | None, config: TextConfig, dtype: mx.Dtype | None = None
+) -> TextEncoder:
+    """The text encoder of a bundle, ready to encode.
+
+    ``directory``: the bundle's text_encoder component, None for class labels; ``dtype``: of its
+    products, None as stored (float32 on a CPU).
+    Errors: TextError when the encoder is of another kind or width than the flow was trained with;
+    ConfigError and WeightsError for a damaged component.
+    """
+    if config.encoder == LABELS:
+        return LabelEncoder(config)
+    if config.encoder not in KINDS:
+        known = ", ".join([*KINDS, LABELS])
+        raise ConfigError(f"text: encoder is {config.encoder!r:.60}; expected one of {known}.")
+    if directory is None:
+        raise TextError(f"The model needs a text encoder ({config.encoder}), but names none.")
+    directory, kind = Path(directory), KINDS[config.encoder]
+    settings = _read_config(directory / "config.json")
+    _check(directory, settings, config, kind)
+    tokenizer = PromptTokenizer(directory)
+    rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", low=1)
+    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype), rows)
+
+
+def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:
+    """The encoder on disk must be the one that the flow was trained with, as far as can be told."""
+    found = settings.get("model_type")
+    if found not in kind.model_types:
+        raise TextError(
+            f"{directory} holds a text encoder of type {shown(found)}; this model needs "
+            f"{' or '.join(kind.model_types)}."
+        )
+    width = settings.get(kind.width)
+    if width != config.channels:
+        raise TextError(
+            f"{directory}: the text encoder's features are {shown(width)} wide, but the flow was "
+            f"trained with {config.channels}. Give the encoder that belongs to the checkpoint."
+        )
+    if not config.masked and not kind.pads:
+        raise ConfigError(
+            "text: 'masked' is false, which only encoders that give features for padding allow; "
+            f"the hidden states of {config.encoder!r} are computed for the real tokens alone."
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return Fields(read_json(path), str(path)).data
+    except FileNotFoundError:
+        raise TextError(f"{path} is missing. Convert or download the model again.") from None

@@ -1,0 +1,69 @@
+"""The kinds of autoencoders: "kind" in vae/config.json → configuration and class.
+
+A new kind is a file with a class that does what ``Autoencoder`` says, and a row in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from ..config import VAEConfig
+from ..errors import ConfigError
+from .memory import decoding_bytes
+from .model import AutoencoderKL
+
+DEFAULT = "autoencoder_kl"  # of bundles that name no kind
+
+
+class Autoencoder(Protocol):
+    """Pictures to latents and back. Also a module whose parameters are those of its files."""
+
+    config: Any  # has ``factor``, pixels per latent along one side, and ``latent_channels``
+
+    def encode(self, image: mx.array) -> mx.array:
+        """Image (B, H, W, 3) in [-1, 1] → scaled mean latent (B, H / f, W / f, c), float32."""
+
+    def decode(self, latent: mx.array) -> mx.array:
+        """Scaled latent (B, h, w, c) → image (B, h f, w f, 3) in about [-1, 1], float32."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of autoencoder."""
+
+    config: Callable[[dict[str, Any], str], Any]  # settings and where they stand → configuration
+    build: Callable[[Any], Any]  # configuration → module without its weights
+    # Configuration, height and width of a latent → most bytes that decoding one picture takes.
+    decoding_bytes: Callable[[Any, int, int], int]
+
+
+KINDS: dict[str, Kind] = {DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes)}
+
+
+def read_vae_config(settings: dict[str, Any], where: str) -> Any:
+    """The configuration in vae/config.json. Errors: ConfigError."""
+    kind, own = _kind(settings, where)
+    return kind.config(own, where)
+
+
+def build_vae(settings: dict[str, Any], where: str) -> Any:
+    """The module that vae/config.json describes, without its weights. Errors: ConfigError."""
+    kind, own = _kind(settings, where)
+    return kind.build(kind.config(own, where))
+
+
+def vae_decoding_bytes(settings: dict[str, Any], where: str, height: int, width: int) -> int:
+    """Most bytes that decoding a latent of height × width takes. Errors: ConfigError."""
+    kind, own = _kind(settings, where)
+    return kind.decoding_bytes(kind.config(own, where), height, width)
+
+
+def _kind(settings: dict[str, Any], where: str) -> tuple[Kind, dict[str, Any]]:
+    name = settings.get("kind", DEFAULT)
+    if not isinstance(name, str) or name not in KINDS:
+        raise ConfigError(f"{where}: kind is {name!r:.60}; expected one of {', '.join(KINDS)}.")
+    return KINDS[name], {k: v for k, v in settings.items() if k != "kind"}
