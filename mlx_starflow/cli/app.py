@@ -19,12 +19,13 @@ COMMANDS = {
     "interpolate": ("interpolate", "interpolate", "EPILOG"),
     "vary": ("vary", "vary", "EPILOG"),
     "edit": ("edit", "edit", "EPILOG"),
-    "compress": ("compress", "compress", "EPILOG"),
-    "decompress": ("decompress", "decompress", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
+    "compress": ("compress", "compress", "EPILOG"),
+    "decompress": ("decompress", "decompress", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
 }
+GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
 def build():
@@ -38,8 +39,6 @@ def build():
     from ..version import __version__
     from .flags import with_flags
     from .help import SectionedCommand
-    from .models import models
-    from .watch import watch
 
     app = typer.Typer(
         name="mlx-starflow",
@@ -55,8 +54,8 @@ def build():
         app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
     convert = converter_module("command").convert_command
     app.command("convert", cls=SectionedCommand)(convert)
-    app.add_typer(models, name="models")
-    app.add_typer(watch, name="watch")
+    for name, (module, group) in GROUPS.items():
+        app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
 
     def show_version(wanted: bool) -> None:
         if wanted:
