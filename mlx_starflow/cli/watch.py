@@ -13,7 +13,8 @@ import typer
 from ..errors import ImageError, UsageError
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
-from ..pictures.read import SUFFIXES, Picture, pictures_in
+from ..pictures.opening import SUFFIXES
+from ..pictures.read import Picture, pictures_in
 from ..pipeline import Pipeline
 from ..watch import Finding, Reference, check, fit, read_reference, write_reference
 from ..watch.reference import DRAWS

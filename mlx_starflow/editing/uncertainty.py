@@ -79,15 +79,15 @@ def sigmas(
 ) -> np.ndarray:
     """(B, T): how wide the deep block's choice for each token was, as it was sampled (guidance
     included): the geometric mean of sigma over the token's numbers, by place."""
-    deep = max(i for i, block in enumerate(flow.blocks) if isinstance(block, Block))
+    deep, block = [(i, b) for i, b in enumerate(flow.blocks) if isinstance(b, Block)][-1]
     context = stacked_context(flow, context, x.shape[0], options)
     u = patchify(x.astype(mx.float32), flow.config)
     for index in range(deep):
         u, _ = encode_block(flow, index, u, grid, context, options)
         mx.eval(u)
     flip = flow.config.blocks[deep].flip
-    block = Conditional(flow.blocks[deep], grid, context, u.shape[0], options)
-    sigma, _ = block.all_at_once(reverse(u) if flip else u)
+    conditional = Conditional(block, grid, context, u.shape[0], options)
+    sigma, _ = conditional.all_at_once(reverse(u) if flip else u)
     return np.array(mx.exp(mx.log(reverse(sigma) if flip else sigma).mean(axis=-1)))
 
 

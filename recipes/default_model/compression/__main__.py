@@ -18,7 +18,7 @@ from pathlib import Path
 from mlx_starflow.device.machine import this_machine
 from mlx_starflow.pipeline import Pipeline, load
 
-from ..likelihood.__main__ import table, write_into
+from ..likelihood.__main__ import write_into
 from ..painter import paint_many
 from . import damage, plot, rate, rivals
 
@@ -56,6 +56,22 @@ def main() -> None:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown: a row for each key, a column for each key of any row; counts in full."""
+    columns = list(dict.fromkeys(c for row in rows.values() for c in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [_cell(row[c]) if c in row else "" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
 
 
 def weights(pipe: Pipeline) -> str:

@@ -41,11 +41,10 @@ def mutations(
     found: Counter[str] = Counter()
     slowest = 0.0
     for i in range(count):
-        broken = mutated(files, rng)
-        if i < repaired:
-            broken = with_right_check(broken)
-        if broken in files:
-            continue
+        broken = files[0]
+        while broken in files:
+            broken = mutated(files, rng)
+            broken = with_right_check(broken) if i < repaired else broken
         began = time.perf_counter()
         try:
             codec.decompress(pipe, broken)

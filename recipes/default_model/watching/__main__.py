@@ -23,8 +23,8 @@ from mlx_starflow.watch.measure import Measured, measure
 from mlx_starflow.watch.reference import DRAWS
 from mlx_starflow.watch.statistics import STATISTICS, scores
 
-from ..compression.__main__ import weights
-from ..likelihood.__main__ import table, write_into
+from ..compression.__main__ import table, weights
+from ..likelihood.__main__ import write_into
 from ..likelihood.outliers import OUTLIERS
 from ..painter import paint_many
 from .defects import DEFECTS
