@@ -23,7 +23,7 @@ from ..painter import paint_many
 from . import damage, plot, rate, rivals
 
 SEED = 9_000_000  # of the paintings
-PARTS = ("rate", "captions", "other", "round-trips", "mutations")
+PARTS = ("rate", "captions", "other", "round-trips", "elsewhere", "mutations")
 QUALITIES = (25.0, 25.5, 26.0, 26.5, 27.0, 27.5, 28.0)  # dB
 FOLDER = Path("recipes/default_model/runs/compression")
 
@@ -100,6 +100,9 @@ def measure(part: str, pipe: Pipeline, options: argparse.Namespace) -> dict[str,
     if part == "round-trips":
         paintings = paint_many(options.round_trips, SEED + 2, size, 1)[0]
         return {part: {"step 0.25": damage.round_trips(pipe, paintings, 0.25, say)}}
+    if part == "elsewhere":
+        paintings = paint_many(options.some, SEED + 4, size, 1)[0]
+        return {part: damage.elsewhere(pipe, paintings, 0.35)}
     paintings = paint_many(20, SEED + 3, size, 1)[0]
     found = damage.mutations(pipe, paintings, options.mutations, options.repaired, say)
     return {part: {"all": found}}
