@@ -26,6 +26,7 @@ from .console import Console, Progress
 from .failures import Interrupted
 from .fetch import Fetching
 from .job import Batch, Job
+from .uncertainty import add_uncertainty
 
 
 @dataclass
@@ -65,7 +66,10 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                 result = _draw(job, batch, pipe, console, progress, report)
                 if job.best_of:
                     batch = _best(batch, pipe, result, console)
+                saved = len(report.records)
                 _save(job, batch, result, report)
+                if job.uncertainty:
+                    add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
         if job.grid:
             sheet = outputs.contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")

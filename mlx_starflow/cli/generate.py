@@ -105,6 +105,12 @@ Stepwise = Annotated[
     option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also the picture "
             "after each block, and a strip of them."),
 ]  # fmt: skip
+Uncertainty = Annotated[
+    bool,
+    option("--uncertainty", panel=OUTPUT, help="Also how sure the flow is of the picture: maps of "
+            "the deviation and the surprise of every token, _uncertainty, and numbers in --json. "
+            "They do not tell good pictures from bad ones (docs/likelihood.md)."),
+]  # fmt: skip
 SaveLatents = Annotated[
     Path | None,
     option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also the numbers: .npy (the "
@@ -143,6 +149,7 @@ def generate(
     grid: Grid = False,
     stepwise_image_output_dir: Stepwise = None,
     save_latents: SaveLatents = None,
+    uncertainty: Uncertainty = False,
     metadata: Sidecar = None,
     config_from_metadata: Config = None,
     choice: o.ModelChoice,
@@ -188,6 +195,7 @@ def generate(
         embed=metadata is not False,
         sidecar=metadata is True,
         best_of=best_of is not None,
+        uncertainty=uncertainty,
     )
     if stored is not None:
         job = replayed(job, stored, changed)
