@@ -79,7 +79,7 @@ class T5Config:
         values |= {
             "relative_attention_num_buckets": buckets,
             "relative_attention_max_distance": distance,
-            "layer_norm_epsilon": fields.number("layer_norm_epsilon", 1e-6, low=0, high=1),
+            "layer_norm_epsilon": fields.number("layer_norm_epsilon", 1e-6, low=1e-30, high=1),
         }
         return cls(**values, activation=activation, gated=gated)
 
