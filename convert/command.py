@@ -70,6 +70,9 @@ def convert_command(
     ] = False,
 ) -> None:
     """Turn a PyTorch checkpoint into a bundle. PyTorch is not needed and nothing in it is run."""
+    for path in (checkpoint, config):
+        if path is not None and not path.expanduser().exists():
+            raise UsageError(f"{path}: there is no such file.")
     options = ConvertOptions(
         checkpoint=checkpoint.expanduser(),
         output=output.expanduser(),

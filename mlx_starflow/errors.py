@@ -41,6 +41,11 @@ class ImageError(StarflowError, ValueError):
     """A picture that cannot be read, written, or used with the model."""
 
 
+class ImageUsageError(ImageError, UsageError):
+    """A picture that is not there, or of a size that the model or the other picture does not have
+    (exit status 2)."""
+
+
 class NumericsError(StarflowError, ArithmeticError):
     """NaN or infinity where a number was expected."""
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from .config import ModelConfig
+from .config import FlowConfig, ModelConfig
 from .device.worker import Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
@@ -92,6 +92,11 @@ class Pipeline:
     def fingerprint(self) -> str:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
         return self._components.fingerprint
+
+    @property
+    def flow_config(self) -> FlowConfig:
+        """The flow's settings; reads no weights."""
+        return self._components.flow_config
 
     @property
     def flow(self) -> Flow:

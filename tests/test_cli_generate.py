@@ -206,16 +206,3 @@ def test_a_replay_with_other_weights_says_so(run, colours, tmp_path):  # noqa: F
     data = json.loads((tmp_path / made).with_suffix(".json").read_text())
     (tmp_path / "other.json").write_text(json.dumps(data | {"weights": "0" * 16}))
     assert "other weights" in run("generate", "-C", "other.json").err
-
-
-def test_seeds_are_spread():
-    from mlx_starflow.cli.app import spread_seeds
-
-    assert spread_seeds(["a", "--seed", "1", "2", "-o", "3"]) == [
-        "a", "--seed", "1", "--seed", "2", "-o", "3",
-    ]  # fmt: skip
-    assert spread_seeds(["--seed", "1", "x", "2"]) == ["--seed", "1", "x", "2"]
-    assert spread_seeds(["--seed", "--", "--seed", "1", "2"]) == [
-        "--seed", "--", "--seed", "1", "2",
-    ]  # fmt: skip
-    assert spread_seeds(["--seed"]) == ["--seed"]

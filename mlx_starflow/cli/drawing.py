@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
+from ..errors import UsageError
 from ..generation.events import Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
@@ -57,6 +58,7 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     report = Report()
     try:
         with _pipeline(job, console, loaded) as pipe:
+            _check_class(job, pipe)
             _check_weights(job, pipe, console)
             if loaded is None:
                 _introduce(job, pipe, console)
@@ -186,6 +188,19 @@ def _introduce(job: Job, pipe: Pipeline, console: Console) -> None:
                 f"Warning: the model has never seen {', '.join(map(repr, unknown))} "
                 f"(in {prompt!r}); it draws what it makes of the other words."
             )
+
+
+def _check_class(job: Job, pipe: Pipeline) -> None:
+    """Refuse ``--seed 7 3`` without a prompt where 3 may be meant as a class."""
+    if not job.swallowed or not pipe.flow_config.num_classes:
+        return
+    *first, last = job.swallowed
+    seeds = " ".join(map(str, first))
+    every = " ".join(f"--seed {n}" for n in job.swallowed)
+    raise UsageError(
+        f"--seed {seeds} {last}: is {last} the class to draw, or another seed? For the class write "
+        f"generate {last} --seed {seeds}; for seeds without a class write {every}."
+    )
 
 
 def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:

@@ -16,6 +16,7 @@ from ..pipeline import Pipeline
 from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
+from .arguments import all_seeds
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name
@@ -84,7 +85,7 @@ def edit(
     console = Console(messages.quiet)
     output = output or Path(DEFAULT)
     check_output(output)
-    seeds = tuple(seed or [0])
+    seeds = tuple(all_seeds(seed) or [0])
     if best_of:
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")

@@ -12,13 +12,13 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
-from ..generation.noise_file import noise_settings, read_noise, write_noise
+from ..generation.noise_file import noise_settings, write_noise
 from . import options as o
 from .console import Console
 from .drawing import run
 from .job import Batch, Job
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import DEFAULT, check_array_path, check_directory
+from .outputs import DEFAULT, check_directory
 from .picture_options import (
     Fit,
     FitOption,
@@ -27,6 +27,7 @@ from .picture_options import (
     open_model,
     take_picture,
 )
+from .request import content_of, noise_in
 
 ENCODE_EPILOG = """\b
 Examples:
@@ -148,9 +149,9 @@ def decode(
     verbose: o.Verbose = False,
 ) -> None:
     """Turn noise into the picture it stands for, by default under the settings of its encoding."""
-    check_array_path(noise, "NOISE")
-    start = read_noise(noise)
-    stored = noise_settings(noise)
+    start = noise_in(noise, "NOISE")
+    with content_of(noise):
+        stored = noise_settings(noise)
     if prompt is None:
         prompt = stored.get("prompt", "")
     options = {"denoise": stored.get("noise_seed") is not None if denoise is None else denoise}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import typer
 
-from ..errors import StarflowError, TextError, UsageError
+from ..errors import ModelNotFoundError, StarflowError, TextError, UsageError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,6 +34,7 @@ TABLE: tuple[tuple[type[BaseException], int], ...] = (  # the first match counts
     (CommandLineError, USAGE),
     (UsageError, USAGE),
     (TextError, USAGE),
+    (ModelNotFoundError, USAGE),
     (StarflowError, FAILED),
     (MemoryError, FAILED),
     (OSError, FAILED),

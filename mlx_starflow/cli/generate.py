@@ -14,13 +14,14 @@ from ..errors import UsageError
 from ..generation.stored import StoredSettings
 from ..pictures.metadata import read_metadata
 from . import options as o
+from .arguments import all_seeds
 from .console import Console
 from .drawing import run
 from .flags import Sampling
 from .job import Job
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT
-from .request import batches, given_noise, merged, read_prompts, replayed
+from .request import batches, content_of, given_noise, merged, read_prompts, replayed
 
 EPILOG = """\b
 Examples:
@@ -166,7 +167,8 @@ def generate(
     if best_of and num_images:
         raise UsageError("--best-of draws its own batch; leave --num-images out.")
     num_images = best_of or num_images
-    overruled = bool(seed or auto_seeds or num_images)
+    seeds = all_seeds(seed)
+    overruled = bool(seeds or auto_seeds or num_images)
     start = given_noise(noise, None if stored is None or overruled else stored.noise)
     if start is not None and stored is None:
         num_images = num_images or len(start)
@@ -176,7 +178,7 @@ def generate(
         dtype=choice.type_name,
         quantize=choice.recipe,
         low_ram=low_ram,
-        batches=batches(prompts, seed, auto_seeds, num_images or 1, stored),
+        batches=batches(prompts, seeds, auto_seeds, num_images or 1, stored),
         options=merged(given, stored),
         output=output or Path(DEFAULT),
         noise=start,
@@ -187,6 +189,7 @@ def generate(
         embed=metadata is not False,
         sidecar=metadata is True,
         best_of=best_of is not None,
+        swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
     )
     if stored is not None:
         job = replayed(job, stored, changed)
@@ -198,7 +201,8 @@ def generate(
 
 def _stored(file: Path) -> StoredSettings:
     """The settings in a picture or its sidecar, where they are those of a picture."""
-    stored = StoredSettings.from_dict(read_metadata(file), str(file))
+    with content_of(file):
+        stored = StoredSettings.from_dict(read_metadata(file), str(file))
     if stored.command is not None:
         raise UsageError(
             f"{file} was made by {stored.command!r}; --config-from-metadata repeats pictures of "

@@ -15,6 +15,7 @@ from ..pictures.metadata import save_picture
 from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
+from .arguments import Seeds, all_seeds, read_seeds
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output, contact_sheet
@@ -33,9 +34,9 @@ Pictures = Annotated[
     typer.Argument(metavar="[A B]", rich_help_panel=WHAT, show_default=False,
                    help="Two pictures; or leave them out and give one or two seeds."),
 ]  # fmt: skip
-Seeds = Annotated[
-    list[int] | None,
-    option("--seed", panel=WHAT, metavar="N [N]", min=0, help="Seeds of the noise at the two "
+SeedOption = Annotated[
+    list[Seeds] | None,
+    option("--seed", panel=WHAT, metavar="N [N]", parser=read_seeds, help="Seeds of the noise at the two "
             "ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
 ]  # fmt: skip
 Prompts = Annotated[
@@ -69,7 +70,7 @@ Bounce = Annotated[bool, option("--bounce", panel=OUTPUT, help="The animation ru
 
 def interpolate(
     pictures: Pictures = None,
-    seed: Seeds = None,
+    seed: SeedOption = None,
     prompt: Prompts = None,
     frames: Frames = 8,
     guidance: Guidance = None,
@@ -88,12 +89,12 @@ def interpolate(
     check_output(output)
     if animation is not None:
         check_animation(animation, fps)
-    pictures, prompts = pictures or [], prompt or [""]
+    pictures, prompts, seeds = pictures or [], prompt or [""], all_seeds(seed)
     if len(prompts) > 2:
         raise UsageError(f"{len(prompts)} prompts are given; an interpolation has two ends.")
     if len(pictures) not in (0, 2):
         raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
-    if pictures and seed:
+    if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
     with open_model(choice, console) as pipe:
         if guidance is None:
@@ -101,7 +102,7 @@ def interpolate(
         if pictures:
             ends = _picture_ends(pipe, pictures, prompts, guidance, fit, console)
         else:
-            ends = seeded_ends(pipe, _two_seeds(seed, prompts), prompts, guidance)
+            ends = seeded_ends(pipe, _two_seeds(seeds, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
         drawn = []
         try:
@@ -112,7 +113,7 @@ def interpolate(
             console.clear()
     about = {
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
-        "pictures": [str(p) for p in pictures], "seeds": seed or [], "prompts": prompts,
+        "pictures": [str(p) for p in pictures], "seeds": seeds, "prompts": prompts,
         "frames": frames, "guidance": guidance, "denoise": remove,
         "model": choice.model or "default",
     }  # fmt: skip
@@ -143,7 +144,7 @@ def _picture_ends(
     return encoded_ends(pipe, [p.image for p, _ in taken], prompts, guidance, taken[0][1])
 
 
-def _two_seeds(seeds: list[int] | None, prompts: list[str]) -> list[int]:
+def _two_seeds(seeds: list[int], prompts: list[str]) -> list[int]:
     if not seeds or len(seeds) > 2:
         raise UsageError("Give two pictures, or --seed with one or two seeds.")
     if len(seeds) == 1 and len(prompts) == 1:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .arguments import Seeds, read_seeds
+
 from ..bundle.dtypes import DTYPES
 
 WHAT, HOW, OUTPUT, MEMORY, TALK = (
@@ -73,9 +75,10 @@ CacheLimit = Annotated[
             help="Most memory that MLX keeps for reuse."),
 ]  # fmt: skip
 Seed = Annotated[
-    list[int] | None,
-    option("--seed", panel=WHAT, metavar="N ...", help="One or more seeds: --seed 1 2 3, or "
-            "--seed several times. Each makes its own picture. Default: one at random."),
+    list[Seeds] | None,
+    option("--seed", panel=WHAT, metavar="N ...", parser=read_seeds, help="One or more seeds: "
+            "--seed 1 2 3, or --seed several times. Each makes its own picture. Default: one at "
+            "random."),
 ]  # fmt: skip
 Json = Annotated[
     bool, option("--json", panel=TALK, help="Print one JSON object to standard output.")

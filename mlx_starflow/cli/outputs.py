@@ -34,7 +34,7 @@ def check_directory(directory: Path) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise ImageError(f"{directory} cannot be a directory: {existing} is a file.")
+        raise UsageError(f"{directory} cannot be a directory: {existing} is a file.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ImageError(f"{existing} cannot be written (permission denied); choose another place.")
 

@@ -6,12 +6,13 @@ import dataclasses
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import StarflowError, UsageError
 from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_SEED
 from ..generation.stored import StoredSettings
@@ -96,18 +97,36 @@ def read_prompts(file: Path) -> list[str]:
     except FileNotFoundError:
         raise UsageError(f"--prompt-file {file}: there is no such file.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--prompt-file {file}: this is not UTF-8 text.") from None
+        raise StarflowError(f"--prompt-file {file}: this is not UTF-8 text.") from None
     except OSError as error:
-        raise UsageError(f"--prompt-file {file}: {error.strerror}.") from None
+        raise StarflowError(f"--prompt-file {file}: {error.strerror}.") from None
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise UsageError(f"--prompt-file {file} is empty; write one prompt a line.")
+        raise StarflowError(f"--prompt-file {file} is empty; write one prompt a line.")
     return prompts
 
 
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
     """The noise of --noise, or the one that a picture was made from, by its stored record."""
     if file is not None:
-        check_array_path(file, "--noise")
-        return read_noise(file)
+        return noise_in(file, "--noise")
     return None if stored is None else recorded_noise(stored, "the settings")
+
+
+def noise_in(file: Path, flag: str) -> np.ndarray:
+    """The noise (B, h, w, c) in a file that was named with ``flag``."""
+    with content_of(file):
+        check_array_path(file, flag)
+        return read_noise(file)
+
+
+@contextmanager
+def content_of(file: Path) -> Iterator[None]:
+    """What is wrong inside a file is not wrong usage: UsageError becomes StarflowError, unless the
+    file is not there at all."""
+    try:
+        yield
+    except UsageError as error:
+        if not file.exists():
+            raise UsageError(f"{file}: there is no such file.") from None
+        raise StarflowError(str(error)) from error

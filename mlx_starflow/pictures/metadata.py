@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageUsageError
 from ..files.json import JSONError, parse_json, read_json
 from .arrays import format_of, write_whole
 from .opening import opened
@@ -68,7 +68,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         try:
             data = read_json(path, MAX_SETTINGS, ImageError)
         except FileNotFoundError:
-            raise ImageError(f"{path}: there is no such file.") from None
+            raise ImageUsageError(f"{path}: there is no such file.") from None
     else:
         text = _text_in(path)
         if text is None:
