@@ -176,8 +176,15 @@ def _show(report: ConvertReport, as_json: bool) -> None:
     if report.verified:
         found = ", ".join(f"{k} {v:.3g}" for k, v in report.verified.items())
         typer.echo(f"verified: {found}", err=True)
+    for kind, place in report.components.items():
+        if place.startswith("hub:"):
+            typer.echo(
+                f"note: not in the bundle: {_PHASES[kind]}; {place.removeprefix('hub:')} is fetched "
+                "from the hub when it is first used",
+                err=True,
+            )
     typer.echo(
         f"{report.output}: {report.model_type}, {report.parameters / 1e6:.1f} M parameters, "
         f"{_size(report.source_bytes)} to {_size(report.written_bytes)} in {report.seconds:.1f} s "
-        f"({', '.join(report.components)})"
+        f"({', '.join(report.written)})"
     )

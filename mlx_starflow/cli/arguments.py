@@ -38,7 +38,7 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
 
 
 def join_seeds(arguments: list[str]) -> list[str]:
-    """``--seed 1 2 3`` as ``--seed "1 2 3"``: whole numbers belong to the ``--seed`` before them."""
+    """``--seed 1 2 3`` as ``--seed "1 2 3"``: whole numbers belong to the flag before them."""
     joined: list[str] = []
     inside = False
     for i, argument in enumerate(arguments):

@@ -25,7 +25,7 @@ from ..pictures.metadata import read_metadata
 from ..version import __version__
 from . import options as o
 
-EPILOG = """\\b
+EPILOG = """\b
 Examples:
   mlx-starflow info                  this machine, versions, models
   mlx-starflow info fox.png          every setting of a picture
@@ -50,7 +50,12 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
         facts = read_metadata(subject)
     else:
         facts = model_facts(subject)
-    typer.echo(json.dumps(facts) if json_ else "\n".join(lines(facts)))
+    if json_:
+        typer.echo(json.dumps(facts))
+        return
+    if isinstance(facts.get("components"), dict):
+        facts["components"] = {k: _place(v) for k, v in facts["components"].items()}
+    typer.echo("\n".join(lines(facts)))
 
 
 def machine() -> dict[str, Any]:
@@ -99,6 +104,13 @@ def model_facts(name: str) -> dict[str, Any]:
         "weights": components.fingerprint,
         "gigabytes": round(bytes_in(components.directory) / 1e9, 3),
     }
+
+
+def _place(reference: str) -> str:
+    """Where a component is, for people."""
+    if not str(reference).startswith("hub:"):
+        return reference
+    return f"{reference.removeprefix('hub:')} on the hub, fetched at first use"
 
 
 def _directory(name: str) -> Path:

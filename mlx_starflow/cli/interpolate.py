@@ -36,8 +36,8 @@ Pictures = Annotated[
 ]  # fmt: skip
 SeedOption = Annotated[
     list[Seeds] | None,
-    option("--seed", panel=WHAT, metavar="N [N]", parser=read_seeds, help="Seeds of the noise at the two "
-            "ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
+    option("--seed", panel=WHAT, metavar="N [N]", parser=read_seeds, help="Seeds of the noise "
+            "at the two ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Seeds, read_seeds
-
 from ..bundle.dtypes import DTYPES
+from .arguments import Seeds, read_seeds
 
 WHAT, HOW, OUTPUT, MEMORY, TALK = (
     "What to draw",
