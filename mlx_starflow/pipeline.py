@@ -17,7 +17,7 @@ from .device.worker import Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.components import Components
-from .generation.context import PromptRows, prompt_rows
+from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event
 from .generation.preview import RoughDecoder
@@ -133,6 +133,17 @@ class Pipeline:
         return self._worker.call(
             lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
         )
+
+    def prompt_notes(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", cuts: bool = True
+    ) -> tuple[str, ...]:
+        """Sentences about what the model cannot read of these prompts: words that it was not
+        trained with, and, unless ``cuts`` is False, prompts that are too long for it (which loads
+        the text encoder; ``generate`` warns of those itself)."""
+        notes = unknown_words(self._components, prompts)
+        if cuts:
+            notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
+        return notes
 
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""

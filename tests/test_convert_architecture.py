@@ -188,7 +188,8 @@ def test_training_settings_are_ignored(tmp_path):
 def test_the_list_of_layers_says_how_many_blocks_there_are(tmp_path, blocks):
     """Published files have another number under ``blocks``; the list wins."""
     found = architecture(
-        case_dir("t2i_tiny") / "checkpoint.pth", **edited(tmp_path, "blocks: 3", f"blocks: {blocks}")
+        case_dir("t2i_tiny") / "checkpoint.pth",
+        **edited(tmp_path, "blocks: 3", f"blocks: {blocks}"),
     )
     assert found.flow == of_case("t2i_tiny").flow
 

@@ -114,6 +114,11 @@ class Progress:
         return (now - self._began - self._loading) * (1 - share) / share
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _clock(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 3600:

@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
 from ..errors import UsageError
 from ..generation.events import Finished, Preview
@@ -23,10 +22,14 @@ from ..pictures.arrays import write_whole
 from ..pictures.metadata import save_picture
 from ..pipeline import Pipeline, load
 from . import outputs
-from .console import Console, Progress
+from .console import Console, Progress, counted
 from .failures import Interrupted
 from .fetch import Fetching
 from .job import Batch, Job
+from .notice import introduce
+from .prompts import tell_prompts
+
+TOLD_SEEDS = 8  # seeds drawn at random that are named
 
 
 @dataclass
@@ -60,14 +63,18 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
         with _pipeline(job, console, loaded) as pipe:
             _check_class(job, pipe)
             _check_weights(job, pipe, console)
-            if loaded is None:
-                _introduce(job, pipe, console)
+            prompts = [prompt for batch in job.batches for prompt in batch.prompts]
+            tell_prompts(pipe, prompts, console, cuts=False)
+            _tell_seeds(job, console)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
                 if job.best_of:
                     batch = _best(batch, pipe, result, console)
                 _save(job, batch, result, report)
+            if job.model in (None, EMBEDDED):
+                introduce(pipe, console)
+        _tell_residuals(report, console)
         if job.grid:
             sheet = outputs.contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
@@ -76,7 +83,7 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
         done = [r["path"] for r in report.records]
         finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
         raise Interrupted(
-            f"Interrupted after {len(done)} of {job.pictures} pictures; {finished}."
+            f"Interrupted after {len(done)} of {counted(job.pictures, 'picture')}; {finished}."
         ) from None
     finally:
         console.clear()
@@ -168,26 +175,27 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
 
 
-def _introduce(job: Job, pipe: Pipeline, console: Console) -> None:
-    """Which model draws, where nobody named one, and words that mean nothing to it."""
-    vocabulary = read_vocabulary(pipe.directory)
-    if vocabulary is None:
+def _tell_seeds(job: Job, console: Console) -> None:
+    """The seeds that were drawn at random: without them nobody could ask for the same again."""
+    if not job.random_seeds:
         return
-    if job.model in (None, EMBEDDED):
-        console.say(
-            f"Drawn by the embedded model {pipe.config.name!r}: "
-            f"{', '.join(vocabulary.kinds.get('subject', ()))} in "
-            f"{', '.join(vocabulary.kinds.get('place', ()))} (mlx-starflow models show default). "
-            "For any prompt: --model apple/starflow, 15 GB, research only."
-        )
-    prompts = dict.fromkeys(p for batch in job.batches for p in batch.prompts if p)
-    for prompt in prompts:
-        unknown = vocabulary.unknown(prompt)
-        if unknown:
-            console.say(
-                f"Warning: the model has never seen {', '.join(map(repr, unknown))} "
-                f"(in {prompt!r}); it draws what it makes of the other words."
-            )
+    seeds = list(dict.fromkeys(seed for batch in job.batches for seed in batch.seeds))
+    several = "s" if len(seeds) > 1 else ""
+    more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
+    console.say(f"Seed{several} {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}, drawn at random.")
+
+
+def _tell_residuals(report: Report, console: Console) -> None:
+    """One line where a sampler ended above its tolerance."""
+    missed = [r for r in report.records if not r["converged"]]
+    if not missed:
+        return
+    worst = max((r["residual"] for r in missed if r["residual"] is not None), default=None)
+    which = "" if len(report.records) == 1 else f"{len(missed)} of {len(report.records)} pictures "
+    error = "" if worst is None else f": the largest residual is {worst:.2g}"
+    console.say(
+        f"Warning: {which}not converged{error}. Allow more --steps, or use --sampler sequential."
+    )
 
 
 def _check_class(job: Job, pipe: Pipeline) -> None:

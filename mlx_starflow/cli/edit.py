@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..editing.edit import Edited, EditRequest, edit_steps, visibility
+from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
 from ..errors import UsageError
 from ..pictures.metadata import save_picture
 from ..pictures.read import open_mask
@@ -17,7 +17,7 @@ from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
 from .arguments import all_seeds
-from .console import Console
+from .console import Console, counted
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name
 from .picture_options import (
@@ -28,6 +28,7 @@ from .picture_options import (
     open_model,
     take_picture,
 )
+from .prompts import tell_prompts
 
 EPILOG = """\b
 Examples:
@@ -93,16 +94,13 @@ def edit(
     with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         painted = open_mask(mask, picture.image.size)
+        tell_prompts(pipe, [prompt], console, ratio)
         if guidance is None:
             guidance = pipe.config.defaults.guidance if prompt else 0.0
         request = EditRequest(picture.image, painted, prompt, seeds, guidance, ratio, paste=paste)
         made = _followed(pipe, request, console)
         seen = visibility(pipe.flow.config, made.tokens)
-        console.say(
-            f"This model draws from the {'top' if seen.from_the_top else 'bottom'}: of the "
-            f"{seen.kept} kept tokens {seen.seen_by_all} were seen by all new ones, "
-            f"{seen.seen_by_none} by none."
-        )
+        console.say(_order(seen))
         about = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
             "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
@@ -121,6 +119,17 @@ def edit(
         path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
         path = save_picture(made.images[i], path, own, overwrite=False)
         typer.echo(json.dumps({"path": str(path), **own}) if messages.json_ else path)
+
+
+def _order(seen: Visibility) -> str:
+    """What the new part could see of the kept one, for people."""
+    side = "top" if seen.from_the_top else "bottom"
+    if not seen.kept:
+        return f"The mask covers the whole picture: all of it was drawn anew, from the {side}."
+    return (
+        f"This model draws from the {side}: of {counted(seen.kept, 'kept token')} "
+        f"{seen.seen_by_all} could be seen by all of the new part, {seen.seen_by_none} by none."
+    )
 
 
 def _followed(pipe: Pipeline, request: EditRequest, console: Console) -> Edited:

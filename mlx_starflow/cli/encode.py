@@ -27,6 +27,7 @@ from .picture_options import (
     open_model,
     take_picture,
 )
+from .prompts import tell_prompts
 from .request import content_of, noise_in
 
 ENCODE_EPILOG = """\b
@@ -110,6 +111,7 @@ def encode(
     check_directory(output.parent)
     with open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
+        tell_prompts(pipe, [prompt], console, ratio)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
         settings = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,

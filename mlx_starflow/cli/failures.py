@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
@@ -17,6 +21,18 @@ CommandLineError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 
 class Interrupted(Exception):
     """Ctrl-C; the message says what was finished by then."""
+
+
+@contextmanager
+def interruptible(finished: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C inside becomes ``Interrupted`` with what ``finished`` says at that moment."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; {finished()}.") from None
+
+
+NOTHING = "nothing is saved"  # what most commands have finished when they are interrupted
 
 
 @dataclass(frozen=True)
@@ -62,9 +78,14 @@ _MEMORY = (
 
 def _message(error: BaseException) -> str:
     if isinstance(error, CommandLineError):
-        return " ".join(error.format_message().replace("Value error, ", "").split())
+        told = " ".join(error.format_message().replace("Value error, ", "").split())
+        return told + _quote_hint(told, getattr(error, "ctx", None))
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return "Interrupted."
+        return str(error) or "Interrupted."
+    if isinstance(error, UsageError):
+        from .flags import with_flag_names  # imports MLX, which may be what failed
+
+        return with_flag_names(" ".join(str(error).split()))
     if isinstance(error, StarflowError | Interrupted):
         return " ".join(str(error).split())
     if isinstance(error, MemoryError):
@@ -75,6 +96,16 @@ def _message(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}."
     return str(error)
+
+
+def _quote_hint(told: str, context: Any) -> str:
+    """What to do about words of a prompt that were taken for arguments of their own."""
+    extra = re.search(r"unexpected extra argument\S* \((.*)\)", told)
+    given = getattr(context, "params", {})
+    prompt = given.get("prompt") or given.get("prompt_option")
+    if extra is None or not isinstance(prompt, str):
+        return ""
+    return f'. If they belong to the prompt, put all of it in quotes: "{prompt} {extra[1]}".'
 
 
 def _is_memory(text: str) -> bool:

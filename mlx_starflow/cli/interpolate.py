@@ -20,6 +20,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output, contact_sheet
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
+from .prompts import tell_prompts
 
 EPILOG = """\b
 Examples:
@@ -97,6 +98,7 @@ def interpolate(
     if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
     with open_model(choice, console) as pipe:
+        tell_prompts(pipe, prompts, console)
         if guidance is None:
             guidance = 0.0 if pictures else pipe.config.defaults.guidance
         if pictures:

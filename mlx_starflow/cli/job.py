@@ -40,6 +40,7 @@ class Job:
     sidecar: bool = False  # settings beside the picture
     expected_weights: str | None = None  # of the picture that is replayed
     best_of: bool = False  # keep the picture of each batch that fits its prompt best
+    random_seeds: bool = False  # nobody chose the seeds
     swallowed: tuple[int, ...] = ()  # numbers after one --seed, where no prompt was given
     carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
 

@@ -78,7 +78,7 @@ def batches(
         seeds = seeds or (None if auto_seeds else [stored.seeds[stored.index]])
     if auto_seeds:
         if seeds:
-            raise UsageError("--auto-seeds draws the seeds; leave --seed out, or leave it out.")
+            raise UsageError("--auto-seeds draws the seeds itself; give --seed or --auto-seeds.")
         seeds = [secrets.randbelow(MAX_SEED) for _ in range(auto_seeds)]
     return list(_each(prompts or [None], seeds, num_images))
 

@@ -20,6 +20,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, open_model, take_picture
+from .prompts import tell_prompts
 from .tables import aligned
 
 EPILOG = """\b
@@ -97,6 +98,7 @@ def score(
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
     paths = pictures_in(images)
     with open_model(choice, console) as pipe:
+        tell_prompts(pipe, prompts, console)
         try:
             scored = _score_all(pipe, paths, prompts, options, fit, console)
         finally:
