@@ -6,22 +6,50 @@
 
 ``load`` gives a pipeline from prompt to picture. The mathematics underneath are plain functions
 of a flow: ``invert`` (noise to data), ``encode`` (data to noise), ``log_prob``, ``denoise``.
+
+Importing the package imports nothing of it: every name is looked up when it is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .device.blas import load_openblas
+from .device.precision import forbid_tf32
 
-load_openblas()  # has to come before the first import of mlx.core, see its module
+forbid_tf32()  # both have to come before the first import of mlx.core, see their modules
+load_openblas()
 
-from .errors import StarflowError  # noqa: E402
-from .exact.denoise import denoise  # noqa: E402
-from .exact.encoding import encode  # noqa: E402
-from .exact.infill import infill  # noqa: E402
-from .exact.likelihood import bits_per_dim, log_prob  # noqa: E402
-from .exact.scoring import score_pictures  # noqa: E402
-from .exact.sphere import slerp  # noqa: E402
-from .flow import Flow  # noqa: E402
-from .sampling import SampleOptions, invert, invert_steps  # noqa: E402
-from .version import __version__  # noqa: E402
+if TYPE_CHECKING:
+    from .errors import StarflowError
+    from .exact.denoise import denoise
+    from .exact.encoding import encode
+    from .exact.infill import infill
+    from .exact.likelihood import bits_per_dim, log_prob
+    from .exact.scoring import score_pictures
+    from .exact.sphere import slerp
+    from .flow import Flow
+    from .pipeline import Pipeline, load
+    from .sampling import SampleOptions, invert, invert_steps
+    from .version import __version__
+
+_HOME = {  # where each name lives
+    "Flow": "flow",
+    "Pipeline": "pipeline",
+    "SampleOptions": "sampling",
+    "StarflowError": "errors",
+    "__version__": "version",
+    "bits_per_dim": "exact.likelihood",
+    "denoise": "exact.denoise",
+    "encode": "exact.encoding",
+    "infill": "exact.infill",
+    "invert": "sampling",
+    "invert_steps": "sampling",
+    "load": "pipeline",
+    "log_prob": "exact.likelihood",
+    "score_pictures": "exact.scoring",
+    "slerp": "exact.sphere",
+}
+_MODULES = ("config", "errors", "events", "exact", "flow", "pipeline", "sampling")
 
 __all__ = [
     "Flow",
@@ -42,10 +70,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    """``load`` and ``Pipeline`` need more than the flow: imported when first asked for."""
-    if name in ("load", "Pipeline"):
-        from . import pipeline
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # looked up once
+    return value
 
-        return getattr(pipeline, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("MLX_ENABLE_TF32", "0")  # reference numbers are float32 on a GPU too
-
-import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS
+import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS and turns TF32 off
 
 # isort: split
 from bundles import classes_bundle, colours_bundle

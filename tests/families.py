@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from mlx_starflow.bundle.quantize import takes_type
 from mlx_starflow.config import BlockConfig, FlowConfig
 from mlx_starflow.flow import Flow
 
@@ -118,3 +120,18 @@ def example(config: FlowConfig, batch: int = 2, seed: int = 1, guided: bool = Fa
     if config.num_classes:
         return z, mx.arange(batch) % (config.num_classes + 1) - 1
     return z, None
+
+
+def set_half(flow: Flow, dtype: mx.Dtype) -> None:
+    """What loading weights of this type gives: the layers' matrices and proj_txt take it."""
+    for path, leaf in tree_flatten(flow.leaf_modules(), is_leaf=nn.Module.is_module):
+        if "weight" in leaf and takes_type("flow", f"{path}.weight"):
+            leaf.weight = leaf.weight.astype(dtype)
+
+
+def sensitivity(run, z: mx.array) -> float:
+    """How much run(z) changes for a change of its input, largest over largest: what one rounding
+    on the way may become in the result."""
+    step = 1e-3 * mx.random.normal(z.shape, key=mx.random.key(77))
+    moved = mx.abs(run(z + step) - run(z)).max() / mx.abs(step).max()
+    return max(1.0, moved.item())

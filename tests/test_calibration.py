@@ -2,6 +2,7 @@
 
 import time
 
+import mlx.core as mx
 import pytest
 from families import FAMILIES, example, random_flow
 
@@ -9,6 +10,7 @@ from mlx_starflow import SampleOptions, invert
 from mlx_starflow.sampling import calibrate as module
 from mlx_starflow.sampling import windows as calibration
 from mlx_starflow.sampling.calibrate import COMMITTED_PER_SWEEP, best_window, calibrate
+from mlx_starflow.sampling.tolerance import CONSTANT
 from mlx_starflow.sampling.windows import windows_for
 
 
@@ -46,13 +48,15 @@ def test_measured_once_and_read_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(calibration, "calibrate", counted)
     arguments = (flow, flow.training_grid(), 2, SampleOptions(guidance=2.0), tmp_path / "cache")
-    assert windows_for(*arguments) == (9, 9, 4)
-    assert windows_for(*arguments) == (9, 9, 4)
+    assert windows_for(*arguments).windows == (9, 9, 4)
+    assert windows_for(*arguments).windows == (9, 9, 4)
     assert len(calls) == 1
     windows_for(flow, flow.training_grid(), 3, SampleOptions(guidance=2.0), tmp_path / "cache")
     assert len(calls) == 2  # another batch is another measurement
+    first = windows_for(*arguments)
+    assert first.floor > 0 and first.tolerance == max(2 * first.floor, CONSTANT[mx.float32])
     (tmp_path / "cache" / "windows.json").write_text("{ not json")
-    assert windows_for(*arguments) == (9, 9, 4)
+    assert windows_for(*arguments).windows == (9, 9, 4)
     assert len(calls) == 3
 
 
@@ -60,8 +64,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     flow = random_flow(FAMILIES["released"])
     blocked = tmp_path / "file"
     blocked.write_text("")
-    windows = windows_for(flow, flow.training_grid(), 1, SampleOptions(), blocked / "cache")
-    assert len(windows) == 3
+    found = windows_for(flow, flow.training_grid(), 1, SampleOptions(), blocked / "cache")
+    assert len(found.windows) == 3
 
 
 def test_windows_wider_than_a_hopeless_one_are_not_tried(monkeypatch):

@@ -135,7 +135,10 @@ def test_checkpointed_score_is_the_plain_one(family):
     flow = random_flow(FAMILIES[family])
     x, context = example(flow.config)
     recomputed = score(flow, x, context, checkpoint=True)
-    assert largest(recomputed - score(flow, x, context, checkpoint=False)) < 1e-5
+    plain = score(flow, x, context, checkpoint=False)
+    # Pictures are differentiated one by one or together: products of other shapes, which round
+    # differently (by 2e-7 on a CPU, up to 1e-6 on a GPU), in numbers of size 10 and sums of them.
+    assert largest(recomputed - plain) < 1e-5 * max(1.0, largest(plain))
 
 
 @every_family

@@ -20,7 +20,6 @@ from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
 from mlx_starflow.generation.memory_need import (
     Need,
     component_bytes,
-    decoding_bytes,
     denoising_bytes,
     memory_need,
     sampling_bytes,
@@ -28,6 +27,7 @@ from mlx_starflow.generation.memory_need import (
 from mlx_starflow.generation.settings import resolve
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 from mlx_starflow.vae import AutoencoderKL
+from mlx_starflow.vae.memory import decoding_bytes
 
 HUGE = 10**15
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import case_dir, case_info, case_tensors
+from families import set_half
 
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
@@ -162,6 +163,20 @@ def test_denoised(load_case, name):
     assert_picture(denoise(flow, sample, context, method="score"), tensors["self_denoised"])
     if "learned_denoised" in tensors:
         assert_picture(denoise(flow, sample, context), tensors["learned_denoised"])
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("name", STARFLOW + TARFLOW)
+def test_likelihood_in_half(load_case, name, dtype):
+    """Within 2e-3 nats per dimension of float32, every picture of every family."""
+    flow, tensors, info = load_case(name)
+    x = channels_last(tensors["latent" if "latent" in tensors else "image"])
+    context = context_of(tensors, info["batch"], 0) if "text" in tensors else labels_of(tensors)
+    half = Flow(flow.config)
+    half.update(flow.parameters())
+    set_half(half, dtype)
+    change = (log_prob(half, x, context) - log_prob(flow, x, context)) / x[0].size
+    assert 0 < mx.abs(change).max().item() < 2e-3
 
 
 def labels_of(tensors: dict) -> mx.array | None:

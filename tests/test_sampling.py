@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from families import FAMILIES, example, random_flow
+from families import FAMILIES, example, random_flow, sensitivity
 from mlx.utils import tree_flatten
 
 import mlx_starflow as sf
@@ -335,11 +335,18 @@ def test_rows_that_share_their_text_compute_it_once(family):
     assert rows.shape[0] == 3 and where.tolist() == [0, 1, 0, 2, 2, 2]
     assert mx.array_equal(rows[where], text)
     assert shared_rows(text[:2])[1] is None
-    together = invert(flow, z, text, guidance=2.0, sampler="sequential")
+
+    def sample(z, text):
+        return invert(flow, z, text, guidance=2.0, sampler="sequential")
+
+    together = sample(z, text)
+    # Other batch sizes round differently, by up to 1e-6 of a number on a GPU; on its way to the
+    # last token the sampler multiplies that by as much as it multiplies a change of its noise.
+    most = 1e-6 * largest(together) * 10 * sensitivity(lambda z: sample(z, text), z)
+    assert most < 0.05 * largest(together)  # another text gives another picture
     for i in range(3):
         alone = mx.concatenate([text[i : i + 1], null])
-        x = invert(flow, z[i : i + 1], alone, guidance=2.0, sampler="sequential")
-        assert largest(together[i : i + 1] - x) < 1e-4
+        assert largest(together[i : i + 1] - sample(z[i : i + 1], alone)) < most
 
 
 @pytest.mark.parametrize("window", [7, 32])

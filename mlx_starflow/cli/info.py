@@ -14,6 +14,7 @@ import typer
 from ..bundle.check import bytes_in
 from ..device.blas import blas_in_use
 from ..device.machine import device_name
+from ..device.precision import tf32_in_use
 from ..errors import ModelNotFoundError, UsageError
 from ..generation.components import Components
 from ..generation.settings import sizes
@@ -69,6 +70,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(_memory() / 2**30, 1),
         "recommended_working_set_gb": _gigabytes(device.get("max_recommended_working_set_size")),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "versions": {name: _version(name) for name in PACKAGES},
         "model_cache": str(cache_directory()),
         "models": {

@@ -1,1 +1,2 @@
-"""This machine and MLX's habits on it: BLAS, compiled activations, the worker thread, the clock."""
+"""This machine and MLX's habits on it: BLAS, TF32, compiled activations, the worker thread, the
+clock."""

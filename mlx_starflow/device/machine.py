@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from ..version import __version__
 from .blas import blas_in_use
+from .precision import tf32_in_use
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Machine:
     device: str  # that MLX computed on
     device_name: str  # "" where MLX does not know it
     blas: str  # behind float32 products on the CPU
+    tf32: str  # whether float32 products on a GPU may be rounded to TensorFloat-32
     python: str
     mlx: str
     mlx_starflow: str
@@ -41,6 +43,7 @@ def this_machine() -> Machine:
         device=device.type.name,
         device_name=chip_name(),
         blas=blas_in_use(),
+        tf32=tf32_in_use(),
         python=platform.python_version(),
         mlx=mx.__version__,
         mlx_starflow=__version__,

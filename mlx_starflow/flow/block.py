@@ -23,6 +23,7 @@ from ..errors import UsageError
 from .cache import FixedView, KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
+from .products import linear
 from .rope import Rotation, rotation
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
@@ -39,7 +40,8 @@ class BlockState:
     caches: list[KVCache] = field(default_factory=list)
 
     def arrays(self) -> list[mx.array]:
-        return [a for cache in self.caches for a in cache.arrays()]
+        """All keys and values that there are."""
+        return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
 
 
 class Network(nn.Module):
@@ -61,8 +63,8 @@ class Network(nn.Module):
         if not self.config.conditioned or self.flow.text_channels == 0:
             return None
         if "proj_txt" in self:
-            context = self.proj_txt(context.astype(mx.float32))
-        return context.astype(self.layers[0].dtype)
+            return linear(self.proj_txt, context)
+        return context.astype(mx.float32)
 
     def rotation(self, grid: Grid, text_length: int) -> Rotation | None:
         """The table of all places (text_length + T rows); None with learned positions."""
@@ -77,8 +79,7 @@ class Network(nn.Module):
         return rotation(angles, False)
 
     def outputs(self, hidden: mx.array) -> mx.array:
-        """Residual stream -> outputs, in float32 from here on."""
-        hidden = hidden.astype(mx.float32)
+        """Residual stream -> outputs, float32 like it."""
         return self.proj_out(self.final_norm(hidden) if "final_norm" in self else hidden)
 
 
@@ -165,7 +166,7 @@ class Block(Network):
             hidden = hidden + self.position_table()[place : place + inputs.shape[1]]
         if offset is not None:
             hidden = hidden + offset
-        return hidden.astype(self.layers[0].dtype)
+        return hidden
 
     def position_table(self) -> mx.array:
         """Learned positions (T, channels) in the block's order."""
@@ -272,7 +273,6 @@ class Block(Network):
             hidden = hidden + mx.take(arrays["table"], places, axis=0)
         if "offset" in arrays:
             hidden = hidden + arrays["offset"]
-        hidden = hidden.astype(self.layers[0].dtype)
         places = prefix + places
         turn = None
         if "cos" in arrays:

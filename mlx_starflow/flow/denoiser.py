@@ -22,7 +22,6 @@ class Denoiser(Network):
         """x (B, H, W, C) noisy, context (B, L, D) -> denoised (B, H, W, C), float32."""
         grid, text = grid_of(x, self.flow), self.text(context)
         hidden = self.proj_in(patchify(x.astype(mx.float32), self.flow))
-        hidden = hidden.astype(self.layers[0].dtype)
         prefix = 0 if text is None else text.shape[1]
         if text is not None:
             hidden = mx.concatenate([text, hidden], axis=1)

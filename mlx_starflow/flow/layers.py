@@ -1,4 +1,8 @@
-"""Transformer layers: pre-norm attention and MLP, each with a residual (arXiv 2506.06276)."""
+"""Transformer layers: pre-norm attention and MLP, each with a residual (arXiv 2506.06276).
+
+Products, queries, keys and values are in the type of the weights, everything between them in
+float32: see ``products``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import mlx.nn as nn
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
 from .cache import FixedView, KVCache
+from .products import kept_type, linear, product, product_type, with_bias
 from .rope import Rotation, rotate
 
 
@@ -20,11 +25,13 @@ class LayerNorm(nn.Module):
         self.bias = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.layer_norm(x, self.weight, self.bias, 1e-5).astype(x.dtype)
+        return mx.fast.layer_norm(x, self.weight, self.bias, 1e-5)
 
 
 class RMSNorm(nn.Module):
     """x * rsqrt(mean x^2 + 1e-6) * (1 + weight) in float32: the weight is an offset from 1."""
+
+    # The scale is applied outside of the kernel: a compiled step fuses it with what follows.
 
     def __init__(self, channels: int):
         super().__init__()
@@ -32,7 +39,7 @@ class RMSNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         scale = 1.0 + self.weight.astype(mx.float32)
-        return mx.fast.rms_norm(x.astype(mx.float32), scale, 1e-6).astype(x.dtype)
+        return mx.fast.rms_norm(x.astype(mx.float32), None, 1e-6) * scale
 
 
 def make_norm(config: BlockConfig) -> nn.Module:
@@ -69,23 +76,37 @@ class Attention(nn.Module):
 
         ``sharpness`` (B, 1, 1, 1) multiplies the scale of the attention, per row.
         """
-        heads = self.qkv(self.norm(x)).reshape(*x.shape[:2], -1, self.head_dim)
-        qk, v = mx.split(heads.transpose(0, 2, 1, 3), [self.heads + self.kv_heads], axis=1)
+        kept = kept_type(self.qkv)
+        (q, k, v), (q_bias, k_bias, v_bias) = self._heads(*product(self.qkv, self.norm(x)))
         if "query_norm" in self:
-            q, k = mx.split(qk, [self.heads], axis=1)
-            qk = mx.concatenate([self.query_norm(q), self.key_norm(k)], axis=1)
-        if rotation is not None:
-            qk = rotate(qk, rotation)
-        q, k = mx.split(qk, [self.heads], axis=1)
+            q, k = self.query_norm(with_bias(q, q_bias)), self.key_norm(with_bias(k, k_bias))
+            q_bias = k_bias = None
+        if rotation is None:
+            q, k = with_bias(q, q_bias), with_bias(k, k_bias)
+        else:
+            q, k = rotate(q, rotation, q_bias), rotate(k, rotation, k_bias)
         if sharpness is not None:
-            q = q * sharpness.astype(q.dtype)
+            q = q * sharpness
+        k, v = k.astype(kept), with_bias(v, v_bias).astype(kept)
         if cache is not None:
             k, v = cache.update(k, v, start)
+        kind = product_type(self.qkv)
+        q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # one query sees every key there is
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
-        out = self.proj(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+        out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
+
+    def _heads(self, qkv: mx.array, bias: mx.array | None) -> tuple[list, list]:
+        """(B, S, all heads) as queries, keys and values (B, heads, S, head_dim), and their biases
+        (heads, 1, head_dim) or None."""
+        cuts = [self.heads, self.heads + self.kv_heads]
+        heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
+        parts = mx.split(heads, cuts, axis=1)
+        if bias is None:
+            return parts, [None] * 3
+        return parts, mx.split(bias.reshape(-1, 1, self.head_dim), cuts)
 
 
 class MLP(nn.Module):
@@ -104,10 +125,10 @@ class MLP(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         x = self.norm(x)
         if "gate" in self:
-            hidden = gelu_tanh(self.gate(x)) * self.up(x)
+            hidden = gelu_tanh(linear(self.gate, x)) * linear(self.up, x)
         else:
-            hidden = gelu(self.up(x))
-        out = self.down(hidden)
+            hidden = gelu(linear(self.up, x))
+        out = linear(self.down, hidden)
         return self.post_norm(out) if "post_norm" in self else out
 
 
@@ -133,6 +154,5 @@ class Layer(nn.Module):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The type the layer computes in: that of its weights, of their scales if quantized."""
-        qkv = self.attention.qkv
-        return qkv.scales.dtype if "scales" in qkv else qkv.weight.dtype
+        """The type the layer multiplies in: that of its weights, of their scales if quantized."""
+        return product_type(self.attention.qkv)

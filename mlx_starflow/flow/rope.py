@@ -25,14 +25,26 @@ def rotation(angles: mx.array, halves: bool) -> Rotation:
     return Rotation(mx.cos(angles), mx.sin(angles), halves)
 
 
-def rotate(x: mx.array, r: Rotation) -> mx.array:
-    """Rotate x (B, heads, S, head_dim) by the S rows of ``r``; computed in float32."""
-    shape, dtype = x.shape, x.dtype
-    if r.halves:
-        first, second = mx.split(x.astype(mx.float32), 2, axis=-1)
-        rotated = [first * r.cos - second * r.sin, second * r.cos + first * r.sin]
-        return mx.concatenate(rotated, axis=-1).astype(dtype)
-    pairs = x.astype(mx.float32).reshape(*shape[:-1], shape[-1] // 2, 2)
-    first, second = pairs[..., 0], pairs[..., 1]
+def rotate(x: mx.array, r: Rotation, bias: mx.array | None = None) -> mx.array:
+    """Rotate x (B, heads, S, head_dim), of any type, by the S rows of ``r``: float32.
+
+    ``bias`` (heads, 1, head_dim) is added to x first.
+    """
+    first, second = _pairs(x, r.halves)
+    if bias is not None:
+        first_bias, second_bias = _pairs(bias, r.halves)
+        first, second = first + first_bias, second + second_bias
     rotated = [first * r.cos - second * r.sin, second * r.cos + first * r.sin]
-    return mx.stack(rotated, axis=-1).reshape(shape).astype(dtype)
+    if r.halves:
+        return mx.concatenate(rotated, axis=-1)
+    return mx.stack(rotated, axis=-1).reshape(x.shape)
+
+
+def _pairs(x: mx.array, halves: bool) -> tuple[mx.array, mx.array]:
+    """The first and the second numbers of every pair of x (..., head_dim), in float32."""
+    if halves:
+        first, second = mx.split(x, 2, axis=-1)
+    else:
+        pairs = x.reshape(*x.shape[:-1], -1, 2)
+        first, second = pairs[..., 0], pairs[..., 1]
+    return first.astype(mx.float32), second.astype(mx.float32)

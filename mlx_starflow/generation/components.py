@@ -19,7 +19,7 @@ from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
 from ..text import TextEncoder
-from ..vae import Autoencoder, build_vae, read_vae_config
+from ..vae import Autoencoder, build_vae, read_vae_config, vae_decoding_bytes
 
 T = TypeVar("T")
 
@@ -88,6 +88,12 @@ class Components:
                 f"is no multiple of the flow's {side} numbers a side. Convert the model again."
             )
         return factor
+
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding a latent of height × width takes, 0 without a VAE."""
+        if not self.has("vae"):
+            return 0
+        return vae_decoding_bytes(*self._settings("vae"), height, width)
 
     def _settings(self, component: str) -> tuple[dict[str, Any], str]:
         path = self.path(component)

@@ -15,13 +15,15 @@ import mlx.core as mx
 from ..device.blas import blas_in_use
 from ..device.clock import Clock
 from ..device.machine import device_name
+from ..device.precision import tf32_in_use
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
-from ..flow import Flow
+from ..flow import Context, Flow
 from ..flow.grid import grid_of
 from ..hub.cache import cache_directory
 from ..pictures.arrays import check_finite, to_pictures
 from ..sampling import AUTO, BlockReport, Step, invert_steps
+from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
 from ..version import __version__
 from .components import Components, precision
@@ -83,7 +85,7 @@ def generation(
 
     noise = noise_of(components, settings) if noise is None else noise
     mx.eval(noise)
-    settings = with_windows(settings, flow, noise)
+    settings = with_windows(settings, flow, noise, context)
     x: mx.array = noise
     reports: list[BlockReport] = []
     for item in invert_steps(flow, noise, context, settings.sample):
@@ -125,14 +127,17 @@ def generation(
     )
 
 
-def with_windows(settings: Settings, flow: Flow, noise: mx.array) -> Settings:
-    """Settings that name the windows of the default sampler, so that they can be replayed."""
+def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Context) -> Settings:
+    """Settings that name the windows of the default sampler and what it can promise here, so that
+    they can be replayed."""
     options = settings.sample
     if options.sampler != AUTO or options.windows is not None or options.block_size is not None:
         return settings
     grid = grid_of(noise, flow.config)
-    windows = windows_for(flow, grid, noise.shape[0], options, cache_directory())
-    return dataclasses.replace(settings, sample=dataclasses.replace(options, windows=windows))
+    found = windows_for(flow, grid, noise.shape[0], options, cache_directory(), context)
+    tolerance = found.tolerance if options.tolerance is None else options.tolerance
+    options = dataclasses.replace(options, windows=found.windows, tolerance=tolerance)
+    return dataclasses.replace(settings, sample=options)
 
 
 def decode(components: Components, latents: mx.array) -> mx.array:
@@ -203,8 +208,10 @@ def _metadata(
         "precision": weights,
         "device": device_name(),
         "blas": blas_in_use(),
+        "tf32": tf32_in_use(),
         "residual": max(residuals, default=None),
         "converged": all(r.converged for r in reports),
+        "accuracy": worst_accuracy(reports),
         "blocks": [r.to_dict() for r in reports],
         "warnings": list(warnings),
         "seconds": {phase: round(s, 4) for phase, s in clock.seconds.items()},

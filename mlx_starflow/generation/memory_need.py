@@ -17,18 +17,13 @@ from ..bundle.dtypes import FLOAT_CODES, code_named
 from ..bundle.load import read_json
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
-from ..config import BlockConfig, FlowConfig, VAEConfig
+from ..config import BlockConfig, FlowConfig
 from ..exact.denoise import CHECKPOINT_BYTES
-from ..vae.conv import BAND_NUMBERS
-from ..vae.model import LARGE, TILE
 from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
 _MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
-# Arrays of the widest kind that exist at once while a VAE decodes (input, norm, activation,
-# convolution, skip).
-_VAE_COPIES = 6
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def memory_need(
 ) -> Need:
     """Bytes that a request needs. ``quantize``: in this precision instead of the components' own;
     ``stored``: as if the bundle were stored in it, so that nothing is quantized in memory."""
-    flow, vae = components.flow_config, components.vae_config
+    flow = components.flow_config
     recipe = quantize if quantize is not None else components.quantize
     path = components.path("flow")
     resident = component_bytes(path, components.dtype, recipe)
@@ -76,11 +71,11 @@ def memory_need(
     return Need(
         text_encoder=text,
         flow=resident,
-        vae=component_bytes(components.path("vae")) if vae else 0,
+        vae=component_bytes(components.path("vae")) if components.has("vae") else 0,
         encoding=encoding,
         sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
         denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
-        decoding=decoding_bytes(vae, height, width) if vae else 0,
+        decoding=components.decoding_bytes(height, width),
         loading=0 if stored or recipe is None or whole == resident else whole,
     )
 
@@ -150,23 +145,6 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
         return int(_MARGIN * kept * batch)
     # One picture at a time; each layer is computed once more and differentiated.
     return int(inputs + _MARGIN * 1.5 * largest)
-
-
-def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
-    """The widest arrays of the decoder, in float32, for one picture, tiled where it is large."""
-    output = height * width * vae.factor**2 * vae.out_channels * 4
-    if height * width > LARGE:
-        height, width = min(height, TILE), min(width, TILE)
-    widths = vae.block_out_channels[::-1]
-    numbers = height * width * widths[0]
-    for level, channels in enumerate(widths):
-        pixels = height * width * 4**level
-        # The first layer of a level has the width of the level before, upsampled.
-        numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
-    scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
-    # On a CPU convolutions also lay out the patches of a band of the picture.
-    bands = 3 * min(9 * numbers, BAND_NUMBERS) if mx.default_device() == mx.Device(mx.cpu) else 0
-    return max(4 * (numbers * _VAE_COPIES + bands), 2 * scores) + 2 * output
 
 
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:

@@ -15,7 +15,15 @@ FACTS = frozenset(
     {
         *("generator", "version", "mlx_version", "created_at", "device", "blas", "tf32"),
         *("model", "model_name", "weights", "dtype", "quantize", "precision", "low_ram"),
-        *("residual", "converged", "blocks", "warnings", "seconds", "peak_memory_bytes"),
+        *(
+            "residual",
+            "converged",
+            "accuracy",
+            "blocks",
+            "warnings",
+            "seconds",
+            "peak_memory_bytes",
+        ),
         *("prompt", "prompts", "seed", "seeds", "batch", "noise", "width", "height"),
         *("best_of", "varied", "command", "path"),
     }

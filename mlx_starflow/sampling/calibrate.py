@@ -13,13 +13,14 @@ import time
 
 import mlx.core as mx
 
-from ..flow import Block, Flow
+from ..flow import Block, Context, Flow
 from ..flow.grid import Grid
 from .conditional import Conditional
 from .options import SampleOptions
+from .tolerance import constant, measure_floor, tolerance_of
 
 # Tokens committed per sweep by window, for the deep block and for a shallow one.
-COMMITTED_PER_SWEEP = {1: 1.0, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15, 64: 2.45}
+COMMITTED_PER_SWEEP = {1: 1.0, 2: 1.1, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15, 64: 2.45}
 SHALLOW_COMMITTED = {1: 1.0, 8: 1.9, 16: 3.0, 32: 4.3}
 SHALLOW_SWEEPS = 9  # over the whole sequence
 REPEATS = 3
@@ -55,6 +56,32 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
     return tuple(windows)
 
 
+def reachable_tolerance(
+    flow: Flow, grid: Grid, batch: int, options: SampleOptions, context: Context = None
+) -> tuple[float, float]:
+    """The largest floor of any block and the tolerance that can be promised for it.
+
+    ``context`` as ``invert`` takes it; None: made up. Takes some 33 passes over every block.
+    """
+    floor, promised = 0.0, 0.0
+    for index, block in enumerate(flow.blocks):
+        if isinstance(block, Block):
+            rows = _made_up(flow, batch, options) if context is None else context
+            conditional = Conditional(block, grid, rows, batch, options, steps_of=1)
+            shape = (batch, grid.tokens, flow.config.token_channels)
+            own = measure_floor(conditional, mx.random.normal(shape, key=mx.random.key(index)))
+            floor = max(floor, own)
+            promised = max(promised, tolerance_of(own, constant(block)))
+    return floor, promised
+
+
+def _made_up(flow: Flow, batch: int, options: SampleOptions) -> Context:
+    config, rows = flow.config, 2 * batch if options.guidance else batch
+    if config.text_channels:
+        return mx.zeros((rows, config.text_length, config.text_channels))
+    return mx.zeros((rows,), dtype=mx.int32) if config.num_classes else None
+
+
 def window_costs(
     flow: Flow,
     index: int,
@@ -67,13 +94,7 @@ def window_costs(
     ``rates`` (tokens committed a sweep), the narrow ones first, until they are hopeless; one token
     at a time runs ahead of the host, as the sequential sampler does."""
     config = flow.config
-    context = None
-    if config.text_channels:
-        rows = 2 * batch if options.guidance else batch
-        context = mx.zeros((rows, config.text_length, config.text_channels))
-    elif config.num_classes:
-        context = mx.zeros((2 * batch if options.guidance else batch,), dtype=mx.int32)
-    costs = {}
+    context, costs = _made_up(flow, batch, options), {}
     for n in sorted(rates):
         block = Conditional(flow.blocks[index], grid, context, batch, options, steps_of=n)
         previous = mx.zeros((batch, n, config.token_channels))

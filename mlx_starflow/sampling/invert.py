@@ -18,6 +18,7 @@ from .outcome import Outcome
 from .plan import AUTO, plan_blocks
 from .sequential import sequential
 from .sliding import sliding
+from .tolerance import SWEEPS, WITHIN
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
 SAMPLERS: dict[str, Sampler] = {
@@ -99,6 +100,8 @@ def _invert_block(
         host_syncs=outcome.host_syncs,
         residual=residual,
         converged=outcome.converged,
+        accuracy=outcome.accuracy or (WITHIN if outcome.converged else SWEEPS),
+        floor=outcome.floor,
         seconds=time.perf_counter() - began,
     )
 

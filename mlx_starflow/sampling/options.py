@@ -127,6 +127,10 @@ class BlockReport:
     host_syncs: int = 0  # times the host waited for the device to decide something
     residual: float | None = None  # max |b + sigma v - u| of a parallel pass, None: not asked
     converged: bool = True  # False: max_sweeps ended a window above its tolerance
+    # "tolerance": the residual is within it; "rounding": as low as the arithmetic in use can bring
+    # it, though above what was asked; "sweeps": max_sweeps ended a window; "above": none of these.
+    accuracy: str = "tolerance"
+    floor: float = 0.0  # rounding seen between two groupings of the same tokens, 0: none looked for
     seconds: float = 0.0
 
     @property

@@ -18,3 +18,6 @@ class Outcome:
     converged: bool = True  # False: max_sweeps ended a window early
     residual: float | None = None  # max |b + sigma v - u|, where the sampler measured it itself
     certificate_reads: int = 0  # weight reads spent on measuring it
+    accuracy: str | None = None  # a word of ``tolerance``; None: decided by the residual
+    floor: float = 0.0  # largest rounding seen between two groupings of the same tokens
+    floor_reads: int = 0  # weight reads spent on seeing it

@@ -28,13 +28,19 @@ from .conditional import Conditional
 from .options import SampleOptions
 from .outcome import Outcome
 from .secants import Secants
+from .tolerance import CONSTANT, ROUNDING, WITHIN, constant, tolerance_of, word_for
 
-# Largest error of a token by the type the network computes in: bfloat16 and float16 outputs
-# change by more than float32's promise when the same tokens are computed in another grouping.
-TOLERANCE = {mx.float32: 2e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
+TOLERANCE = CONSTANT  # by the type of the arithmetic, where its floor is lower
 COMMIT_SHARE = 0.5  # of the promised tolerance; the rest is for rounding in the certificate
 SECANT_WINDOW = 64  # tokens; the secants of more would cost the host more than they save
 MOST_REPAIRS = 4  # times that a failed certificate restarts the window at the first bad token
+REPAIR_WINDOW = 64  # tokens; more would be computed in vain while the front is repaired
+FALLING = 0.7  # a repair that leaves more of the residual than this share has gained nothing
+# Sweeps that bring the front no nearer, at so many times the change that counts as none, raise the
+# question whether the rest is rounding.
+NEAR, STALLED = 8.0, 4
+SEEN = 1.5  # the largest rounding of all tokens over that of the few that are looked at
+NUDGE = 0.03  # of the change that counts as none: how far inputs are moved to see rounding
 
 
 def sliding(
@@ -49,25 +55,33 @@ def sliding(
     """
     total = block.tokens
     window = min(options.block_size or total, total)
-    tolerance = options.tolerance or TOLERANCE[block.block.layers[0].dtype]
+    asked = options.tolerance or constant(block.block)
     secants = options.secants is not False
-    walk = _Walk(block, v, COMMIT_SHARE * tolerance, options.max_sweeps, secants)
+    walk = _Walk(block, v, COMMIT_SHARE * asked, options.max_sweeps, secants)
     yield from walk.run(0, window)
     residual, certificates = None, 0
     while options.certify:
-        residual, first_bad = walk.certify(tolerance)
+        before = residual
+        residual, first_bad = walk.certify(tolerance_of(walk.floor, asked))
         certificates += 1
         if first_bad == total or certificates > MOST_REPAIRS or options.max_sweeps is not None:
             break
-        yield from walk.run(first_bad, total - first_bad)
+        if before is not None and residual > FALLING * before:
+            break
+        yield from walk.run(first_bad, min(REPAIR_WINDOW, total - first_bad))
+    least = constant(block.block)
+    accuracy = word_for(residual, asked, walk.floor, least, walk.converged)
     return Outcome(
         mx.array(walk.u),
         window,
         dict(walk.sweeps),
         walk.syncs,
-        walk.converged and (residual is None or residual <= tolerance),
+        accuracy in (WITHIN, ROUNDING),
         residual,
         certificates,
+        accuracy,
+        walk.floor,
+        walk.checks,
     )
 
 
@@ -82,12 +96,15 @@ class _Walk:
         max_sweeps: int | None,
         secants: bool = True,
     ):
-        """``commit``: a token whose inputs change by no more is finished."""
+        """``commit``: a token whose inputs change by no more is finished. It rises where rounding
+        alone changes more."""
         self.block, self.v, self.commit, self.max_sweeps = block, v, commit, max_sweeps
         self.u = np.array(v)  # first guess of a token nobody has looked at: its noise
         self.sweeps: Counter[int] = Counter()  # sweeps that a token stayed -> tokens
         self.secants = secants
         self.syncs, self.converged = 0, True
+        self.floor = 0.0  # largest difference between two groupings that was seen
+        self.checks = 0  # passes spent on looking
 
     def run(self, start: int, window: int) -> Generator[int, None, None]:
         """Solve tokens start ... T - 1, the ones before them being right."""
@@ -98,15 +115,23 @@ class _Walk:
             width = self.block.grid.width
             secants = Secants(batch, channels, window, width, self.commit)
         entered: list[int] = []  # sweep at which each token of the window entered it
-        sweep = 0
+        sweep = stalled = 0
+        patience, last = STALLED, np.inf
         while start < total:
             stop = min(start + window, total)
             entered += [sweep] * (stop - start - len(entered))
             sweep += 1
             new = self._sweep(start, stop)
             residuals = new - self.u[:, start:stop]
-            settled = (np.abs(residuals) <= self.commit).all(axis=(0, 2))
-            same = _run_of(settled)
+            changes = np.abs(residuals).max(axis=(0, 2))
+            same = _run_of(changes <= self.commit)
+            if same < stop - start and self.max_sweeps is None:
+                slow = changes[same] <= NEAR * self.commit and changes.max() > 0.5 * last
+                stalled, last = stalled + 1 if slow else 0, changes.max()
+                if stalled >= patience and stop - start > 1:
+                    stalled, patience = 0, 4 * patience
+                    middle = self._look(start, stop, new)
+                    same = min(_run_of(changes <= self.commit), middle - start - 1)
             done = min(1 + same, stop - start)
             if self.max_sweeps is not None:
                 while done < stop - start and sweep - entered[done] >= self.max_sweeps:
@@ -120,12 +145,27 @@ class _Walk:
             start, entered = start + done, entered[done:]
             yield start
 
-    def _sweep(self, start: int, stop: int) -> np.ndarray:
-        """New values (B, n, D) of tokens start ... stop - 1, all from the present ones."""
+    def _sweep(self, start: int, stop: int, moved: np.ndarray | float = 0.0) -> np.ndarray:
+        """New values (B, n, D) of tokens start ... stop - 1, all from the present ones, which are
+        first ``moved`` by so much."""
         before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
-        sigma, b = self.block.affine(mx.array(before), start)
+        sigma, b = self.block.affine(mx.array(before + moved), start)
         self.syncs += 1
         return np.array(sigma * self.v[:, start:stop] + b)
+
+    def _look(self, start: int, stop: int, values: np.ndarray) -> int:
+        """Compute the second half of tokens start ... stop - 1, which came out as ``values``, once
+        more: from inputs that differ by less than what counts as a change, with the keys of the
+        first half in the cache. What comes out differently is rounding. Returns where the half
+        begins: keys from there on are not to be kept."""
+        middle = (start + stop) // 2
+        signs = np.where(np.arange(self.u.shape[2]) % 2, NUDGE, -NUDGE).astype(np.float32)
+        again = self._sweep(middle, stop, signs * self.commit)
+        self.checks += 1
+        seen = float(np.abs(again - values[:, middle - start :]).max())
+        self.floor = max(self.floor, SEEN * seen)
+        self.commit = max(self.commit, COMMIT_SHARE * tolerance_of(self.floor, 0.0))
+        return middle
 
     def _shifted(self, stop: int) -> np.ndarray:
         return np.concatenate([np.zeros_like(self.u[:, :1]), self.u[:, : stop - 1]], axis=1)
@@ -135,7 +175,17 @@ class _Walk:
 
         The pass also renews all keys, so that a repair can start anywhere.
         """
-        errors = np.abs(self._sweep(0, self.block.tokens) - self.u).max(axis=(0, 2))
+        total = self.block.tokens
+        values = self._sweep(0, total)
+        errors = np.abs(values - self.u).max(axis=(0, 2))
+        if errors.max() > tolerance and total > 1 and self.max_sweeps is None:
+            start = max(0, min(int(np.argmax(errors)) - REPAIR_WINDOW // 2, total - REPAIR_WINDOW))
+            stop = min(start + REPAIR_WINDOW, total)
+            middle = self._look(start, stop, values[:, start:stop])
+            tolerance = max(tolerance, tolerance_of(self.floor, 0.0))
+            if middle < _run_of(errors <= tolerance) < total:
+                self._sweep(middle, stop)  # a repair behind it builds on these keys
+                self.checks += 1
         return float(errors.max()), _run_of(errors <= tolerance)
 
 

@@ -1,39 +1,76 @@
-"""The sampler's windows, measured once per device and model shape and kept on disk."""
+"""The sampler's windows and tolerance, measured once per device and model shape, kept on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
-from ..flow import Flow
+from ..device.precision import tf32_allowed
+from ..flow import Context, Flow
 from ..flow.grid import Grid
 from . import SampleOptions
-from .calibrate import COMMITTED_PER_SWEEP, SHALLOW_COMMITTED, SHALLOW_SWEEPS, calibrate
+from .calibrate import (
+    COMMITTED_PER_SWEEP,
+    SHALLOW_COMMITTED,
+    SHALLOW_SWEEPS,
+    calibrate,
+    reachable_tolerance,
+)
 
 FILE = "windows.json"
 _one_at_a_time = threading.Lock()  # threads that ask for the same measurement share the first
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on this device for a model, grid and batch."""
+
+    windows: tuple[int, ...]  # of every block, for ``SampleOptions.windows``
+    floor: float  # largest residual floor of any block
+    tolerance: float  # that can be promised, for ``SampleOptions.tolerance``
+
+
 def windows_for(
-    flow: Flow, grid: Grid, batch: int, options: SampleOptions, cache: Path | None
-) -> tuple[int, ...]:
-    """Windows of every block for ``SampleOptions.windows``: from the file ``cache``/windows.json
-    where this device, precision, model shape, grid and batch were measured before, else measured
-    now and written there. A cache that cannot be read or written costs a new measurement."""
+    flow: Flow,
+    grid: Grid,
+    batch: int,
+    options: SampleOptions,
+    cache: Path | None,
+    context: Context = None,
+) -> Measured:
+    """Windows and tolerance for the default sampler: from the file ``cache``/windows.json where
+    this device, precision, model shape, grid and batch were measured before, else measured now and
+    written there. A cache that cannot be read or written costs a new measurement. ``context``: as
+    for ``invert``, to measure the floor with."""
     key = _key(flow, grid, batch, options)
     with _one_at_a_time:
         known = _read(cache)
-        found = known.get(key)
-        if isinstance(found, list) and len(found) == len(flow.blocks):
-            return tuple(found)
+        if found := _measured(known.get(key), len(flow.blocks)):
+            return found
         windows = calibrate(flow, grid, batch, options)
+        found = Measured(windows, *reachable_tolerance(flow, grid, batch, options, context))
         if cache is not None:
-            _write(cache, known | {key: list(windows)})
-    return windows
+            _write(cache, known | {key: asdict(found)})
+    return found
+
+
+def _measured(entry: Any, blocks: int) -> Measured | None:
+    """An entry of the file; None where it is none of ours."""
+    if not isinstance(entry, dict) or set(entry) != {"windows", "floor", "tolerance"}:
+        return None
+    windows, floor, tolerance = entry["windows"], entry["floor"], entry["tolerance"]
+    numbers = all(isinstance(n, float) and 0 <= n < 1 for n in (floor, tolerance))
+    if not numbers or not isinstance(windows, list) or len(windows) != blocks:
+        return None
+    if not all(isinstance(w, int) and w > 0 for w in windows):
+        return None
+    return Measured(tuple(windows), floor, tolerance)
 
 
 def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
@@ -42,11 +79,17 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     layer = flow.blocks[-1].layers[0] if flow.config.blocks[-1].layers else None
     bits = getattr(layer.attention.qkv, "bits", "") if layer else ""
     parts = [name, mx.__version__, layer.dtype if layer else "", bits, flow.config, grid, batch]
-    parts += [options.guidance > 0, COMMITTED_PER_SWEEP, SHALLOW_COMMITTED, SHALLOW_SWEEPS]
+    parts += [
+        options.guidance > 0,
+        tf32_allowed(),
+        COMMITTED_PER_SWEEP,
+        SHALLOW_COMMITTED,
+        SHALLOW_SWEEPS,
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _read(cache: Path | None) -> dict[str, list[int]]:
+def _read(cache: Path | None) -> dict[str, Any]:
     try:
         known = json.loads((cache / FILE).read_text(encoding="utf-8")) if cache else {}
     except (OSError, ValueError):
@@ -54,7 +97,7 @@ def _read(cache: Path | None) -> dict[str, list[int]]:
     return known if isinstance(known, dict) else {}
 
 
-def _write(cache: Path, known: dict[str, list[int]]) -> None:
+def _write(cache: Path, known: dict[str, Any]) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         partial = cache / (FILE + ".partial")

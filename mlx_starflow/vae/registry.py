@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from ..config import VAEConfig
 from ..errors import ConfigError
+from .memory import decoding_bytes
 from .model import AutoencoderKL
 
 DEFAULT = "autoencoder_kl"  # of bundles that name no kind
@@ -36,9 +37,11 @@ class Kind:
 
     config: Callable[[dict[str, Any], str], Any]  # settings and where they stand → configuration
     build: Callable[[Any], Any]  # configuration → module without its weights
+    # Configuration, height and width of a latent → most bytes that decoding one picture takes.
+    decoding_bytes: Callable[[Any, int, int], int]
 
 
-KINDS: dict[str, Kind] = {DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL)}
+KINDS: dict[str, Kind] = {DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes)}
 
 
 def read_vae_config(settings: dict[str, Any], where: str) -> Any:
@@ -51,6 +54,12 @@ def build_vae(settings: dict[str, Any], where: str) -> Any:
     """The module that vae/config.json describes, without its weights. Errors: ConfigError."""
     kind, own = _kind(settings, where)
     return kind.build(kind.config(own, where))
+
+
+def vae_decoding_bytes(settings: dict[str, Any], where: str, height: int, width: int) -> int:
+    """Most bytes that decoding a latent of height × width takes. Errors: ConfigError."""
+    kind, own = _kind(settings, where)
+    return kind.decoding_bytes(kind.config(own, where), height, width)
 
 
 def _kind(settings: dict[str, Any], where: str) -> tuple[Kind, dict[str, Any]]:

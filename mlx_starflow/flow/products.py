@@ -1,0 +1,63 @@
+"""Products with a layer's matrices, in the type of the weights.
+
+Matrices are most of a model and reading them is most of the work, so they are never converted on
+the way: the activations take their type, 16 bits or 32. What surrounds a product (norms, biases,
+activation functions, rotations, the residual stream) stays in float32, whose rounding a sampler
+does not notice.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..device.activations import on_gpu
+
+HALF = (mx.float16, mx.bfloat16)
+# Rows from which a quantized matrix is unpacked once and multiplied as a plain one. A GPU's
+# quantized kernels are good at a few rows; MLX's on a CPU go through the matrix once a row.
+UNPACK_ROWS_GPU = 512
+UNPACK_ROWS_CPU = 32
+
+
+def product_type(layer: nn.Module) -> mx.Dtype:
+    """The type that a linear layer multiplies in: of its weight, of its scales if quantized."""
+    return layer.scales.dtype if "scales" in layer else layer.weight.dtype
+
+
+def kept_type(layer: nn.Module) -> mx.Dtype:
+    """The type of keys and values made by a linear layer: 16 bits wherever the weights have no
+    more, quantized ones included."""
+    kind = product_type(layer)
+    return mx.float16 if "scales" in layer and kind == mx.float32 else kind
+
+
+def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
+    """x (..., in) through a linear layer: the product (..., out) in its own type, and the bias
+    that is still to be added in float32, None where there is none or it is in already."""
+    kind = product_type(layer)
+    if "scales" in layer:
+        return _quantized(layer, x.astype(kind)), layer.get("bias")
+    if kind == mx.float32:
+        return layer(x.astype(kind)), None
+    return x.astype(kind) @ layer.weight.T, layer.get("bias")
+
+
+def linear(layer: nn.Module, x: mx.array) -> mx.array:
+    """x (..., in) through a linear layer, product and bias: (..., out) in float32."""
+    return with_bias(*product(layer, x))
+
+
+def with_bias(value: mx.array, bias: mx.array | None) -> mx.array:
+    """A product and its bias, added in float32."""
+    value = value.astype(mx.float32)
+    return value if bias is None else value + bias
+
+
+def _quantized(layer: nn.Module, x: mx.array) -> mx.array:
+    packing = dict(group_size=layer.group_size, bits=layer.bits, mode=layer.mode)
+    biases = layer.get("biases")
+    rows = x.size // x.shape[-1]
+    if rows >= (UNPACK_ROWS_GPU if on_gpu() else UNPACK_ROWS_CPU):
+        return x @ mx.dequantize(layer.weight, layer.scales, biases, **packing).T
+    return mx.quantized_matmul(x, layer.weight, layer.scales, biases, transpose=True, **packing)
