@@ -179,8 +179,8 @@ def _show(report: ConvertReport, as_json: bool) -> None:
     for kind, place in report.components.items():
         if place.startswith("hub:"):
             typer.echo(
-                f"note: not in the bundle: {_PHASES[kind]}; {place.removeprefix('hub:')} is fetched "
-                "from the hub when it is first used",
+                f"note: not in the bundle: {_PHASES[kind]}; {place.removeprefix('hub:')} is "
+                "fetched from the hub when it is first used",
                 err=True,
             )
     typer.echo(

@@ -53,7 +53,7 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
     if command == "decode":
         run("encode", "a.png", "--no-check", "-o", "z.safetensors", "--model", wordy)
     for prompt, told in (
-        ("a foks in snow", "'foks' (nearest: 'fox')"),
+        ("a foxs in snow", "'foxs' (nearest: 'fox')"),
         ("a \U0001f98a in snow", "'\U0001f98a' (nearest: 'fox')"),
         (LONG, "longer than the 12 tokens this model reads"),
     ):

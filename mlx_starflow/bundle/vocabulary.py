@@ -39,7 +39,7 @@ class Vocabulary:
             if name in self.words:
                 return name
         letters = sorted(w for w in self.words if w.isalpha())
-        near = (difflib.get_close_matches(name, letters, 1, 0.7) for name in names)
+        near = (difflib.get_close_matches(name, letters, 1, 0.65) for name in names)
         return next((found[0] for found in near if found), None)
 
     def note(self, prompt: str) -> str | None:

@@ -102,10 +102,11 @@ def _quote_hint(told: str, context: Any) -> str:
     """What to do about words of a prompt that were taken for arguments of their own."""
     extra = re.search(r"unexpected extra argument\S* \((.*)\)", told)
     given = getattr(context, "params", {})
-    prompt = given.get("prompt") or given.get("prompt_option")
-    if extra is None or not isinstance(prompt, str):
+    words = [given[k] for k in ("prompt_option", "prompt") if isinstance(given.get(k), str)]
+    if extra is None or not words:
         return ""
-    return f'. If they belong to the prompt, put all of it in quotes: "{prompt} {extra[1]}".'
+    prompt = " ".join([*words, extra[1]])
+    return f'. If they belong to the prompt, put all of it in quotes: "{prompt}".'
 
 
 def _is_memory(text: str) -> bool:

@@ -34,7 +34,8 @@ class Fetching:
             self._bytes, self._began = event.bytes, time.monotonic()
             self._console.say(
                 f"{event.model}: downloading {event.bytes / 1e9:.2f} GB in "
-                f"{counted(len(event.files), 'file')} to {event.directory}. Licence: {event.licence or 'not stated'}"
+                f"{counted(len(event.files), 'file')} to {event.directory}. Licence: "
+                f"{event.licence or 'not stated'}"
             )
         elif isinstance(event, DownloadProgress):
             self._arrived[f"{event.file.repository}/{event.file.name}"] = event.done
