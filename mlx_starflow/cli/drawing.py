@@ -49,8 +49,10 @@ def check(job: Job) -> None:
     outputs.check_output(job.output)
     if job.save_latents is not None:
         outputs.check_array_path(job.save_latents, "--save-latents")
-        outputs.check_directory(job.save_latents.parent)
+        outputs.check_file(job.save_latents)
     if job.stepwise is not None:
+        if job.stepwise.is_file():
+            raise UsageError(f"{job.stepwise} is a file; name a directory for the steps.")
         outputs.check_directory(job.stepwise)
 
 

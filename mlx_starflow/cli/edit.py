@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
@@ -17,7 +18,9 @@ from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
 from .arguments import all_seeds
+from .box import Box, read_box
 from .console import Console, counted
+from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name
 from .picture_options import (
@@ -29,10 +32,12 @@ from .picture_options import (
     take_picture,
 )
 from .prompts import tell_prompts
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
   mlx-starflow edit house.png --mask sky.png --prompt "a house at night"
+  mlx-starflow edit house.png --box 0,0,128,40 --prompt "a house at night"
   mlx-starflow edit fox.png --mask fox-mask.png --prompt "a cat in snow" --best-of 8
   mlx-starflow edit fox.png --mask mask.png --prompt "a cat" --seed 1 2 3 --output cats.png
 
@@ -46,9 +51,15 @@ outside the mask the picture's own pixels are put back.
 """
 
 Mask = Annotated[
-    Path,
+    Path | None,
     option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
             "(or, with transparency, what is transparent) is painted anew."),
+]  # fmt: skip
+Boxes = Annotated[
+    list[Box] | None,
+    option("--box", panel=WHAT, metavar="X,Y,WIDTH,HEIGHT", parser=read_box, help="A rectangle to "
+            "paint anew, in pixels from the top left corner; several times for several, beside "
+            "--mask or instead of it."),
 ]  # fmt: skip
 Prompt = Annotated[
     str, option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
@@ -67,7 +78,9 @@ Paste = Annotated[
 
 def edit(
     image: Image,
-    mask: Mask,
+    mask: Mask = None,
+    box: Boxes = None,
+    *,
     prompt: Prompt,
     seed: o.Seed = None,
     best_of: BestOf = None,
@@ -75,7 +88,7 @@ def edit(
     paste: Paste = True,
     fit: FitOption = Fit.refuse,
     output: o.Output = None,
-    *,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -86,14 +99,16 @@ def edit(
     console = Console(messages.quiet)
     output = output or Path(DEFAULT)
     check_output(output)
+    if mask is None and not box:
+        raise UsageError("Say what to paint anew: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
     seeds = tuple(all_seeds(seed) or [0])
     if best_of:
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
         seeds = tuple(range(seeds[0], seeds[0] + best_of))
-    with open_model(choice, console) as pipe:
+    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
-        painted = open_mask(mask, picture.image.size)
+        painted = _mask(mask, box or [], picture.image.size)
         tell_prompts(pipe, [prompt], console, ratio)
         if guidance is None:
             guidance = pipe.config.defaults.guidance if prompt else 0.0
@@ -103,7 +118,8 @@ def edit(
         console.say(_order(seen))
         about = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
-            "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
+            "source": str(image), "mask": str(mask) if mask else None,
+            "boxes": [list(b) for b in box or ()], "prompt": prompt, "guidance": guidance,
             "paste": paste, "model": choice.model or "default", "weights": pipe.fingerprint,
             "tokens_drawn": int(made.tokens.sum()), "tokens": int(made.tokens.size),
         }  # fmt: skip
@@ -114,11 +130,23 @@ def edit(
             f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the most of "
             f"{len(seeds)} (least: {made.log_p.min():.1f})."
         )
-    for i in [made.best] if best_of else range(len(seeds)):
-        own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
-        path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
-        path = save_picture(made.images[i], path, own, overwrite=False)
-        typer.echo(json.dumps({"path": str(path), **own}) if messages.json_ else path)
+    saved = []
+    with interruptible(lambda: f"saved: {', '.join(map(str, saved))}" if saved else NOTHING):
+        for i in [made.best] if best_of else range(len(seeds)):
+            own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
+            path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
+            saved.append(save_picture(made.images[i], path, own, overwrite=False))
+            typer.echo(json.dumps({"path": str(saved[-1]), **own}) if messages.json_ else saved[-1])
+    if open_:
+        show_files(saved, console)
+
+
+def _mask(file: Path | None, boxes: list[Box], size: tuple[int, int]) -> np.ndarray:
+    """What is painted anew, (height, width) bools: what the file and any of the boxes say."""
+    painted = np.zeros(size[::-1], bool) if file is None else open_mask(file, size)
+    for box in boxes:
+        painted |= box.mask(size)
+    return painted
 
 
 def _order(seen: Visibility) -> str:

@@ -16,9 +16,10 @@ from ..generation.noise_file import noise_settings, write_noise
 from . import options as o
 from .console import Console
 from .drawing import run
+from .failures import NOTHING, interruptible
 from .job import Batch, Job
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import DEFAULT, check_directory
+from .outputs import DEFAULT, check_file
 from .picture_options import (
     Fit,
     FitOption,
@@ -108,8 +109,8 @@ def encode(
     console = Console(messages.quiet)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
-    check_directory(output.parent)
-    with open_model(choice, console) as pipe:
+    check_file(output)
+    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
         tell_prompts(pipe, [prompt], console, ratio)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)

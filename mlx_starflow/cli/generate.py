@@ -21,6 +21,7 @@ from .flags import Sampling
 from .job import Job
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT
+from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, read_prompts, replayed
 
 EPILOG = """\b
@@ -202,14 +203,10 @@ def generate(
 
 def _stored(file: Path) -> StoredSettings:
     """The settings in a picture or its sidecar, where they are those of a picture."""
+    data = read_metadata(file)
+    refuse_other_commands(data, str(file))
     with content_of(file):
-        stored = StoredSettings.from_dict(read_metadata(file), str(file))
-    if stored.command is not None:
-        raise UsageError(
-            f"{file} was made by {stored.command!r}; --config-from-metadata repeats pictures of "
-            "generate, decode and vary."
-        )
-    return stored
+        return StoredSettings.from_dict(data, str(file))
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import PIL.Image
 import typer
 
 from ..editing.interpolate import Ends, encoded_ends, frames_between, seeded_ends
@@ -16,11 +17,13 @@ from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
 from .arguments import Seeds, all_seeds, read_seeds
-from .console import Console
+from .console import Console, counted
+from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import check_output, contact_sheet
+from .outputs import check_file, check_output, contact_sheet
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
 from .prompts import tell_prompts
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
@@ -81,6 +84,7 @@ def interpolate(
     animation: Animation = None,
     fps: Rate = 8.0,
     bounce: Bounce = False,
+    open_: o.Open = False,
     *,
     choice: o.ModelChoice,
     messages: o.Messages,
@@ -90,6 +94,7 @@ def interpolate(
     check_output(output)
     if animation is not None:
         check_animation(animation, fps)
+        check_file(animation)
     pictures, prompts, seeds = pictures or [], prompt or [""], all_seeds(seed)
     if len(prompts) > 2:
         raise UsageError(f"{len(prompts)} prompts are given; an interpolation has two ends.")
@@ -97,7 +102,11 @@ def interpolate(
         raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
     if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
-    with open_model(choice, console) as pipe:
+    drawn: list[PIL.Image.Image] = []
+    with (
+        interruptible(lambda: f"{len(drawn)} of {counted(frames, 'frame')} drawn, {NOTHING}"),
+        open_model(choice, console) as pipe,
+    ):
         tell_prompts(pipe, prompts, console)
         if guidance is None:
             guidance = 0.0 if pictures else pipe.config.defaults.guidance
@@ -106,7 +115,6 @@ def interpolate(
         else:
             ends = seeded_ends(pipe, _two_seeds(seeds, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
-        drawn = []
         try:
             for image in frames_between(pipe, ends, frames, remove):
                 drawn.append(image)
@@ -122,12 +130,14 @@ def interpolate(
     strip = contact_sheet(drawn, columns=len(drawn))
     paths = [str(save_picture(strip, output, about, overwrite=False))]
     if animation is not None:
-        paths.append(str(save_animation(drawn, animation, fps, bounce)))
+        more = {"fps": fps, "bounce": bounce}
+        paths.append(str(save_animation(drawn, animation, fps, bounce, about | more)))
     if messages.json_:
         typer.echo(json.dumps({"paths": paths, **about}))
-        return
-    for path in paths:
-        typer.echo(path)
+    else:
+        typer.echo("\n".join(paths))
+    if open_:
+        show_files(paths[-1:], console)
 
 
 def _picture_ends(

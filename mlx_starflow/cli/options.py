@@ -117,6 +117,9 @@ class Messages:
     debug: Debug = False  # handled before the command runs
 
 
+Open = Annotated[
+    bool, option("--open", panel=OUTPUT, help="Show the result in the system's viewer.")
+]
 Output = Annotated[
     Path | None,
     option(

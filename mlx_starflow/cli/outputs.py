@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,6 +16,7 @@ from ..errors import ImageError, UsageError
 from ..pictures.arrays import format_of, write_whole
 
 DEFAULT = "image.png"
+ROOM = 48  # bytes of a name that _prompt_N_seed_S, _1 and the like take
 
 
 def check_output(output: Path) -> None:
@@ -25,11 +27,24 @@ def check_output(output: Path) -> None:
         format_of(output)
     except ImageError as error:
         raise UsageError(str(error)) from None
-    check_directory(output.parent)
+    check_file(output)
 
 
-def check_directory(directory: Path) -> None:
-    """Refuse a directory that cannot be written or, where it is missing, made."""
+def check_file(path: Path) -> None:
+    """Refuse, before any work, a file whose directory cannot be written or whose name is too long
+    for it. Room is left in the name for what is added to it."""
+    existing = check_directory(path.parent)
+    most = os.pathconf(existing, "PC_NAME_MAX")
+    if len(os.fsencode(path.name)) + ROOM > most:
+        raise UsageError(
+            f"The name {path.name[:40]}... is too long; this disk takes at most {most} bytes, and "
+            f"{ROOM} of them are needed for a number and for the file while it is written."
+        )
+
+
+def check_directory(directory: Path) -> Path:
+    """Refuse a directory that cannot be written or, where it is missing, made. Returns the part of
+    its path that exists."""
     existing = directory
     while not existing.exists():
         existing = existing.parent
@@ -37,6 +52,12 @@ def check_directory(directory: Path) -> None:
         raise UsageError(f"{directory} cannot be a directory: {existing} is a file.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ImageError(f"{existing} cannot be written (permission denied); choose another place.")
+    try:  # a disk may be read-only for reasons that permissions do not show
+        with tempfile.TemporaryFile(dir=existing):
+            return existing
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(f"{existing} cannot be written ({reason}); choose another place.") from None
 
 
 def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> Path:

@@ -43,18 +43,23 @@ def save_picture(
 
 
 def _save_options(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    options = stored_in(form, metadata)
+    return options if form == "PNG" else options | {"quality": 95}
+
+
+def stored_in(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Pillow's options that store settings in a file of a format: PNG, JPEG, WEBP or GIF."""
+    options: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()} if form == "PNG" else {}
+    if metadata is None:
+        return options
+    text = json.dumps(metadata)
+    if form == "GIF":  # has comments and nothing else
+        return {"comment": f"{PNG_KEY}{text}".encode("ascii")}
+    if form == "JPEG" and len(text) > _JPEG_LIMIT:
+        text = json.dumps(_without_noise(metadata))
+    options["exif"] = _exif(text)
     if form == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-    else:
-        options["quality"] = 95
-    if metadata is not None:
-        text = json.dumps(metadata)
-        if form == "JPEG" and len(text) > _JPEG_LIMIT:
-            text = json.dumps(_without_noise(metadata))
-        options["exif"] = _exif(text)
-        if form == "PNG":
-            options["pnginfo"].add_text(PNG_KEY, text)
+        options["pnginfo"].add_text(PNG_KEY, text)
     return options
 
 
@@ -101,6 +106,9 @@ def _stored_text(picture: Image.Image) -> str | None:
     text = picture.info.get(PNG_KEY)
     if isinstance(text, str):
         return text
+    remark = picture.info.get("comment")
+    if isinstance(remark, bytes) and remark.startswith(PNG_KEY.encode()):
+        return remark[len(PNG_KEY) :].decode("ascii", errors="replace")
     comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
     if isinstance(comment, bytes) and comment.startswith(_ASCII):
         return comment[len(_ASCII) :].decode("ascii", errors="replace")

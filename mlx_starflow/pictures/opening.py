@@ -56,6 +56,15 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ) from None
 
 
+def is_picture(path: str | Path) -> bool:
+    """Whether a file begins as a picture of a known format does, whatever it is called."""
+    try:
+        with opened(path):
+            return True
+    except ImageError:
+        return False
+
+
 def _check_pixels(picture: Image.Image, path: str | Path) -> None:
     width, height = picture.size
     if width < 1 or height < 1:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ..errors import ImageError, ImageUsageError, UsageError
 from ..files.regular import is_regular
-from .opening import SUFFIXES, opened
+from .opening import SUFFIXES, is_picture, opened
 
 FITS = ("refuse", "crop", "stretch")
 STRIP = 256  # rows that are laid on white at once
@@ -154,7 +154,8 @@ def _alpha_of(path: str | Path) -> np.ndarray | None:
 
 
 def pictures_in(paths: list[Path]) -> list[Path]:
-    """Files as they are and, for each directory, the pictures in it by name (not deeper).
+    """Files as they are and, for each directory, the pictures in it by name (not deeper): files
+    with a picture's suffix, and others that begin as one. Hidden files are passed over.
 
     ImageError where a directory holds none or nothing is there.
     """
@@ -165,8 +166,15 @@ def pictures_in(paths: list[Path]) -> list[Path]:
                 raise ImageUsageError(f"{path}: there is no such file.")
             found.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and is_regular(p))
+        inside = sorted(p for p in path.iterdir() if _counts(p))
         if not inside:
             raise ImageError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
         found += inside
     return found
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file of a folder is one of its pictures."""
+    if path.name.startswith(".") or not is_regular(path):
+        return False
+    return path.suffix.lower() in SUFFIXES or is_picture(path)
