@@ -175,9 +175,10 @@ class Pipeline:
         noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
         denoise: False leaves in the picture the noise that the flow was trained with.
         cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
-        options: negative_prompt, noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2"),
-        width, height, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
-        attention_temperature; TarFlow: guide, annealed).
+        options: negative_prompt (what guidance leads away from, in place of the null caption),
+        noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height,
+        vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
+        attention_temperature, guidance_blocks; TarFlow: guide, annealed).
 
         None stands for the model's own default everywhere. Errors: UsageError for what the model
         cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.

@@ -37,6 +37,4 @@ def read_box(text: str) -> Box:
         box = Box(*map(int, text.split(",")))
         if box.width and box.height:
             return box
-    raise UsageError(
-        f"--box {text}: expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,0,64,32."
-    )
+    raise UsageError(f"--box {text}: expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,0,64,32.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..editing.selection import advantages
@@ -66,7 +67,7 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
             _check_class(job, pipe)
             _check_weights(job, pipe, console)
             prompts = [prompt for batch in job.batches for prompt in batch.prompts]
-            tell_prompts(pipe, prompts, console, cuts=False)
+            tell_prompts(pipe, [*prompts, *_negative(job)], console, cuts=False)
             _tell_seeds(job, console)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
@@ -115,12 +116,15 @@ def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Bat
 def _draw(
     job: Job, batch: Batch, pipe: Pipeline, console: Console, progress: Progress, report: Report
 ) -> Result:
+    noise, options = job.noise, job.options
+    if job.image is not None:
+        noise, options = job.image.noise(pipe, batch.prompts, batch.seeds, options, console)
     events = pipe.stream(
         list(batch.prompts),
         list(batch.seeds),
-        noise=job.noise,
+        noise=noise,
         previews=job.stepwise is not None,
-        **job.options,
+        **options,
     )
     steps: list[list[Image.Image]] = []
     with contextlib.closing(events):
@@ -141,10 +145,12 @@ def _draw(
 def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     for i in batch.keep or range(len(batch.seeds)):
         metadata = {**result.metadata_of(i), **job.carried}
+        if job.image is not None:
+            metadata |= job.image.record
         if batch.best_of is not None:
             metadata["best_of"] = batch.best_of
-        if job.noise is not None:
-            metadata["noise"] = noise_record(job.noise_file, job.noise)
+        if job.noise is not None or job.image is not None:
+            metadata["noise"] = noise_record(job.noise_file, np.array(result.noise))
         path = outputs.name(job.output, batch.seeds[i], batch.prompt_number, job.pictures > 1)
         path = save_picture(
             result.images[i], path, metadata if job.embed else None, overwrite=False
@@ -158,9 +164,8 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     if job.save_latents is not None:
         several = len(job.batches) > 1
         path = outputs.name(job.save_latents, batch.seeds[0], batch.prompt_number, several)
-        path = outputs.save_arrays(
-            path, latents=result.latents, noise=result.noise, denoised=result.denoised
-        )
+        arrays = {"latents": result.latents, "noise": result.noise, "denoised": result.denoised}
+        path = outputs.save_arrays(path, result.metadata, **arrays)
         report.files.append(str(path))
 
 
@@ -175,6 +180,11 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
             yield str(save_picture(picture, path, overwrite=False))
         strip = outputs.contact_sheet(row, columns=len(row))
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
+
+
+def _negative(job: Job) -> list[str]:
+    given = job.options.get("negative_prompt")
+    return [given] if given else []
 
 
 def _tell_seeds(job: Job, console: Console) -> None:

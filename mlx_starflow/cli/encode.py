@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
 from ..generation.noise_file import noise_settings, write_noise
+from ..generation.stored import StoredSettings
 from . import options as o
 from .console import Console
 from .drawing import run
@@ -29,7 +31,8 @@ from .picture_options import (
     take_picture,
 )
 from .prompts import tell_prompts
-from .request import content_of, noise_in
+from .request import content_of, merged, noise_in
+from .viewer import show_files
 
 ENCODE_EPILOG = """\b
 Examples:
@@ -147,6 +150,7 @@ def decode(
     denoise: Denoise = None,
     output: o.Output = None,
     *,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
@@ -155,29 +159,38 @@ def decode(
     start = noise_in(noise, "NOISE")
     with content_of(noise):
         stored = noise_settings(noise)
-    if prompt is None:
-        prompt = stored.get("prompt", "")
+        saved = StoredSettings.from_dict(stored, str(noise)) if "prompts" in stored else None
+    count = len(start)
+    batch = Batch((stored.get("prompt", ""),) * count, tuple(range(count)))
+    if saved is not None and len(saved.prompts) == count:  # written by generate --save-latents
+        batch = Batch(saved.prompts, saved.seeds)
+    if prompt is not None:
+        batch = dataclasses.replace(batch, prompts=(prompt,) * count)
     options = {"denoise": stored.get("noise_seed") is not None if denoise is None else denoise}
     for name, value in (("guidance", guidance), ("aspect_ratio", None)):
         value = stored.get(name) if value is None else value
         if value is not None:
             options[name] = value
+    if saved is not None:
+        options = merged({"guidance": guidance, "denoise": denoise}, saved)
     model = choice.model
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
-    count = len(start)
     job = Job(
         model=model,
         dtype=choice.type_name,
         quantize=choice.recipe,
         low_ram=False,
-        batches=[Batch((prompt,) * count, tuple(range(count)))],
+        batches=[batch],
         options=options,
         output=output or Path(DEFAULT),
         noise=start,
         noise_file=str(noise),
         expected_weights=stored.get("weights"),
     )
-    report = run(job, Console(messages.quiet, verbose))
+    console = Console(messages.quiet, verbose)
+    report = run(job, console)
     for record in report.records:
         typer.echo(json.dumps(record) if messages.json_ else record["path"])
+    if open_:
+        show_files([r["path"] for r in report.records], console)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .start import StartPicture
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -33,6 +35,7 @@ class Job:
     output: Path
     noise: np.ndarray | None = None
     noise_file: str = ""
+    image: StartPicture | None = None  # its noise is where the pictures start, instead of ``noise``
     save_latents: Path | None = None
     stepwise: Path | None = None
     grid: bool = False

@@ -70,7 +70,7 @@ LowRam = Annotated[
 ]  # fmt: skip
 CacheLimit = Annotated[
     float | None,
-    option("--cache-limit-gb", panel=MEMORY, metavar="GB", min=0.0,
+    option("--cache-limit-gb", "--mlx-cache-limit-gb", panel=MEMORY, metavar="GB", min=0.0,
             help="Most memory that MLX keeps for reuse."),
 ]  # fmt: skip
 Seed = Annotated[

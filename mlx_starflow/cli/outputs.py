@@ -7,12 +7,14 @@ import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, UsageError
+from ..generation.noise_file import write_noise
 from ..pictures.arrays import format_of, write_whole
 
 DEFAULT = "image.png"
@@ -57,7 +59,9 @@ def check_directory(directory: Path) -> Path:
             return existing
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ImageError(f"{existing} cannot be written ({reason}); choose another place.") from None
+        raise ImageError(
+            f"{existing} cannot be written ({reason}); choose another place."
+        ) from None
 
 
 def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> Path:
@@ -83,13 +87,13 @@ def contact_sheet(pictures: list[Image.Image], columns: int | None = None) -> Im
     return sheet
 
 
-def save_arrays(path: Path, **arrays: mx.array) -> Path:
-    """Write arrays as .safetensors (all of them) or .npy (the first), never over a file."""
+def save_arrays(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Path:
+    """Write arrays as .safetensors (all of them, with the settings) or .npy (the first), never
+    over a file."""
+    if path.suffix != ".npy":
+        return write_noise(path, settings, **arrays)
     content = io.BytesIO()  # whole in memory first: not every failed write is reported
-    if path.suffix == ".npy":
-        np.save(content, np.array(next(iter(arrays.values()))))
-    else:
-        mx.save_safetensors(content, arrays, {"format": "mlx"})
+    np.save(content, np.array(next(iter(arrays.values()))))
     return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)
 
 

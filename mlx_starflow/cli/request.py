@@ -50,6 +50,7 @@ def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
     else was asked. ``changed``: something was asked that changes the picture."""
     noise = stored.noise or {}
     own = job.model in (None, stored.model)
+    history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(
         job,
         model=stored.model if job.model is None else job.model,
@@ -57,7 +58,7 @@ def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
         quantize=stored.quantize if job.quantize is None else job.quantize,
         noise_file=job.noise_file or str(noise.get("file", "")),
         expected_weights=stored.weights if own else None,
-        carried={"best_of": stored.best_of} if stored.best_of and not changed else {},
+        carried={} if changed else {k: v for k, v in history.items() if v},
     )
 
 

@@ -23,7 +23,7 @@ def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOp
     deep = len(flow.blocks) - 1
     plan = []
     for index in range(len(flow.blocks)):
-        own = options
+        own = options.in_block(index, len(flow.blocks))
         if options.secants is None:
             own = dataclasses.replace(options, secants=index == deep)
         if options.sampler != AUTO:
