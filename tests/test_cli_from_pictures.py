@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command import run  # noqa: F401
 from PIL import Image
-from test_cli_pictures import SIDE, picture, pixels
+from test_cli_pictures import SIDE, mask, picture, pixels
 
 from mlx_starflow.pictures.metadata import read_metadata
 
