@@ -1,80 +1,48 @@
 """What a model is: frozen dataclasses, one per component, each with a JSON form.
 
-``to_dict`` writes what ``from_dict`` reads; an unknown or missing key is an error that names it.
+``to_dict`` writes what ``from_dict`` reads; a key that is unknown, missing or of the wrong type or
+size is an error that names it. Bundles come from anywhere: nothing is built from a number that was
+not checked here.
 Nothing here knows how a checkpoint of another framework is spelled: see ``convert``.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import ConfigError
+from .files.fields import shown
+from .files.records import Record
 
 FORMAT_VERSION = 1
-C = TypeVar("C", bound="_Config")
+COMPONENTS = ("flow", "vae", "text_encoder")
+MAX_LAYERS = 1000  # of all blocks together
+# Largest sizes that are believed: modules are made from them before any weight is looked at.
+MAX_WIDTH, MAX_SIDE, MAX_TEXT_NUMBERS = 1 << 16, 1 << 12, 1 << 26
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "16:9", "9:16", "4:5", "5:4", "21:9", "9:21")
-
-
-class _Config:
-    """JSON form of a frozen dataclass; nested configurations are given in ``_nested``."""
-
-    _nested: dict[str, type[_Config]] = {}
-
-    @classmethod
-    def from_dict(cls: type[C], data: dict[str, Any], where: str = "config.json") -> C:
-        if not isinstance(data, dict):
-            raise ConfigError(f"{where}: expected an object of settings, found {data!r}.")
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        unknown = sorted(set(data) - set(fields))
-        if unknown:
-            raise ConfigError(
-                f"{where}: unknown key {unknown[0]!r}. Known keys: {', '.join(fields)}. "
-                "Was this bundle written by a newer version?"
-            )
-        values = {}
-        for name, value in data.items():
-            nested = cls._nested.get(name)
-            if nested is not None and value is not None:
-                if isinstance(value, list):
-                    value = tuple(
-                        nested.from_dict(v, f"{where}: {name}[{i}]") for i, v in enumerate(value)
-                    )
-                else:
-                    value = nested.from_dict(value, f"{where}: {name}")
-            elif isinstance(value, list):
-                value = tuple(value)
-            values[name] = value
-        for name, f in fields.items():
-            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            if required and name not in values:
-                raise ConfigError(f"{where}: key {name!r} is missing.")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"{where}: a value has the wrong type ({error}).") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # tuples become JSON lists when written
 
 
 def _one_of(name: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
         choices = ", ".join(repr(a) for a in allowed)
-        raise ConfigError(f"{name} is {value!r}; expected one of {choices}.")
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{name} is {value!r}; expected a positive number.")
+        raise ConfigError(f"{name} is {shown(value)}; expected one of {choices}.")
 
 
 @dataclass(frozen=True)
-class BlockConfig(_Config):
+class BlockConfig(Record):
     """One autoregressive affine block, or the learned denoiser's network (never flipped)."""
+
+    _limits = {"layers": (0, MAX_LAYERS)}
+    _sizes = {  # of a block that has layers
+        "channels": MAX_WIDTH,
+        "heads": 1 << 12,
+        "kv_heads": 1 << 12,
+        "head_dim": 1 << 12,
+        "mlp_channels": 1 << 20,
+    }
 
     layers: int  # 0: the block is the identity and has no parameters
     channels: int  # width of the residual stream
@@ -96,9 +64,14 @@ class BlockConfig(_Config):
     def __post_init__(self) -> None:
         _one_of("norm", self.norm, ("layer_norm", "rms_norm"))
         _one_of("position", self.position, ("spatial", "sequence", "table"))
+        self._check_limits()
         if self.layers:
-            _positive(channels=self.channels, heads=self.heads, kv_heads=self.kv_heads)
-            _positive(head_dim=self.head_dim, mlp_channels=self.mlp_channels)
+            for name, largest in self._sizes.items():
+                value = getattr(self, name)
+                if not 1 <= value <= largest:
+                    raise ConfigError(
+                        f"{name} is {shown(value)}; expected a number from 1 to {largest}."
+                    )
             if self.heads % self.kv_heads:
                 raise ConfigError(
                     f"heads is {self.heads}, which {self.kv_heads} kv_heads do not divide."
@@ -108,10 +81,19 @@ class BlockConfig(_Config):
 
 
 @dataclass(frozen=True)
-class FlowConfig(_Config):
+class FlowConfig(Record):
     """A flow: blocks[0] is next to the data, blocks[-1] (the deep block) next to the noise."""
 
-    _nested = {"blocks": BlockConfig, "denoiser": BlockConfig}
+    _limits = {
+        "in_channels": (1, 1 << 12),
+        "patch_size": (1, 1 << 8),
+        "grid_size": (1, MAX_SIDE),
+        "noise_std": (0, 1e3),
+        "text_channels": (0, MAX_WIDTH),
+        "text_length": (0, MAX_WIDTH),
+        "num_classes": (0, 1 << 20),
+        "soft_clip": (0, 1e6),
+    }
 
     model_type: str  # "starflow" | "tarflow"
     in_channels: int  # C of the latent or image
@@ -131,13 +113,39 @@ class FlowConfig(_Config):
     def __post_init__(self) -> None:
         _one_of("model_type", self.model_type, ("starflow", "tarflow"))
         _one_of("scale", self.scale, ("softplus", "exp", "unit"))
-        _positive(
-            in_channels=self.in_channels, patch_size=self.patch_size, grid_size=self.grid_size
-        )
+        self._check_limits()
         if not self.blocks:
             raise ConfigError("blocks is empty; a flow needs at least one block.")
-        if self.noise_std < 0 or self.soft_clip < 0:
-            raise ConfigError("noise_std and soft_clip must not be negative.")
+        layers = sum(block.layers for block in self.blocks)
+        if len(self.blocks) > MAX_LAYERS or layers > MAX_LAYERS:
+            raise ConfigError(f"blocks has {layers} layers; expected at most {MAX_LAYERS}.")
+        if self.token_channels > MAX_WIDTH:
+            raise ConfigError(
+                f"patch_size is {self.patch_size} and in_channels {self.in_channels}: tokens of "
+                f"{self.token_channels} numbers; expected at most {MAX_WIDTH}."
+            )
+        if self.text_channels * self.text_length > MAX_TEXT_NUMBERS:
+            raise ConfigError("text_length times text_channels is too large.")
+        if bool(self.text_channels) != bool(self.text_length):
+            raise ConfigError(
+                f"text_channels is {self.text_channels} and text_length {self.text_length}; "
+                "expected both or none."
+            )
+        if self.model_type == "tarflow" and self.text_channels:
+            raise ConfigError("A TarFlow takes no text, but text_channels is not 0.")
+        if self.denoiser is not None and not self.denoiser.layers:
+            raise ConfigError("denoiser has no layers.")
+        for name, block in self._networks():
+            plain = block.layers and block.conditioned and not block.project_text
+            if plain and self.text_channels and block.channels != self.text_channels:
+                raise ConfigError(
+                    f"{name}: without project_text its channels ({block.channels}) must be "
+                    f"text_channels ({self.text_channels})."
+                )
+
+    def _networks(self) -> list[tuple[str, BlockConfig]]:
+        found = [(f"blocks[{i}]", block) for i, block in enumerate(self.blocks)]
+        return found + ([("denoiser", self.denoiser)] if self.denoiser else [])
 
     @property
     def token_channels(self) -> int:
@@ -146,8 +154,18 @@ class FlowConfig(_Config):
 
 
 @dataclass(frozen=True)
-class VAEConfig(_Config):
+class VAEConfig(Record):
     """An AutoencoderKL in the terms of diffusers' config.json."""
+
+    _limits = {
+        "block_out_channels": (1, MAX_WIDTH),
+        "latent_channels": (1, 1 << 12),
+        "in_channels": (1, 1 << 12),
+        "out_channels": (1, 1 << 12),
+        "layers_per_block": (1, 64),
+        "norm_num_groups": (1, 1 << 12),
+        "scaling_factor": (1e-9, 1e9),
+    }
 
     block_out_channels: tuple[int, ...]
     latent_channels: int = 4
@@ -160,6 +178,19 @@ class VAEConfig(_Config):
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
 
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.block_out_channels) <= 8:
+            raise ConfigError(
+                f"block_out_channels has {len(self.block_out_channels)} widths; expected 1 to 8."
+            )
+        self._check_limits()
+        for width in self.block_out_channels:
+            if width % self.norm_num_groups:
+                raise ConfigError(
+                    f"{self.norm_num_groups} groups (norm_num_groups) do not divide a width of "
+                    f"{width} (block_out_channels)."
+                )
+
     @property
     def factor(self) -> int:
         """Pixels per latent along one side."""
@@ -167,8 +198,10 @@ class VAEConfig(_Config):
 
 
 @dataclass(frozen=True)
-class TextConfig(_Config):
+class TextConfig(Record):
     """How a prompt becomes features (B, length, channels)."""
+
+    _limits = {"length": (1, MAX_WIDTH), "channels": (1, 1 << 20), "noise_level": (0, 1e3)}
 
     encoder: str  # "labels", or a kind of mlx_starflow.text.registry: "t5", "gemma", ...
     length: int  # tokens; shorter prompts are padded, longer ones cut
@@ -181,21 +214,28 @@ class TextConfig(_Config):
     labels: tuple[str, ...] = ()  # "labels" only: class names in the order of the rows
 
     def __post_init__(self) -> None:
-        _positive(length=self.length, channels=self.channels)
+        self._check_limits()
+        if self.length * self.channels > MAX_TEXT_NUMBERS:
+            raise ConfigError("length times channels is too large.")
 
 
 @dataclass(frozen=True)
-class SampleDefaults(_Config):
+class SampleDefaults(Record):
     """What generate does when it is not told otherwise."""
+
+    _limits = {"guidance": (0, 1e4), "tolerance": (1e-30, 1e6)}
 
     guidance: float = 3.6
     sampler: str = "auto"
     tolerance: float | None = None  # largest error of a token; None: what the precision allows
     denoise: bool = True
 
+    def __post_init__(self) -> None:
+        self._check_limits()
+
 
 @dataclass(frozen=True)
-class SourceConfig(_Config):
+class SourceConfig(Record):
     """Where converted weights came from."""
 
     name: str
@@ -204,10 +244,10 @@ class SourceConfig(_Config):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Config):
+class ModelConfig(Record):
     """DIR/config.json of a bundle."""
 
-    _nested = {"text": TextConfig, "defaults": SampleDefaults, "source": SourceConfig}
+    _limits = {"image_size": (1, MAX_WIDTH)}
 
     model_type: str
     format_version: int = FORMAT_VERSION
@@ -229,3 +269,56 @@ class ModelConfig(_Config):
                 f"format_version is {self.format_version}, this program reads {FORMAT_VERSION}. "
                 "Update mlx-starflow, or convert the checkpoint again."
             )
+        self._check_limits()
+        for name, reference in self.components.items():
+            if name not in COMPONENTS:
+                raise ConfigError(
+                    f"components names {shown(name)}; expected {', '.join(COMPONENTS)}."
+                )
+            if not is_reference(reference):
+                raise ConfigError(
+                    f"components: {name} is {shown(reference)}; expected a directory inside of "
+                    "the bundle, or a hub repository, 'hub:owner/name'."
+                )
+
+
+def is_reference(reference: str) -> bool:
+    """Whether a component's reference stays inside of its bundle or names a hub repository."""
+    if reference.startswith("hub:"):
+        return is_repository(reference.removeprefix("hub:"))
+    parts = reference.split("/")
+    return len(reference) <= 200 and all(re.fullmatch(r"\w[\w. -]*", p) for p in parts)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form owner/name of a hub repository."""
+    part = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
+    return re.fullmatch(f"{part}/{part}", name) is not None and ".." not in name
+
+
+def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) -> None:
+    """ConfigError where the parts of a bundle do not fit each other."""
+    text = model.text
+    if model.model_type != flow.model_type:
+        raise ConfigError(
+            f"config.json: model_type is {model.model_type!r}, and the flow's {flow.model_type!r}."
+        )
+    if flow.text_channels and text is None:
+        raise ConfigError("config.json: 'text' is missing, and the flow was trained with text.")
+    if flow.text_channels and (text.length, text.channels) != (
+        flow.text_length,
+        flow.text_channels,
+    ):
+        raise ConfigError(
+            f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "
+            f"flow was trained with {flow.text_length} of {flow.text_channels}."
+        )
+    if vae is not None and vae.latent_channels != flow.in_channels:
+        raise ConfigError(
+            f"vae/config.json: latent_channels is {vae.latent_channels}, and the flow has "
+            f"in_channels {flow.in_channels}."
+        )
+    outside = "vae" in model.components  # its own channels are checked when it is loaded
+    pixels = getattr(vae, "out_channels", 3) if vae or outside else flow.in_channels
+    if pixels not in (1, 3):
+        raise ConfigError(f"The pictures of this model would have {pixels} channels, not 1 or 3.")

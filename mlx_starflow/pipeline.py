@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
 import numpy as np
 from PIL import Image
 
 from .config import FlowConfig, ModelConfig
-from .device.worker import Worker
+from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
+from .generation.capabilities import capabilities
 from .generation.components import Components
 from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event
+from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.result import Result
 from .generation.settings import Settings, resolve
@@ -29,6 +30,7 @@ from .pictures.arrays import to_pictures
 from .text import TextEncoder
 from .vae import Autoencoder
 
+T = TypeVar("T")
 EVENTS_PER_SECOND = 30  # of progress; whatever else happens is always told
 
 
@@ -75,13 +77,18 @@ class Pipeline:
         self._components = components
         self._low_ram = low_ram
         self._worker = Worker("mlx-starflow")
-        self._turn = threading.Lock()  # one generate() after another: their memory does not add up
+        self._turn = Turn()  # one generate() after another: their memory does not add up
         self._rough: RoughDecoder | None = None
 
     @property
     def config(self) -> ModelConfig:
         """The model's config.json."""
         return self._components.config
+
+    @property
+    def name(self) -> str:
+        """The model as it was asked for: "default", a known name, a repository or a directory."""
+        return self._components.name
 
     @property
     def directory(self) -> Path:
@@ -187,12 +194,9 @@ class Pipeline:
             prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
             num_images=num_images, denoise=denoise, **options,
         )  # fmt: skip
-        while not self._turn.acquire(timeout=0.05):
-            _check(cancel)
-        try:
+        self._worker.check_process()
+        with self._turn.held(lambda: _check(cancel)):
             *_, finished = self._events(settings, noise, False, cancel)
-        finally:
-            self._turn.release()
         return finished.result
 
     def stream(
@@ -213,6 +217,34 @@ class Pipeline:
         """
         settings, noise = self._request(prompt, seed, noise, **options)
         return self._events(settings, noise, previews, cancel)
+
+    def settings(
+        self,
+        prompt: str | int | Sequence[str | int] | None = None,
+        seed: int | Sequence[int] | None = None,
+        **options,
+    ) -> Settings:
+        """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
+        loaded. Errors: UsageError, TextError for an unknown class."""
+        settings, _ = self._request(prompt, seed, None, **options)
+        return settings
+
+    def largest_batch(self, settings: Settings, most: int) -> int:
+        """The most pictures like the first of ``settings``, up to ``most``, that the device's
+        recommended memory holds as one batch; at least 1."""
+        return largest_batch(self._components, settings, most, self._low_ram)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What the model and this installation can do, JSON-able."""
+        return capabilities(self._components)
+
+    def run(self, function: Callable[[], T]) -> T:
+        """The result of function(), run in the pipeline's own thread; its errors are raised here.
+
+        For work of several steps on ``flow`` and ``vae`` in a program with threads: MLX ties
+        compiled functions and unevaluated arrays to the thread that made them.
+        """
+        return self._worker.call(function)
 
     def decode(self, latents: mx.array) -> list[Image.Image]:
         """Latents (B, h, w, c) as pictures, through the VAE where the model has one."""

@@ -124,7 +124,7 @@ def test_a_text_encoder_is_a_file_and_a_row(colours, monkeypatch, tmp_path):
     kind = text_registry.Kind(("mine",), "width", load)
     monkeypatch.setitem(text_registry.KINDS, "mine", kind)
     monkeypatch.setattr(text_registry, "PromptTokenizer", lambda directory: None)
-    write_json(tmp_path / "config.json", {"model_type": "mine", "width": 5})
+    write_json(tmp_path / "config.json", {"model_type": "mine", "width": 5, "vocab_size": 9})
     config = dataclasses.replace(
         ModelConfig.from_dict(read_json(colours / "config.json")).text, encoder="mine", labels=()
     )

@@ -25,6 +25,7 @@ ROOMS = (
     ("events", "pipeline"),
     ("editing",),
     ("benchmark",),
+    ("server",),
     ("cli",),
     ("__main__",),
 )
@@ -32,6 +33,9 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ONLY_IN = {  # packages that one place knows
     "mlx_lm": "mlx_starflow/text/gemma.py",
     "typer": "mlx_starflow/cli",
+    "starlette": "mlx_starflow/server",
+    "uvicorn": "mlx_starflow/server",
+    "mcp": "mlx_starflow/server",
     "convert": None,
     "cli": None,
     "torch": None,

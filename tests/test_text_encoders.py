@@ -235,7 +235,7 @@ def test_every_form_of_t5_feed_forward(projection):
 
 
 def test_t5_settings_are_checked():
-    with pytest.raises(ConfigError, match="'d_model' is None"):
+    with pytest.raises(ConfigError, match="'d_model' is missing"):
         T5Config.from_dict({})
     sizes = {k: 8 for k in ("d_model", "d_kv", "d_ff", "num_heads", "num_layers", "vocab_size")}
     with pytest.raises(ConfigError, match="activation 'swish'"):

@@ -10,7 +10,6 @@ from noise import noisy_products
 import mlx_starflow as sf
 from mlx_starflow import SampleOptions, invert_steps
 from mlx_starflow.benchmark.prompts import PROMPTS
-from mlx_starflow.editing.inputs import sampling_context
 from mlx_starflow.sampling import BlockResult
 from mlx_starflow.sampling.calibrate import reachable_tolerance
 from mlx_starflow.sampling.sliding import REPAIR_WINDOW, _Walk
@@ -29,7 +28,8 @@ def drawn(pipe, prompts: int, noise: float = 0.0) -> tuple[float, list]:
     """Reads weighted by bytes, and the reports, of the default sampler on some prompts."""
     reads, reports = 0, []
     for i in range(prompts):
-        context, _ = sampling_context(pipe, [PROMPTS[i % len(PROMPTS)]], 2.0)
+        prompt = [PROMPTS[i % len(PROMPTS)]]
+        context = pipe.prompt_rows(prompt).for_sampling(prompt, 2.0)
         z = mx.random.normal((1, 16, 16, 6), key=mx.random.key(i))
         steps = invert_steps(pipe.flow, z, context, SampleOptions(guidance=2.0))
         if noise:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import WeightsError
+from ..config import is_reference
+from ..errors import ConfigError, WeightsError
+from ..files.json import MAX_BYTES, read_json
+from ..files.regular import is_regular
+from .load import MAX_INDEX_BYTES, shards_of
 from .safetensors import read_header
 
 
@@ -18,10 +21,12 @@ def problem_in_bundle(directory: Path) -> str | None:
     components = config.get("components")
     if not isinstance(components, dict) or "flow" not in components:
         return f"{directory / 'config.json'} names no flow."
-    for reference in components.values():
-        if str(reference).startswith("hub:"):
+    for name, reference in components.items():
+        if not isinstance(reference, str) or not is_reference(reference):
+            return f"{directory / 'config.json'}: the place of {name!r} is outside of the bundle."
+        if reference.startswith("hub:"):
             continue  # another repository; checked where it is resolved
-        problem = problem_in_component(directory / str(reference))
+        problem = problem_in_component(directory / reference)
         if problem:
             return problem
     return None
@@ -38,9 +43,9 @@ def problem_in_component(directory: Path, stem: str = "model") -> str | None:
         return problem
     index_path = directory / f"{stem}.safetensors.index.json"
     single = directory / f"{stem}.safetensors"
-    if not index_path.is_file():
+    if not is_regular(index_path):
         return _problem_in_file(single, None)
-    index, problem = _read_json(index_path)
+    index, problem = _read_json(index_path, MAX_INDEX_BYTES)
     if problem:
         return problem
     shards = shards_of(index)
@@ -53,26 +58,13 @@ def problem_in_component(directory: Path, stem: str = "model") -> str | None:
     return None
 
 
-def shards_of(index: dict) -> dict[str, list[str]]:
-    """File name -> tensor names, of a safetensors index; {} when it is malformed."""
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict):
-        return {}
-    shards: dict[str, list[str]] = {}
-    for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            return {}
-        shards.setdefault(shard, []).append(name)
-    return shards
-
-
 def bytes_in(directory: Path) -> int:
     """Size of all files below a directory, links followed: the hub's cache is made of them."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def _problem_in_file(path: Path, names: Iterable[str] | None) -> str | None:
-    if not path.is_file():
+    if not is_regular(path):
         return f"{path} is missing."
     try:
         found = {tensor.name for tensor in read_header(path)}
@@ -82,11 +74,11 @@ def _problem_in_file(path: Path, names: Iterable[str] | None) -> str | None:
     return f"{path} lacks the tensor {missing[0]!r} that its index names." if missing else None
 
 
-def _read_json(path: Path) -> tuple[dict, str | None]:
+def _read_json(path: Path, most: int = MAX_BYTES) -> tuple[dict, str | None]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+        data = read_json(path, most)
+    except FileNotFoundError:
         return {}, f"{path} is missing."
-    except ValueError:
-        return {}, f"{path} is not valid JSON."
+    except ConfigError as error:
+        return {}, str(error)
     return (data, None) if isinstance(data, dict) else ({}, f"{path} is not a JSON object.")

@@ -7,6 +7,7 @@ strict: a tensor that is missing, unexpected, misshapen or not finite is an erro
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,25 @@ from mlx.utils import tree_flatten
 
 from ..config import ModelConfig
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
+from ..files import json as files_json
+from ..files.fields import Fields
+from ..files.regular import is_regular
 from .dtypes import CODES, dtype_named
 from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
 from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
 
 Build = Callable[[dict[str, Any]], nn.Module]
+MAX_INDEX_BYTES = 64 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Errors: ModelNotFoundError, ConfigError."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = files_json.read_json(path)
     except FileNotFoundError:
         raise ModelNotFoundError(
             f"{path} is missing. Convert or download the model again."
         ) from None
-    except OSError as error:
-        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}).") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected an object of settings.")
     return data
@@ -106,7 +107,7 @@ def load_component(
     kind, target = component_kind(config), _resolve(dtype)
     weights = []
     for path in sorted({path for path, _ in tensors.values()}):
-        arrays = mx.load(str(path))
+        arrays = load_arrays(path)
         for name in sorted(arrays):
             # One at a time: beside the model there is never more than one tensor in memory.
             weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
@@ -115,6 +116,15 @@ def load_component(
     if quantize is not None:
         quantize_module(module, config, quantize)
     return module
+
+
+def load_arrays(path: Path) -> dict[str, mx.array]:
+    """The arrays of a safetensors file whose header has been checked; their numbers are read when
+    they are first used. Errors: WeightsError."""
+    try:
+        return mx.load(str(path))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read ({str(error)[:200]}).") from None
 
 
 def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
@@ -142,27 +152,42 @@ def _finished(
     return result
 
 
-def _files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold a component's weights: model.safetensors, or the shards of its index.
+    Whatever else lies in the directory is not looked at. Errors: WeightsError, ConfigError."""
     index = directory / INDEX_NAME
-    if not index.is_file():
+    if not is_regular(index):
         path = directory / "model.safetensors"
-        if not path.is_file():
+        if not is_regular(path):
             raise WeightsError(f"{path} is missing. Convert or download the model again.")
         return [path]
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
-        raise WeightsError(f"{index}: 'weight_map' does not name files.")
-    paths = [directory / name for name in sorted(set(names.values()))]
+    shards = sorted(shards_of(files_json.read_json(index, MAX_INDEX_BYTES)))
+    if not shards:
+        raise WeightsError(f"{index}: 'weight_map' does not name files beside it.")
+    paths = [directory / name for name in shards]
     for path in paths:
-        if path.parent != directory or not path.is_file():
+        if not is_regular(path):
             raise WeightsError(f"{index}: the shard {path.name} is missing. Download it again.")
     return paths
+
+
+def shards_of(index: Any) -> dict[str, list[str]]:
+    """File name -> tensor names, of a safetensors index; {} when it is malformed."""
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        return {}
+    shards: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"\w[\w.-]{0,200}", shard):
+            return {}
+        shards.setdefault(shard, []).append(name)
+    return shards
 
 
 def _tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
     """File and place of every stored tensor; the files are checked before MLX reads them."""
     found: dict[str, tuple[Path, TensorInfo]] = {}
-    for path in _files(directory):
+    for path in weight_files(directory):
         for tensor in read_header(path):
             if tensor.name in found:
                 raise WeightsError(
@@ -184,6 +209,9 @@ def _shape_quantized(
     directory: Path,
 ) -> None:
     """Give the modules whose scales are stored their quantized form."""
+    if not any(name.endswith(".scales") for name in tensors):
+        return
+    check_quantization(block, str(directory / "config.json"))
     settings = stored_bits(block)
     try:
         nn.quantize(
@@ -194,6 +222,19 @@ def _shape_quantized(
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{directory / 'config.json'}: 'quantization': {error}") from None
+
+
+def check_quantization(block: Any, where: str) -> None:
+    """ConfigError unless a "quantization" block, and its entries for modules, hold bits and group
+    sizes that MLX knows."""
+    fields = Fields(block, where, ConfigError, "quantization")
+    own = [fields.fields(k) for k, v in fields.data.items() if isinstance(v, dict)]
+    for part in (fields, *own):
+        if part.whole("bits", 4) not in (2, 3, 4, 5, 6, 8):
+            raise part.refuse("bits", "2, 3, 4, 5, 6 or 8")
+        if part.whole("group_size", 64) not in (32, 64, 128):
+            raise part.refuse("group_size", "32, 64 or 128")
+        part.text("mode", "affine", one_of=("affine",))
 
 
 def _check_names(

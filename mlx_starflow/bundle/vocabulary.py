@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..files.fields import Fields
+from ..files.json import read_json
+from ..files.regular import is_regular
 
 FILE = "vocabulary.json"
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _JOINER = "\u200d"  # zero width: several emoji as one
 _TOLD = 5  # unknown words that are named
 _LONG = 60  # characters of a prompt, or of one word, that are shown
+MAX_WORD = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,12 @@ def _names(symbols: str) -> list[str]:
 def read_vocabulary(bundle: Path) -> Vocabulary | None:
     """The vocabulary of a bundle; None where it has none. Errors: ConfigError."""
     path = bundle / FILE
-    if not path.is_file():
+    if not is_regular(path):
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        kinds = {k: tuple(str(v) for v in values) for k, values in data.items()}
-        return Vocabulary(frozenset(kinds.pop("words")), kinds)
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"{path} is not a vocabulary ({error}); convert the model again."
-        ) from None
+        data = read_json(path)
+    except FileNotFoundError:
+        return None
+    fields = Fields(data, str(path))
+    kinds = {kind: fields.texts(kind, most=MAX_WORD) for kind in fields.data if kind != "words"}
+    return Vocabulary(frozenset(fields.texts("words", most=MAX_WORD)), kinds)

@@ -18,6 +18,8 @@ COMMANDS = {
     "interpolate": ("interpolate", "interpolate", "EPILOG"),
     "vary": ("vary", "vary", "EPILOG"),
     "edit": ("edit", "edit", "EPILOG"),
+    "serve": ("serve", "serve", "EPILOG"),
+    "mcp": ("mcp", "mcp", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
 }
 

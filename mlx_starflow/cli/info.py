@@ -16,6 +16,7 @@ from ..device.blas import blas_in_use
 from ..device.machine import device_name
 from ..device.precision import tf32_in_use
 from ..errors import ModelNotFoundError, UsageError
+from ..generation.capabilities import capabilities
 from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
@@ -29,6 +30,7 @@ from . import options as o
 EPILOG = """\b
 Examples:
   mlx-starflow info                  this machine, versions, models
+  mlx-starflow info --json           the same, and all that the default model can do
   mlx-starflow info fox.png          every setting of a picture
   mlx-starflow info my-model         what a model is and can do
   mlx-starflow info fox.png --json   the same for programs
@@ -47,6 +49,9 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
     """Print the settings of a picture, the properties of a model, or those of this machine."""
     if subject is None:
         facts = machine()
+        if json_:  # for people the vocabulary alone would fill the screen
+            embedded = (EMBEDDED / "config.json").is_file()
+            facts |= capabilities(Components(EMBEDDED, "default") if embedded else None)
     elif Path(subject).is_file():
         facts = read_metadata(subject)
     else:

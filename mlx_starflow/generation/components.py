@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import FlowConfig, ModelConfig, VAEConfig
+from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
 from ..errors import ConfigError, UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
@@ -30,8 +30,6 @@ class Components:
     A component may be a reference to a hub repository: it is resolved when the component itself is
     first used, so that a flow alone needs no network.
     """
-
-    NAMES = ("flow", "vae", "text_encoder")
 
     def __init__(
         self,
@@ -66,7 +64,9 @@ class Components:
 
     @cached_property
     def flow_config(self) -> FlowConfig:
-        return FlowConfig.from_dict(*self._settings("flow"))
+        flow = FlowConfig.from_dict(*self._settings("flow"))
+        check_together(self.config, flow, self.vae_config if self.is_here("vae") else None)
+        return flow
 
     @cached_property
     def vae_config(self) -> VAEConfig | None:
@@ -133,7 +133,7 @@ class Components:
             mx.clear_cache()
 
     def drop_all(self) -> None:
-        for component in self.NAMES:
+        for component in COMPONENTS:
             self.drop(component)
 
     def label(self, prompt: str) -> int:

@@ -5,13 +5,17 @@
     [Entering, Denoised], Entering, Decoded, Finished
 
 ``phase`` names the work that an event belongs to; ``Started.phases`` lists all of them with their
-share of the whole, so that a progress bar needs nothing else.
+share of the whole, so that a progress bar needs nothing else. ``to_dict`` is an event as JSON.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -19,6 +23,9 @@ from ..sampling import BlockReport
 
 if TYPE_CHECKING:
     from .result import Result
+
+LONGEST_TEXT = 1000  # characters of a text in an event's JSON form; longer ones are cut
+LONGEST_LIST = 1000  # values of a list or an object there
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,20 @@ class Event:
     """Base of all events."""
 
     phase: str
+
+    @property
+    def name(self) -> str:
+        """What happened, for programs: "block_progress" for ``BlockProgress``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as a JSON object of bounded size: "event", "phase" and its fields.
+
+        An array is given as its shape, a result as its settings and number of pictures; texts and
+        lists are cut at LONGEST_TEXT and LONGEST_LIST; NaN and infinity become null.
+        """
+        own = {f.name: json_form(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"event": self.name, **own}
 
 
 @dataclass(frozen=True)
@@ -110,3 +131,27 @@ class Finished(Event):
     """The last event."""
 
     result: Result
+
+
+def json_form(value: Any) -> Any:
+    """A value as JSON of bounded size, see ``Event.to_dict``."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 3] + "..."
+    if isinstance(value, mx.array):
+        return {"shape": list(value.shape)}
+    if isinstance(value, Mapping):
+        rows = list(value.items())[:LONGEST_LIST]
+        return {json_form(str(k)): json_form(v) for k, v in rows}
+    if isinstance(value, list | tuple):
+        return [json_form(v) for v in value[:LONGEST_LIST]]
+    if hasattr(value, "images"):
+        return {"pictures": len(value.images), "settings": json_form(value.metadata)}
+    if hasattr(value, "to_dict"):
+        return json_form(value.to_dict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: json_form(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} has no JSON form")

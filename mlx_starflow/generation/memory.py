@@ -65,6 +65,21 @@ def plan_memory(
     return MemoryPlan(need, budget, True, sentence + " It may be very slow.")
 
 
+def largest_batch(
+    components: Components, settings: Settings, most: int, low_ram: bool = False
+) -> int:
+    """The most pictures like the first of ``settings``, up to ``most``, that fit in what the
+    device recommends; at least 1, though that may not fit either."""
+    budget = device_budget()
+    for count in range(most, 1, -1):
+        like = dataclasses.replace(
+            settings, prompts=settings.prompts[:1] * count, seeds=settings.seeds[:1] * count
+        )
+        if memory_need(components, like).peak(low_ram) <= budget.bytes:
+            return count
+    return 1
+
+
 def device_budget() -> Budget:
     """Memory of the device that MLX computes on."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

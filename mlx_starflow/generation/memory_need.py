@@ -14,7 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..bundle.dtypes import FLOAT_CODES, code_named
-from ..bundle.load import read_json
+from ..bundle.load import read_json, weight_files
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
 from ..config import BlockConfig, FlowConfig
@@ -177,5 +177,5 @@ def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, in
 
 
 def _tensors(directory: Path) -> Iterator[TensorInfo]:
-    for path in sorted(directory.glob("model*.safetensors")):
+    for path in weight_files(directory):
         yield from read_header(path)

@@ -25,7 +25,7 @@ FACTS = frozenset(
             "peak_memory_bytes",
         ),
         *("prompt", "prompts", "seed", "seeds", "batch", "noise", "width", "height"),
-        *("best_of", "varied", "command", "path"),
+        *("best_of", "varied", "command", "path", "log_prob_gain", "resized"),
     }
 )
 

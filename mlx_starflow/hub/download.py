@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..bundle.check import shards_of
+from ..bundle.load import shards_of
 from ..errors import HubError
 from .errors import explained
 from .resumable import fetch_blob
@@ -235,11 +234,6 @@ def _called(kind: str) -> str:
 def _some(listing: dict[str, int]) -> str:
     names = sorted(listing)
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def is_repository(name: str) -> bool:
-    """Whether a name has the form owner/name."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
 
 
 def in_cache(repositories: Iterator[str]) -> dict[str, int]:

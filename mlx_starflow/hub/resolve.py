@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.check import problem_in_bundle, problem_in_component
+from ..config import is_repository
 from ..errors import HubError, ModelNotFoundError
 from .cache import cache_directory, cached_path, locked
 from .download import (
@@ -26,7 +27,6 @@ from .download import (
     component_files,
     fetch,
     hub_cache,
-    is_repository,
     list_repository,
     missing_files,
 )

@@ -28,8 +28,10 @@ def save_picture(
     path: str | Path,
     metadata: dict[str, Any] | None = None,
     overwrite: bool = True,
+    quality: int = 95,
 ) -> Path:
-    """Write a picture with its settings; the suffix of path says the format.
+    """Write a picture with its settings; the suffix of path says the format. ``quality``, 1 to
+    100, is that of JPEG and WebP.
 
     The file appears only when it is complete. overwrite=False takes the first free name of
     stem_1, stem_2, ... Returns the path. ImageError for an unknown suffix or an unwritable place.
@@ -38,13 +40,13 @@ def save_picture(
     form = format_of(path)
 
     content = BytesIO()  # whole in memory first: Pillow does not report every failed write
-    picture.save(content, format=form, **_save_options(form, metadata))
+    picture.save(content, format=form, **_save_options(form, metadata, quality))
     return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite)
 
 
-def _save_options(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+def _save_options(form: str, metadata: dict[str, Any] | None, quality: int) -> dict[str, Any]:
     options = stored_in(form, metadata)
-    return options if form == "PNG" else options | {"quality": 95}
+    return options if form == "PNG" else options | {"quality": quality}
 
 
 def stored_in(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,6 +90,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict) or "generator" not in data:
         raise ImageError(f"{path}: this is JSON, but not settings of mlx-starflow.")
     return data
+
+
+def settings_in(picture: Image.Image) -> dict[str, Any] | None:
+    """The settings stored in an open picture, whose pixels need not be read yet; None where there
+    are none of this program."""
+    text = _stored_text(picture)
+    try:
+        data = parse_json(text, MAX_SETTINGS) if text is not None else None
+    except JSONError:
+        return None
+    return data if isinstance(data, dict) and "generator" in data else None
 
 
 def _text_in(path: Path) -> str | None:

@@ -84,6 +84,7 @@ def _invert_block(
         sigma, b = conditional.all_at_once(outcome.tokens)
         residual = mx.abs(sigma * v + b - outcome.tokens).max().item()
         certificate_reads = 1
+    converged = outcome.converged and (residual is None or residual <= outcome.allowed)
     u = reverse(outcome.tokens) if flip else outcome.tokens
     mx.eval(u)
     size = sum(weight.nbytes for _, weight in tree_flatten(block.parameters()))
@@ -99,8 +100,8 @@ def _invert_block(
         certificate_reads=certificate_reads,
         host_syncs=outcome.host_syncs,
         residual=residual,
-        converged=outcome.converged,
-        accuracy=outcome.accuracy or (WITHIN if outcome.converged else SWEEPS),
+        converged=converged,
+        accuracy=outcome.accuracy or (WITHIN if converged else SWEEPS),
         floor=outcome.floor,
         seconds=time.perf_counter() - began,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -21,3 +22,4 @@ class Outcome:
     accuracy: str | None = None  # a word of ``tolerance``; None: decided by the residual
     floor: float = 0.0  # largest rounding seen between two groupings of the same tokens
     floor_reads: int = 0  # weight reads spent on seeing it
+    allowed: float = math.inf  # a larger residual, whoever measured it, is not converged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import mlx.core as mx
 
 from ..device.precision import tf32_allowed
+from ..errors import ConfigError
+from ..files.fields import is_number, is_whole
+from ..files.json import read_json
 from ..flow import Context, Flow
 from ..flow.grid import Grid
 from . import SampleOptions
@@ -51,7 +55,7 @@ def windows_for(
     key = _key(flow, grid, batch, options)
     with _one_at_a_time:
         known = _read(cache)
-        if found := _measured(known.get(key), len(flow.blocks)):
+        if found := _measured(known.get(key), flow, grid):
             return found
         windows = calibrate(flow, grid, batch, options)
         found = Measured(windows, *reachable_tolerance(flow, grid, batch, options, context))
@@ -60,17 +64,18 @@ def windows_for(
     return found
 
 
-def _measured(entry: Any, blocks: int) -> Measured | None:
-    """An entry of the file; None where it is none of ours."""
+def _measured(entry: Any, flow: Flow, grid: Grid) -> Measured | None:
+    """An entry of the file; None where it is no measurement of this flow."""
     if not isinstance(entry, dict) or set(entry) != {"windows", "floor", "tolerance"}:
         return None
     windows, floor, tolerance = entry["windows"], entry["floor"], entry["tolerance"]
-    numbers = all(isinstance(n, float) and 0 <= n < 1 for n in (floor, tolerance))
-    if not numbers or not isinstance(windows, list) or len(windows) != blocks:
+    if not is_number(floor, 0, 1) or not is_number(tolerance, 0, 1) or tolerance == 0:
         return None
-    if not all(isinstance(w, int) and w > 0 for w in windows):
+    if not isinstance(windows, list) or len(windows) != len(flow.blocks):
         return None
-    return Measured(tuple(windows), floor, tolerance)
+    if not all(is_whole(window, 1, grid.tokens) for window in windows):
+        return None
+    return Measured(tuple(map(int, windows)), float(floor), float(tolerance))
 
 
 def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
@@ -91,8 +96,8 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
 
 def _read(cache: Path | None) -> dict[str, Any]:
     try:
-        known = json.loads((cache / FILE).read_text(encoding="utf-8")) if cache else {}
-    except (OSError, ValueError):
+        known = read_json(cache / FILE) if cache else {}
+    except (OSError, ConfigError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -100,7 +105,7 @@ def _read(cache: Path | None) -> dict[str, Any]:
 def _write(cache: Path, known: dict[str, Any]) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        partial = cache / (FILE + ".partial")
+        partial = cache / f"{FILE}.{os.getpid()}.partial"
         partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(cache / FILE)
     except OSError:

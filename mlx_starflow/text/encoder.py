@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from ..config import TextConfig
+from ..errors import TextError
 from .features import Cut, TextFeatures, listed, stacked
 from .templates import prompt_text
 from .tokenizer import PromptTokenizer, Tokens
@@ -17,10 +18,14 @@ Embed = Callable[[mx.array], mx.array]  # token ids (L,) -> features (L, D) floa
 class PromptEncoder:
     """A tokenizer and an encoder behind one method. Made by ``load_encoder``."""
 
-    def __init__(self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed) -> None:
+    def __init__(
+        self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed, rows: int
+    ) -> None:
+        """``rows``: of the encoder's table of tokens; an id beyond would read foreign memory."""
         self.config = config
         self._tokenizer = tokenizer
         self._embed = embed
+        self._rows = rows
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, L, D) of N prompts, "" being the null caption.
@@ -46,7 +51,15 @@ class PromptEncoder:
         """(L, D) of one prompt's real tokens, padded."""
         length = self.config.length
         if not self.config.masked:
-            return self._embed(mx.array(self._tokenizer.pad(ids, length)))
+            ids = self._tokenizer.pad(ids, length)
+        largest = max(ids, default=0)
+        if largest >= self._rows:
+            raise TextError(
+                f"The tokenizer gives the token {largest}, and the text encoder knows "
+                f"{self._rows} tokens. Are tokenizer.json and the weights of one model?"
+            )
+        if not self.config.masked:
+            return self._embed(mx.array(ids))
         row = mx.zeros((length, self.config.channels))
         if ids:  # a tokenizer without special tokens turns "" into nothing
             row[self._tokenizer.place(len(ids), length)] = self._embed(mx.array(ids))

@@ -16,7 +16,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..bundle.load import check_quantization, load_arrays, weight_files
+from ..bundle.safetensors import read_header
+from ..device.activations import gelu_tanh
 from ..errors import ConfigError, WeightsError
+from ..files.fields import Fields
 
 MODEL_TYPES = ("gemma2", "gemma3_text")
 TABLE = "model.embed_tokens"
@@ -49,13 +53,49 @@ def build_gemma(config: dict[str, Any]) -> nn.Module:
             "encoder does here; expected use_bidirectional_attention to be false or absent."
         )
     module = modules[kind]
+    _check_numbers(Fields(config, "text_encoder/config.json"))
     try:
         model = module.Model(module.ModelArgs.from_dict(config))
-    except TypeError as error:
-        raise ConfigError(f"text_encoder/config.json: {error}.") from error
+    except Exception as error:  # mlx-lm checks nothing: whatever its layers raise
+        raise ConfigError(f"text_encoder/config.json: {str(error)[:200]}.") from error
     if kind == "gemma3_text":
         model.sanitize({})  # no head of its own among the weights: it is tied to the table
     return model
+
+
+_SIZES = {
+    "hidden_size": 1 << 16,
+    "num_hidden_layers": 1000,
+    "intermediate_size": 1 << 20,
+    "num_attention_heads": 1 << 12,
+    "num_key_value_heads": 1 << 12,
+    "head_dim": 1 << 12,
+    "vocab_size": 1 << 24,
+    "sliding_window_pattern": 1 << 12,
+    "max_position_embeddings": 1 << 30,
+}
+_POSITIVE = (
+    "rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar",
+    "attn_logit_softcapping", "final_logit_softcapping",
+)  # fmt: skip
+
+
+def _check_numbers(fields: Fields) -> None:
+    """Sizes and numbers that mlx-lm would believe. Errors: ConfigError naming the key."""
+    for key, high in _SIZES.items():
+        fields.whole(key, None, low=0 if key == "num_hidden_layers" else 1, high=high)
+    for key in _POSITIVE:
+        fields.number(key, None, low=1e-30, high=1e12)
+    fields.whole("sliding_window", None, low=0, high=1 << 30)
+    fields.switch("rope_traditional", None)
+    scaling = fields.fields("rope_scaling", None)
+    if scaling is not None:
+        scaling.number("factor", None, low=1e-3, high=1e3)
+        if not any("type" in key for key in scaling.data):
+            raise scaling.refuse("type", "the name of a kind of scaling")
+    heads, kv_heads = fields.data.get("num_attention_heads"), fields.data.get("num_key_value_heads")
+    if heads and kv_heads and heads % kv_heads:
+        raise fields.refuse("num_key_value_heads", f"a divisor of the {heads} heads")
 
 
 class GemmaHidden:
@@ -72,11 +112,11 @@ class GemmaHidden:
 
     def __call__(self, ids: mx.array) -> mx.array:
         """mlx-lm's own forward pass rounds Gemma 3's embedding scale to bfloat16 and has no sliding
-        window in Gemma 2, so the layers are called one by one."""
+        window in Gemma 2, so the layers are gone through one by one."""
         body = self._model.model
         x = _scaled(body.embed_tokens(ids[None]), self.channels)
         for i, layer in enumerate(body.layers):
-            x = layer(x, self._mask(i, ids.shape[0]))
+            x = _through(layer, x, self._mask(i, ids.shape[0]))
         return body.norm(x)[0].astype(mx.float32)
 
     def _mask(self, layer: int, length: int) -> mx.array:
@@ -87,6 +127,25 @@ class GemmaHidden:
         if self._window and (layer + 1) % self._pattern:
             mask = mask & (distance < self._window)
         return mask
+
+
+def _through(layer: nn.Module, x: mx.array, mask: mx.array) -> mx.array:
+    """One layer, as mlx-lm's, without the functions that it compiles: on a CPU, MLX would compile
+    them by the system's compiler to libraries in a directory that every user may write."""
+    attended = layer.self_attn(layer.input_layernorm(x), mask)
+    x = _added(x, layer.post_attention_layernorm(attended))
+    hidden = layer.pre_feedforward_layernorm(x)
+    gate = gelu_tanh(layer.mlp.gate_proj(hidden))
+    hidden = layer.mlp.down_proj(gate * layer.mlp.up_proj(hidden))
+    return _added(x, layer.post_feedforward_layernorm(hidden))
+
+
+def _added(x: mx.array, y: mx.array) -> mx.array:
+    """x + y; in float16, whose range the residual stream of a Gemma leaves, cut to that range."""
+    if x.dtype != mx.float16:
+        return x + y
+    bound = mx.finfo(mx.float16).max
+    return mx.clip(x.astype(mx.float32) + y.astype(mx.float32), -bound, bound).astype(mx.float16)
 
 
 class GemmaTable:
@@ -105,10 +164,13 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
 
     Errors: WeightsError when the table is missing or has another shape than the configuration.
     """
-    rows, channels = config["vocab_size"], config["hidden_size"]
+    fields = Fields(config, str(directory / "config.json"))
+    rows = fields.whole("vocab_size", low=1, high=_SIZES["vocab_size"])
+    channels = fields.whole("hidden_size", low=1, high=_SIZES["hidden_size"])
     found: dict[str, mx.array] = {}
-    for path in sorted(directory.glob("model*.safetensors")):
-        tensors = mx.load(str(path))  # reads nothing yet
+    for path in weight_files(directory):
+        read_header(path)
+        tensors = load_arrays(path)  # reads nothing yet
         prefix = TABLE + "."
         found |= {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if "weight" not in found:
@@ -124,7 +186,12 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
                 f"{directory}: {TABLE}.{name} has shape {shape}; the configuration says "
                 f"{value.shape}. Convert the text encoder again."
             )
-    table.update(found)
+        if (found[name].dtype == mx.uint32) != (value.dtype == mx.uint32):
+            raise WeightsError(
+                f"{directory}: {TABLE}.{name} is of type {found[name].dtype}. "
+                "Convert the text encoder again."
+            )
+    table.update({name: found[name] for name in table.parameters()})
     return GemmaTable(table, channels)
 
 
@@ -135,6 +202,7 @@ def _quantization(config: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             "text_encoder/config.json: the table is quantized, but 'quantization' is missing."
         )
+    check_quantization(settings, "text_encoder/config.json")
     own = settings.get(TABLE)
     if isinstance(own, dict):
         return own

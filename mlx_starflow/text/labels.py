@@ -9,7 +9,10 @@ import mlx.core as mx
 
 from ..config import TextConfig
 from ..errors import TextError
+from ..files.fields import shown
 from .features import Cut, TextFeatures, listed, stacked
+
+MAX_SHOWN, MAX_COMPARED = 80, 2000  # characters and names, of the search for a similar name
 
 
 class LabelEncoder:
@@ -41,12 +44,12 @@ class LabelEncoder:
         folded = [name.casefold() for name in self._names]
         if folded.count(label.casefold()) == 1:
             return folded.index(label.casefold())
-        if label.isdecimal() and int(label) < self.classes:
+        if label.isdecimal() and len(label) < 10 and int(label) < self.classes:
             return int(label)
-        near = difflib.get_close_matches(label.casefold(), folded, n=3)
+        near = difflib.get_close_matches(label[:MAX_SHOWN].casefold(), folded[:MAX_COMPARED], n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise TextError(
-            f"{label!r} is no class of this model: give a class name or a number from 0 to "
+            f"{shown(label)} is no class of this model: give a class name or a number from 0 to "
             f"{self.classes - 1}, or an empty text for no class.{hint}"
         )
 
@@ -56,7 +59,6 @@ class LabelEncoder:
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, 1, classes + 1) of N class names or numbers. Errors: see ``index``."""
-        rows = mx.eye(self.classes + 1)
-        return TextFeatures(
-            stacked([rows[self.index(p)][None] for p in listed(prompts)], self.config)
-        )
+        places = mx.arange(self.classes + 1)
+        rows = [(places == self.index(p)).astype(mx.float32)[None] for p in listed(prompts)]
+        return TextFeatures(stacked(rows, self.config))

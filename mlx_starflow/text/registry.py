@@ -15,6 +15,7 @@ import mlx.core as mx
 from ..bundle.load import load_component
 from ..config import TextConfig
 from ..errors import ConfigError, TextError
+from ..files.fields import Fields, shown
 from ..files.json import read_json
 from .encoder import Embed, PromptEncoder
 from .features import TextEncoder
@@ -42,7 +43,7 @@ def _load_t5(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) 
 
 def _load_gemma(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
     model = load_component(directory, build_gemma, dtype=dtype)
-    return GemmaHidden(model, settings.get("sliding_window") or 0)
+    return GemmaHidden(model, int(settings.get("sliding_window") or 0))
 
 
 def _load_table(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
@@ -77,7 +78,9 @@ def load_encoder(
     directory, kind = Path(directory), KINDS[config.encoder]
     settings = _read_config(directory / "config.json")
     _check(directory, settings, config, kind)
-    return PromptEncoder(config, PromptTokenizer(directory), kind.load(directory, settings, dtype))
+    tokenizer = PromptTokenizer(directory)
+    rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", low=1)
+    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype), rows)
 
 
 def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:
@@ -85,14 +88,14 @@ def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: 
     found = settings.get("model_type")
     if found not in kind.model_types:
         raise TextError(
-            f"{directory} holds a text encoder of type {found!r}; this model needs "
+            f"{directory} holds a text encoder of type {shown(found)}; this model needs "
             f"{' or '.join(kind.model_types)}."
         )
     width = settings.get(kind.width)
     if width != config.channels:
         raise TextError(
-            f"{directory}: the text encoder's features are {width} wide, but the flow was trained "
-            f"with {config.channels}. Give the encoder that belongs to the checkpoint."
+            f"{directory}: the text encoder's features are {shown(width)} wide, but the flow was "
+            f"trained with {config.channels}. Give the encoder that belongs to the checkpoint."
         )
     if not config.masked and not kind.pads:
         raise ConfigError(
@@ -103,9 +106,6 @@ def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        settings = read_json(path)
+        return Fields(read_json(path), str(path)).data
     except FileNotFoundError:
         raise TextError(f"{path} is missing. Convert or download the model again.") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: expected an object of settings.")
-    return settings

@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh, silu
 from ..errors import ConfigError
+from ..files.fields import Fields, shown
 
 ACTIVATIONS = {
     "gelu_new": gelu_tanh,
@@ -22,6 +23,16 @@ ACTIVATIONS = {
     "gelu": gelu,
     "relu": lambda x: mx.maximum(x, 0),
     "silu": silu,
+}
+
+
+_LARGEST = {
+    "d_model": 1 << 16,
+    "d_kv": 1 << 12,
+    "d_ff": 1 << 20,
+    "num_heads": 1 << 12,
+    "num_layers": 1000,
+    "vocab_size": 1 << 24,
 }
 
 
@@ -44,28 +55,31 @@ class T5Config:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> T5Config:
         """Reads a config.json of transformers. Errors: ConfigError naming the key."""
-        values = {}
-        for key in ("d_model", "d_kv", "d_ff", "num_heads", "num_layers", "vocab_size"):
-            if not isinstance(data.get(key), int):
-                raise ConfigError(f"T5 config.json: {key!r} is {data.get(key)!r}, not a number.")
-            values[key] = data[key]
-        for key in (
-            "relative_attention_num_buckets",
-            "relative_attention_max_distance",
-            "layer_norm_epsilon",
-        ):
-            if data.get(key) is not None:
-                values[key] = data[key]
+        fields = Fields(data, "T5 config.json")
+        values = {key: fields.whole(key, low=1, high=high) for key, high in _LARGEST.items()}
+        buckets = fields.whole("relative_attention_num_buckets", 32, low=4, high=1 << 16)
+        distance = fields.whole("relative_attention_max_distance", 128, low=1, high=1 << 16)
+        if buckets % 2 or distance <= buckets // 4:
+            raise ConfigError(
+                f"T5 config.json: relative_attention_num_buckets is {buckets} and "
+                f"relative_attention_max_distance {distance}; expected an even number of buckets "
+                "and a distance above a quarter of it."
+            )
         # "gated-gelu" stands for the tanh form of GELU; newer files also spell it out.
-        projection = data.get("feed_forward_proj", "relu")
-        gated = data.get("is_gated_act", projection.startswith("gated-"))
+        projection = fields.text("feed_forward_proj", "relu", most=80)
+        gated = fields.switch("is_gated_act", projection.startswith("gated-"))
         default = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
-        activation = data.get("dense_act_fn") or default
+        activation = fields.text("dense_act_fn", "", most=80) or default
         if activation not in ACTIVATIONS:
             raise ConfigError(
-                f"T5 config.json: the activation {activation!r} is not one of "
+                f"T5 config.json: the activation {shown(activation)} is not one of "
                 f"{', '.join(ACTIVATIONS)}."
             )
+        values |= {
+            "relative_attention_num_buckets": buckets,
+            "relative_attention_max_distance": distance,
+            "layer_norm_epsilon": fields.number("layer_norm_epsilon", 1e-6, low=0, high=1),
+        }
         return cls(**values, activation=activation, gated=gated)
 
 

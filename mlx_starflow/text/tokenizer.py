@@ -7,12 +7,21 @@ truncation that keeps them, and the side and token of the padding.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import TextError
+from ..files.fields import Fields
+from ..files.json import read_json
+from ..files.regular import is_regular, read_regular
+from .tokenizer_rules import check_tokenizer
+
+MAX_BYTES = 128 << 20  # of tokenizer.json; Gemma's has 33 MB
+MAX_SETTINGS = 16 << 20  # of tokenizer_config.json, which may list thousands of tokens
+MAX_CHARACTERS = 100_000  # of a prompt
 
 
 @dataclass(frozen=True)
@@ -34,34 +43,41 @@ class PromptTokenizer:
         from tokenizers import Tokenizer
 
         path = directory / "tokenizer.json"
-        if not path.is_file():
+        if not is_regular(path):
             raise TextError(
                 f"{path} is missing. Copy the tokenizer files of the text encoder there, or "
                 "convert the text encoder again from a directory that has tokenizer.json."
             )
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception for any malformed file
-            raise TextError(f"{path} is not a tokenizer ({error}). Download it again.") from error
-        # Files saved after use may carry the settings of their last call.
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._where = str(path)
+        with _explained(f"{path} is not a tokenizer", "Download it again."):
+            text = read_regular(path, MAX_BYTES).decode("utf-8")
+            self._tokenizer = Tokenizer.from_str(text)
+            # Files saved after use may carry the settings of their last call.
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+        check_tokenizer(self._tokenizer, str(path))
         settings = _read_settings(directory / "tokenizer_config.json")
-        family = str(settings.get("tokenizer_class", ""))
-        side = settings.get("padding_side", "left" if family.startswith("Gemma") else "right")
-        self.pad_left = side == "left"
-        self._cut_left = settings.get("truncation_side", "right") == "left"
+        family = settings.text("tokenizer_class", "")
+        left = "left" if family.startswith("Gemma") else "right"
+        sides = ("left", "right")
+        self.pad_left = settings.text("padding_side", left, one_of=sides) == "left"
+        self._cut_left = settings.text("truncation_side", "right", one_of=sides) == "left"
         self.pad_id = self._pad_id(settings, path)
         self._before, self._after = self._special_ids(settings)
 
     def encode(self, text: str, length: int) -> Tokens:
         """At most ``length`` ids, special tokens included; truncation keeps the special ones.
 
-        Errors: TextError for text with halves of surrogate pairs, as undecodable bytes leave them.
+        Errors: TextError for a text that is too long, or has halves of surrogate pairs, as
+        undecodable bytes leave them.
         """
+        if len(text) > MAX_CHARACTERS:
+            raise TextError(
+                f"The prompt has {len(text)} characters; at most {MAX_CHARACTERS} are read."
+            )
         if not text.isascii():
             _check_text(text)
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._encoded(text, special=False)
         room = max(0, length - len(self._before) - len(self._after))
         ids, cut = encoding.ids, ""
         if len(ids) > room and self._cut_left:
@@ -72,6 +88,10 @@ class PromptTokenizer:
             ids = ids[:room]
         return Tokens((*self._before, *ids, *self._after)[:length], cut)
 
+    def _encoded(self, text: str, special: bool) -> Any:
+        with _explained(f"{self._where} cannot encode a text", "Is it the model's own?"):
+            return self._tokenizer.encode(text, add_special_tokens=special)
+
     def pad(self, ids: tuple[int, ...], length: int) -> tuple[int, ...]:
         """The ids with padding up to ``length``, on the tokenizer's side."""
         padding = (self.pad_id,) * (length - len(ids))
@@ -81,32 +101,32 @@ class PromptTokenizer:
         """Where ``count`` real tokens stand among ``length`` padded ones."""
         return slice(length - count, length) if self.pad_left else slice(0, count)
 
-    def _pad_id(self, settings: dict[str, Any], path: Path) -> int:
-        token = _content(settings.get("pad_token", "<pad>"))
+    def _pad_id(self, settings: Fields, path: Path) -> int:
+        token = _content(settings, "pad_token", "<pad>")
         found = self._tokenizer.token_to_id(token) if token else None
         if found is None:
             raise TextError(f"{path} has no padding token {token!r}; its settings must name one.")
         return found
 
-    def _special_ids(self, settings: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _special_ids(self, settings: Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids that stand before and after every text.
 
         They are read off one encoded text; ``add_bos_token`` and ``add_eos_token`` in the settings
         overrule the file, as they do in transformers.
         """
-        encoding = self._tokenizer.encode("a", add_special_tokens=True)
+        encoding = self._encoded("a", special=True)
         special = encoding.special_tokens_mask
         first = special.index(0) if 0 in special else len(special)
         last = len(special) - special[::-1].index(0) if 0 in special else len(special)
         before, after = tuple(encoding.ids[:first]), tuple(encoding.ids[last:])
         if "add_bos_token" in settings:
-            before = self._named(settings, "bos_token") if settings["add_bos_token"] else ()
+            before = self._named(settings, "bos_token") if settings.switch("add_bos_token") else ()
         if "add_eos_token" in settings:
-            after = self._named(settings, "eos_token") if settings["add_eos_token"] else ()
+            after = self._named(settings, "eos_token") if settings.switch("add_eos_token") else ()
         return before, after
 
-    def _named(self, settings: dict[str, Any], key: str) -> tuple[int, ...]:
-        token = _content(settings.get(key))
+    def _named(self, settings: Fields, key: str) -> tuple[int, ...]:
+        token = _content(settings, key, None)
         found = self._tokenizer.token_to_id(token) if token else None
         if found is None:
             raise TextError(f"tokenizer_config.json adds {key}, but {token!r} is no known token.")
@@ -123,18 +143,31 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-def _content(token: str | dict[str, Any] | None) -> str | None:
-    """A special token is written as a string or as an object with its content."""
-    return token.get("content") if isinstance(token, dict) else token
+def _content(settings: Fields, key: str, default: str | None) -> str | None:
+    """A special token is written as a string or as an object with its content; null is none."""
+    if key in settings.data and settings.data[key] is None:
+        return None
+    if isinstance(settings.data.get(key), dict):
+        return settings.fields(key).text("content", None)
+    return settings.text(key, default)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _read_settings(path: Path) -> Fields:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TextError(f"{path} is not valid JSON ({error}). Download it again.") from error
-    if not isinstance(settings, dict):
-        raise TextError(f"{path}: expected an object of settings.")
-    return settings
+        data = read_json(path, MAX_SETTINGS, TextError)
+    except FileNotFoundError:
+        data = {}
+    return Fields(data, str(path), TextError)
+
+
+@contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    """The library's errors as TextError. A panic of its Rust code is no Exception in Python and
+    would pass an application's ``except Exception``."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt
+        reason = getattr(error, "strerror", None) or error
+        raise TextError(f"{what} ({str(reason)[:200]}). {advice}") from None

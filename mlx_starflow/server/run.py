@@ -1,0 +1,148 @@
+"""Starting and stopping the server."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+
+from ..errors import UsageError
+from ..pipeline import Pipeline
+from .app import build
+from .connections import bounded_protocol
+from .options import ServeOptions
+from .studio import Studio
+
+GRACE = 1.0  # seconds that answers get to end after a signal
+STOPPING = 0.5  # seconds that the drawing thread gets after that
+HEAD_BYTES = 32 * 1024  # of a request's head
+SPARE_FILES = 128  # descriptors that are not connections
+
+
+class Stopped(Exception):
+    """A signal ended the server; ``number`` is the signal, ``idle`` whether all work had ended."""
+
+    def __init__(self, number: int, idle: bool) -> None:
+        super().__init__(number, idle)
+        self.number, self.idle = number, idle
+
+
+def check(options: ServeOptions) -> None:
+    """Refuse what is not safe or cannot work. Errors: UsageError."""
+    if not options.on_loopback and not options.api_key:
+        raise UsageError(
+            f"--host {options.host} lets other computers in: give --api-key, or set "
+            "MLX_STARFLOW_API_KEY."
+        )
+    if options.api_key is not None and not (options.api_key.isascii() and options.api_key):
+        raise UsageError("--api-key has to be a text of ASCII characters.")
+    if options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"--output {options.output} is a file; name a folder.")
+    for origin in options.allowed_origins:
+        if origin != "*" and ("://" not in origin or origin.endswith("/")):
+            raise UsageError(
+                f"--allowed-origins {origin}: expected an origin such as https://example.org."
+            )
+
+
+def bind(options: ServeOptions) -> socket.socket:
+    """The listening socket, taken before anything is loaded. Errors: UsageError."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((options.host, options.port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{options.host}:{options.port} cannot be used ({reason}); choose another --port or "
+            "end the program that has it."
+        ) from None
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """The address of the page."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"
+
+
+def serve(
+    pipe: Pipeline,
+    options: ServeOptions,
+    listening: socket.socket,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a signal comes, which raises ``Stopped``. ``ready`` is called, in a thread of
+    its own, once requests are answered."""
+    studio = Studio(pipe, options)
+    server = make_server(studio, ready)
+    studio.start()
+    try:
+        server.run(sockets=[listening])
+    finally:
+        studio.stop()
+        idle = studio.close(STOPPING)
+    if server.signal is not None:
+        raise Stopped(server.signal, idle)
+
+
+def make_server(studio: Studio, ready: Callable[[], None] = lambda: None) -> Server:
+    options = studio.options
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = min(options.limits.connections, max(files - SPARE_FILES, 16))
+    config = uvicorn.Config(
+        build(studio),
+        http=bounded_protocol(options.limits, most),
+        ws="none",
+        lifespan="off",
+        log_level=options.log_level,
+        access_log=options.log_level in ("debug", "trace"),
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=max(1, round(GRACE)),
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        server_header=False,
+        proxy_headers=False,
+    )
+    return Server(config, studio, ready)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server that cancels the drawing when a signal comes."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._studio, self._ready = studio, ready
+        self.signal: int | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        threading.Thread(target=self._ready, daemon=True).start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As Uvicorn's, but the signals are not raised again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or sig
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._studio.stop()

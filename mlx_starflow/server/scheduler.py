@@ -1,0 +1,363 @@
+"""The thread that draws: takes batches from the queue and tells every job of its own pictures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+
+from ..editing.selection import advantages_of
+from ..errors import Cancelled, StarflowError
+from ..generation.events import (
+    BlockDone,
+    BlockProgress,
+    Decoded,
+    Denoised,
+    Event,
+    Finished,
+    Phase,
+    Preview,
+    Started,
+    TextEncoded,
+)
+from ..generation.result import Result
+from ..pipeline import Pipeline
+from .errors import RequestError
+from .job import CANCELLED, DONE, ENDED, FAILED, WORKING, DrawJob, Drawn, Item, Job, TaskJob, Update
+from .pace import Pace, left
+from .queue import Queue, agreement, whole_seconds
+
+log = logging.getLogger("mlx_starflow.server")
+REMEMBERED = 200  # jobs whose state can still be asked for
+MOST_KINDS = 100  # agreements whose largest batch is remembered
+
+
+class Scheduler:
+    """Draws what is submitted. ``submit``, ``cancel`` and the rest may be called from any thread;
+    listeners of jobs are called from the drawing thread."""
+
+    def __init__(self, pipe: Pipeline, max_batch: int, max_queue: int) -> None:
+        self._pipe, self.max_batch = pipe, max_batch
+        self.queue = Queue(max_queue)
+        self._pace: dict[Hashable, Pace] = {}
+        self._largest: OrderedDict[Hashable, int] = OrderedDict()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._running: list[Item] = []
+        self._seconds_left: float | None = None  # of what is being drawn
+        self.drawn = 0  # pictures since the start
+        self.batches = 0
+        self._thread = threading.Thread(target=self._work, name="mlx-starflow-draw", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Line up a job. Errors: RequestError where there is no room."""
+        with self._lock:
+            self._jobs[job.id] = job
+            while len(self._jobs) > REMEMBERED + self.queue.most:
+                self._jobs.popitem(last=False)
+        try:
+            self.queue.put(job, lambda: whole_seconds(self._seconds_left))
+        except StarflowError:
+            with self._lock:
+                self._jobs.pop(job.id, None)
+            raise
+        self._tell_place(job)
+
+    def job(self, name: str) -> Job | None:
+        return self._jobs.get(name)
+
+    def cancel(self, job: Job) -> None:
+        """Stop a job: what waits is dropped, what is being drawn is not delivered, and a batch of
+        which nobody wants a picture any more ends at its next step."""
+        job.cancel.set()
+        self.queue.drop(job)
+        if not any(item.job is job for item in self._running):
+            self._end(job)
+
+    def status(self) -> dict[str, Any]:
+        """Counts for /api/queue."""
+        return {
+            "waiting": len(self.queue),
+            "drawing": len(self._running),
+            "most": self.queue.most,
+            "max_batch": self.max_batch,
+            "drawn": self.drawn,
+            "batches": self.batches,
+            "seconds_left": _rounded(self._seconds_left),
+        }
+
+    def stop(self) -> None:
+        """Cancel everything and take nothing more; returns at once. Safe in a signal handler's
+        thread, since it only sets flags."""
+        self._stopping.set()
+        threading.Thread(target=self._cancel_all, daemon=True).start()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the drawing thread to end; whether it did."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _cancel_all(self) -> None:
+        for job in self.queue.close():
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """A job that was cancelled, by its client or because the server stops."""
+        stopping = RequestError(503, "The server is stopping.", code="stopping")
+        job.end(CANCELLED, stopping if self._stopping.is_set() else None)
+
+    def _load(self) -> None:
+        """Read the weights before the first request asks for them."""
+        try:
+            _ = self._pipe.text_encoder, self._pipe.flow, self._pipe.vae
+        except Exception:  # every request will be told
+            log.exception("the model could not be loaded")
+
+    def _work(self) -> None:
+        self._load()
+        while batch := self.queue.take(self._most_together):
+            self._running = batch
+            self._seconds_left = self._pace_of(batch[0]).batch(len(batch))
+            for job in _jobs_of(batch):
+                job.state = WORKING
+            self._tell_places()
+            began = time.perf_counter()
+            try:
+                if isinstance(batch[0].job, TaskJob):
+                    self._run(batch[0].job, began)
+                else:
+                    self._draw(batch, began)
+                self._pace_of(batch[0]).learn(len(batch), time.perf_counter() - began)
+            except Exception as error:
+                self._failed(batch, error)
+            finally:
+                self._running, self._seconds_left = [], None
+                for job in _jobs_of(batch):
+                    if job.cancel.is_set():
+                        self._end(job)
+            self.batches += 1
+            del batch
+        self._cancel_all()
+        mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
+
+    def _draw(self, batch: list[Item], began: float) -> None:
+        first = cast(DrawJob, batch[0].job)
+        jobs = [cast(DrawJob, job) for job in _jobs_of(batch)]
+        follow = _Follower(batch, began, self._pace_of(batch[0]).batch(len(batch)))
+        result: Result | None = None
+        events = self._pipe.stream(
+            [cast(DrawJob, i.job).prompts[i.index] for i in batch],
+            [cast(DrawJob, i.job).seeds[i.index] for i in batch],
+            previews=any(job.previews for job in jobs),
+            cancel=_Unwanted(batch, self._stopping),
+            **first.options,
+        )
+        for event in events:
+            self._seconds_left = follow.tell(event)
+            if isinstance(event, Preview):
+                self._preview(batch, event)
+            elif isinstance(event, Finished):
+                result = event.result
+        if result is not None:
+            gains = self._gains(result)
+            for row, item in enumerate(batch):
+                self._deliver(item, row, result, gains[row], len(jobs) > 1)
+
+    def _preview(self, batch: list[Item], event: Preview) -> None:
+        wanted = [i for i in batch if cast(DrawJob, i.job).previews and not i.cancelled]
+        if not wanted:
+            return
+        images = self._pipe.preview(event.latents)
+        for row, item in enumerate(batch):
+            if item in wanted:
+                data = {**event.to_dict(), "job": item.job.id, "picture": item.index}
+                item.job.tell(Update("preview", data, item.index, images[row]))
+
+    def _gains(self, result: Result) -> list[float | None]:
+        """What its prompt adds to the log-likelihood of each picture; None without a prompt."""
+        prompts, ratio = result.settings.prompts, result.settings.aspect_ratio
+        gains: list[float | None] = [None] * len(prompts)
+        rows = [i for i, prompt in enumerate(prompts) if prompt]
+        if rows:
+
+            def compute() -> np.ndarray:
+                x = result.latents[mx.array(rows)]
+                return advantages_of(self._pipe, x, tuple(prompts[i] for i in rows), ratio)
+
+            for i, value in zip(rows, self._pipe.run(compute), strict=True):
+                gains[i] = round(float(value), 3)
+        return gains
+
+    def _deliver(
+        self, item: Item, row: int, result: Result, gain: float | None, shared: bool
+    ) -> None:
+        job = item.job
+        if item.cancelled or job.state in ENDED or self._stopping.is_set():
+            return
+        metadata = result.metadata_of(row)
+        if shared:
+            metadata.pop("batch", None)  # the others' prompts are their own
+        drawn = Drawn(result.images[row], metadata, result.settings.seeds[row], gain)
+        self.drawn += 1
+        job.open -= 1
+        job.tell(Update("drawn", {"job": job.id}, item.index, value=drawn))
+        if not job.open:
+            job.end(DONE)
+
+    def _run(self, job: TaskJob, began: float) -> None:
+        work = job.task(self._pipe)
+        done = object()
+        result: Any = None
+
+        def step() -> Any:
+            nonlocal result
+            try:
+                return next(work)
+            except StopIteration as stop:
+                result = stop.value
+                return done
+
+        expected = self._pace_of(job.items[0]).batch(1)
+        told = 0.0
+        try:
+            while (share := self._pipe.run(step)) is not done:
+                if job.cancel.is_set() or self._stopping.is_set():
+                    raise Cancelled("The work was cancelled.")
+                now = time.perf_counter()
+                self._seconds_left = left(share, now - began, expected)
+                if now - told > 1 / 30:
+                    told = now
+                    job.tell(Update("progress", _progress(job, share, self._seconds_left)))
+        finally:
+            self._pipe.run(work.close)
+        job.open = 0
+        job.tell(Update("finished", {"job": job.id}, value=result))
+        job.end(DONE)
+
+    def _failed(self, batch: list[Item], error: Exception) -> None:
+        """One picture's error is not the others': a batch that failed is drawn one by one."""
+        wanted = [item for item in batch if not item.cancelled]
+        if isinstance(error, Cancelled) or self._stopping.is_set():
+            for job in _jobs_of(batch):
+                if job.cancel.is_set() or self._stopping.is_set():
+                    self._end(job)
+            return
+        if not isinstance(error, StarflowError):
+            log.exception("drawing failed")
+        if len(batch) > 1:
+            self.queue.put_back(wanted)
+            return
+        for job in _jobs_of(batch):
+            self.queue.drop(job)
+            job.end(FAILED, error)
+
+    def _most_together(self, item: Item) -> int:
+        job = item.job
+        if not isinstance(job, DrawJob):
+            return 1
+        kind = agreement(item)
+        if kind not in self._largest:
+            try:
+                most = self._pipe.largest_batch(job.settings, self.max_batch)
+            except (StarflowError, OSError):  # drawing will say what is wrong
+                return 1
+            self._largest[kind] = most
+            while len(self._largest) > MOST_KINDS:
+                self._largest.popitem(last=False)
+        return self._largest[kind]
+
+    def _pace_of(self, item: Item) -> Pace:
+        kind = agreement(item) if isinstance(item.job, DrawJob) else item.job.kind
+        with self._lock:
+            if kind not in self._pace:
+                while len(self._pace) >= 2 * MOST_KINDS:
+                    self._pace.pop(next(iter(self._pace)))
+                self._pace[kind] = Pace()
+            return self._pace[kind]
+
+    def _tell_places(self) -> None:
+        for job in self.queue.jobs():
+            self._tell_place(job)
+
+    def _tell_place(self, job: Job) -> None:
+        ahead = self.queue.ahead(job)
+        if ahead is None:
+            return
+        own = self._pace_of(job.items[0]).several(ahead + len(job.items), self.max_batch)
+        seconds = None if own is None else own + (self._seconds_left or 0.0)
+        place = {"event": "queued", "job": job.id, "position": ahead + 1}
+        job.tell(Update("queued", place | {"seconds_left": _rounded(seconds)}))
+
+
+class _Unwanted:
+    """Set when nobody wants any picture of a batch any more."""
+
+    def __init__(self, batch: list[Item], stopping: threading.Event) -> None:
+        self._batch, self._stopping = batch, stopping
+
+    def is_set(self) -> bool:
+        return self._stopping.is_set() or all(item.cancelled for item in self._batch)
+
+
+class _Follower:
+    """Tells the jobs of a batch how far it is."""
+
+    def __init__(self, batch: list[Item], began: float, expected: float | None) -> None:
+        self._jobs = _jobs_of(batch)
+        self._pictures = {
+            job.id: [item.index for item in batch if item.job is job] for job in self._jobs
+        }
+        self._began, self._expected = began, expected
+        self._share = 0.0
+        self._before: dict[str, tuple[float, Phase]] = {}
+
+    def tell(self, event: Event) -> float | None:
+        """Passes an event on; the seconds that are left."""
+        if isinstance(event, Started):
+            before = 0.0
+            for phase in event.phases:
+                self._before[phase.name] = before, phase
+                before += phase.share
+        before, phase = self._before[event.phase]
+        if isinstance(event, BlockProgress):
+            before += phase.share * event.tokens_done / event.tokens_total
+        elif isinstance(event, BlockDone | TextEncoded | Denoised | Decoded):
+            before += phase.share
+        self._share = share = max(self._share, before)
+        seconds = left(share, time.perf_counter() - self._began, self._expected)
+        if isinstance(event, Preview | Finished):
+            return seconds
+        data = event.to_dict()
+        for job in self._jobs:
+            if not job.cancel.is_set():
+                numbers = {"numbers": self._pictures[job.id]}  # of the job's pictures in the batch
+                job.tell(Update("progress", _progress(job, share, seconds) | numbers | data))
+        return seconds
+
+
+def _progress(job: Job, share: float, seconds: float | None) -> dict[str, Any]:
+    return {
+        "event": "progress",
+        "job": job.id,
+        "share": round(share, 4),
+        "seconds_left": _rounded(seconds),
+    }
+
+
+def _jobs_of(batch: list[Item]) -> list[Job]:
+    return list(dict.fromkeys(item.job for item in batch))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

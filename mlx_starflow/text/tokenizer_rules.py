@@ -1,0 +1,120 @@
+"""What a tokenizer.json may ask for: its steps run over every prompt and can multiply it.
+
+A file of 3 KB can replace every letter by a thousand, several times over. Checked are the steps
+that make text or tokens longer; the vocabulary is left to the ``tokenizers`` library.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import TextError
+from ..files.fields import shown
+from ..files.json import JSONError, parse_json
+
+MAX_GROWTH = 64  # times that all replacements together may lengthen a text
+MAX_STEPS = 32  # normalizers, or splitting rules, or template pieces
+MAX_PATTERN = 2000  # characters
+# Normalizers by the most characters that they make of one.
+_NORMALIZERS = {
+    "Sequence": 1, "Precompiled": 1, "Replace": 1, "Prepend": 1, "Strip": 1, "StripAccents": 1,
+    "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4, "Nmt": 1,
+    "ByteLevel": 2,
+}  # fmt: skip
+
+
+def check_tokenizer(tokenizer: Any, where: str) -> None:
+    """TextError where a loaded ``tokenizers.Tokenizer`` would make a text too long."""
+    growth, precompiled, unicode_forms = 1, 0, 0
+    for step in _steps(_settings(tokenizer.normalizer, where), "normalizers", where):
+        kind = step.get("type")
+        if kind not in _NORMALIZERS:
+            raise TextError(f"{where}: the normalizer {shown(kind)} is unknown.")
+        if kind == "Replace":
+            growth *= _replacement(step, where)
+        elif kind == "Prepend" and len(str(step.get("prepend", ""))) > MAX_GROWTH:
+            raise TextError(f"{where}: a normalizer puts too long a text in front.")
+        elif kind == "Precompiled":
+            precompiled += 1
+            check_charsmap(step.get("precompiled_charsmap"), where)
+        elif kind in ("NFKC", "NFKD"):
+            unicode_forms += 1
+    if growth > MAX_GROWTH or precompiled > 1 or unicode_forms > 2:
+        raise TextError(
+            f"{where}: its normalizers would make a text more than {MAX_GROWTH} times as long. "
+            "It is damaged or made to hurt; download it again."
+        )
+    for step in _steps(_settings(tokenizer.pre_tokenizer, where), "pretokenizers", where):
+        _pattern(step.get("pattern"), where)
+    for step in _steps(_settings(tokenizer.post_processor, where), "processors", where):
+        _template(step, where)
+
+
+def check_charsmap(text: Any, where: str) -> None:
+    """TextError unless the table of a "Precompiled" normalizer is one: a size and a trie of so
+    many bytes, then texts."""
+    try:
+        data = base64.b64decode(text or "", validate=True)
+        (size,) = struct.unpack_from("<I", data)
+    except (ValueError, TypeError, struct.error):
+        size, data = -1, b""
+    if size < 0 or size % 4 or 4 + size > len(data):
+        raise TextError(f"{where}: its table of characters (precompiled_charsmap) is damaged.")
+
+
+def _settings(part: Any, where: str) -> Any:
+    """A part of the tokenizer as the library itself writes it."""
+    if part is None:
+        return {}
+    try:
+        return parse_json(part.__getstate__(), 16 << 20)
+    except (JSONError, AttributeError, TypeError) as error:
+        raise TextError(f"{where}: a part of it cannot be read ({error}).") from None
+
+
+def _steps(settings: Any, inner: str, where: str) -> Iterator[dict[str, Any]]:
+    """The settings of every step, those inside of sequences one by one."""
+    waiting, count = [settings], 0
+    while waiting:
+        step = waiting.pop()
+        count += 1
+        if count > MAX_STEPS:
+            raise TextError(f"{where}: it has more than {MAX_STEPS} {inner}.")
+        if not isinstance(step, dict):
+            raise TextError(f"{where}: one of its {inner} is {shown(step)}.")
+        if step.get("type") == "Sequence" and isinstance(step.get(inner), list):
+            waiting += step[inner]
+        elif step:
+            yield step
+
+
+def _replacement(step: dict[str, Any], where: str) -> int:
+    pattern = _pattern(step.get("pattern"), where)
+    content = step.get("content")
+    if not isinstance(content, str):
+        raise TextError(f"{where}: a normalizer replaces by {shown(content)}.")
+    # A regular expression may match nothing at every place.
+    exact = isinstance(step["pattern"], dict) and "String" in step["pattern"] and pattern
+    grown = -(-len(content) // len(pattern)) if exact else len(content) + 1
+    return max(1, grown)
+
+
+def _pattern(pattern: Any, where: str) -> str:
+    text = next(iter(pattern.values()), "") if isinstance(pattern, dict) else pattern or ""
+    if not isinstance(text, str) or len(text) > MAX_PATTERN:
+        raise TextError(f"{where}: a pattern in it has more than {MAX_PATTERN} characters.")
+    return text
+
+
+def _template(step: dict[str, Any], where: str) -> None:
+    pieces = step.get("single")
+    if not isinstance(pieces, list):
+        return
+    texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
+    special = step.get("special_tokens")
+    ids = [len(s.get("ids") or ()) for s in special.values()] if isinstance(special, dict) else []
+    if len(pieces) > MAX_STEPS or texts > 1 or sum(ids) > MAX_STEPS:
+        raise TextError(f"{where}: its template repeats the text, or has too many pieces.")
