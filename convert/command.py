@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_starflow.errors import UsageError
+from mlx_starflow.errors import Interrupted, UsageError
 
 from .bundle import convert_steps
 from .options import ConvertOptions, ConvertProgress, ConvertReport
@@ -88,8 +88,11 @@ def convert_command(
         overwrite=overwrite,
         verify=verify,
     )
-    with _terminable():
-        report = _follow(convert_steps(options))
+    try:
+        with _terminable():
+            report = _follow(convert_steps(options))
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; nothing was written to {output}.") from None
     _show(report, json_output)
 
 

@@ -56,3 +56,8 @@ class OutOfMemoryError(StarflowError, MemoryError):
 
 class Cancelled(StarflowError):
     """The work was cancelled by its caller."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command; the message says what was finished by then. Not a StarflowError: nothing
+    went wrong."""

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..editing.selection import advantages
-from ..errors import UsageError
-from ..generation.events import Finished, Preview
+from ..errors import Interrupted, UsageError
+from ..generation.events import BlockDone, BlockProgress, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
@@ -24,7 +24,6 @@ from ..pictures.metadata import save_picture
 from ..pipeline import Pipeline, load
 from . import outputs
 from .console import Console, Progress, counted
-from .failures import Interrupted
 from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
@@ -37,6 +36,7 @@ TOLD_SEEDS = 8  # seeds drawn at random that are named
 class Report:
     """What is finished so far."""
 
+    begun: bool = False  # the first step of the first batch is done
     records: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)  # sheets, latents and steps
     pictures: list[Image.Image] = field(default_factory=list)  # only for a contact sheet
@@ -68,7 +68,6 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
             _check_weights(job, pipe, console)
             prompts = [prompt for batch in job.batches for prompt in batch.prompts]
             tell_prompts(pipe, [*prompts, *_negative(job)], console, cuts=False)
-            _tell_seeds(job, console)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
@@ -129,6 +128,9 @@ def _draw(
     steps: list[list[Image.Image]] = []
     with contextlib.closing(events):
         for event in events:
+            if isinstance(event, BlockProgress | BlockDone) and not report.begun:
+                report.begun = True  # nothing is wrong with the request, which may take long
+                _tell_seeds(job, console)
             progress.follow(event)
             for warning in getattr(event, "warnings", ()):
                 console.say(f"Warning: {warning}")

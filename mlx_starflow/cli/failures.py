@@ -11,16 +11,12 @@ from typing import Any
 
 import typer
 
-from ..errors import ModelNotFoundError, StarflowError, TextError, UsageError
+from ..errors import Interrupted, ModelNotFoundError, StarflowError, TextError, UsageError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Typer carries its own copy of Click or imports it, by version; the class is found by its name.
 CommandLineError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-
-
-class Interrupted(Exception):
-    """Ctrl-C; the message says what was finished by then."""
 
 
 @contextmanager
@@ -64,6 +60,8 @@ def explain(error: BaseException) -> Failure:
             return Failure(_message(error), status)
     if isinstance(error, RuntimeError) and _is_memory(str(error)):
         return Failure(_MEMORY, FAILED)
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] in ("mlx", "mlx_lm"):
+        return Failure(_no_mlx(error), FAILED)
     what = f"{type(error).__name__}: {error}".strip(": ")
     return Failure(
         f"Unexpected error ({what}). Run the command again with --debug and report what it shows.",
@@ -74,6 +72,18 @@ def explain(error: BaseException) -> Failure:
 _MEMORY = (
     "There is not enough memory for this. Try --low-ram, --quantize 4, or a smaller --num-images."
 )
+
+
+def _no_mlx(error: ImportError) -> str:
+    """Why MLX, which everything here computes with, could not be loaded."""
+    reason = str(error).splitlines()[0]
+    if "libcu" in reason or "nvidia" in reason.lower():
+        return (
+            f"MLX for NVIDIA GPUs cannot be loaded ({reason}): is there a GPU with its driver on "
+            "this machine? Without one install mlx-starflow without [cuda]: "
+            "pip uninstall mlx-cuda-13 mlx-cuda-12; pip install --force-reinstall 'mlx[cpu]'"
+        )
+    return f"MLX cannot be loaded ({reason}). Install it again: pip install --force-reinstall mlx"
 
 
 def _message(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from ..hub.known import KNOWN, KnownModel, known_model
 from ..hub.locate import EMBEDDED
 from . import options as o
 from .console import Console
+from .failures import interruptible
 from .fetch import acquire
 from .help import SectionedCommand
 from .tables import aligned
@@ -97,7 +98,8 @@ def download_model(
     """Download a model and convert it, saying sizes and licence first; resumes what broke off."""
     if name != EMBEDDED_NAME and "/" not in name:
         _known(name)
-    path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
+    with interruptible(lambda: "what has arrived is kept, and the same command continues it"):
+        path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
     typer.echo(str(path))
 
 

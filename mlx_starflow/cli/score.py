@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ..errors import StarflowError, UsageError
+from ..errors import Interrupted, StarflowError, UsageError
 from ..exact.scoring import Score, ScoreOptions
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
@@ -17,7 +17,6 @@ from ..pictures.read import Picture, pictures_in
 from ..version import __version__
 from . import options as o
 from .console import Console, counted
-from .failures import Interrupted
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, open_model
