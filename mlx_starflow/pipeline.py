@@ -22,6 +22,7 @@ from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
+from .generation.progress import in_notebook, shown
 from .generation.result import Result
 from .generation.settings import Settings, resolve
 from .hub.acquire import acquire
@@ -168,6 +169,7 @@ class Pipeline:
         noise: mx.array | np.ndarray | None = None,
         denoise: bool | None = None,
         cancel: Flag | None = None,
+        progress: bool | None = None,
         **options,
     ) -> Result:
         """Pictures for a prompt, made together as one batch.
@@ -182,6 +184,7 @@ class Pipeline:
         noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
         denoise: False leaves in the picture the noise that the flow was trained with.
         cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
+        progress: show a bar; None does so in a notebook, which also shows the result itself.
         options: negative_prompt (what guidance leads away from, in place of the null caption),
         noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height,
         vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
@@ -196,7 +199,9 @@ class Pipeline:
         )  # fmt: skip
         self._worker.check_process()
         with self._turn.held(lambda: _check(cancel)):
-            *_, finished = self._events(settings, noise, False, cancel)
+            events = self._events(settings, noise, False, cancel)
+            visible = in_notebook() if progress is None else progress
+            *_, finished = shown(events) if visible else events
         return finished.result
 
     def stream(

@@ -21,6 +21,7 @@ from ..generation.result import Result
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
 from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from ..pipeline import Pipeline, load
 from . import outputs
 from .console import Console, Progress, counted
@@ -78,7 +79,7 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                 introduce(pipe, console)
         _tell_residuals(report, console)
         if job.grid:
-            sheet = outputs.contact_sheet(report.pictures)
+            sheet = contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
             report.files.append(str(save_picture(sheet, path, overwrite=False)))
     except KeyboardInterrupt:
@@ -180,7 +181,7 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
         for number, picture in enumerate(row, start=1):
             path = folder / f"{stem}_step_{number}_of_{len(row)}.png"
             yield str(save_picture(picture, path, overwrite=False))
-        strip = outputs.contact_sheet(row, columns=len(row))
+        strip = contact_sheet(row, columns=len(row))
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
 
 

@@ -20,6 +20,7 @@ from ..generation.capabilities import capabilities
 from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
+from ..hub.download import hub_cache
 from ..hub.known import known_model
 from ..hub.locate import EMBEDDED
 from ..hub.resolve import resolve
@@ -78,6 +79,7 @@ def machine() -> dict[str, Any]:
         "tf32": tf32_in_use(),
         "versions": {name: _version(name) for name in PACKAGES},
         "model_cache": str(cache_directory()),
+        "download_cache": str(hub_cache()),
         "models": {
             **({"default": str(EMBEDDED)} if (EMBEDDED / "config.json").is_file() else {}),
             **{f"{m.name} ({m.precision})": m.problem or str(m.path) for m in cached_models()},

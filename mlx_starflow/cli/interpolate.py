@@ -13,6 +13,7 @@ from ..editing.interpolate import Ends, encoded_ends, frames_between, seeded_end
 from ..errors import UsageError
 from ..pictures.animation import check_animation, save_animation
 from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
@@ -20,7 +21,7 @@ from .arguments import Seeds, all_seeds, read_seeds
 from .console import Console, counted
 from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import check_file, check_output, contact_sheet
+from .outputs import check_file, check_output
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
 from .prompts import tell_prompts
 from .viewer import show_files

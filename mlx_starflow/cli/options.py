@@ -44,10 +44,20 @@ def option(*names: str, panel: str, help: str, **more):
     return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False, **more)
 
 
+def model_names(incomplete: str) -> list[str]:
+    """Completion for --model and MODEL: the embedded model, the known ones, and directories here
+    that hold one."""
+    from ..hub.known import EMBEDDED, KNOWN
+
+    names = [EMBEDDED, *(name for model in KNOWN for name in (model.name, *model.aliases))]
+    here = [str(config.parent) for config in Path().glob("*/config.json")]
+    return [name for name in [*names, *sorted(here)] if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
     option(
-        "--model", "-m", panel=MEMORY, metavar="NAME|DIR|REPO",
+        "--model", "-m", panel=MEMORY, metavar="NAME|DIR|REPO", autocompletion=model_names,
         help="A converted model's directory, a known name or a hub repository. "
         "Default: the model inside the package.",
     ),

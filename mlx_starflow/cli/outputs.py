@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..generation.noise_file import write_noise
@@ -73,18 +71,6 @@ def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> P
         return output
     prompt = f"_prompt_{prompt_number}" if prompt_number is not None else ""
     return output.with_name(f"{output.stem}{prompt}_seed_{seed}{output.suffix}")
-
-
-def contact_sheet(pictures: list[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures on one, row by row, about as wide as high unless ``columns`` says otherwise."""
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    width = max(p.width for p in pictures)
-    height = max(p.height for p in pictures)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
-    return sheet
 
 
 def save_arrays(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Path:

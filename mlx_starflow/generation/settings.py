@@ -31,7 +31,16 @@ _OPTION_KINDS: dict[str, Any] = {  # stored beside the fields of SampleOptions
     "negative_prompt": str,
     "vae_tiling": bool,
 }
-_OTHER_OPTIONS = (*_OPTION_KINDS, "seed", "num_images", "width", "height", "noise", "cancel")
+_OTHER_OPTIONS = (
+    *_OPTION_KINDS,
+    "seed",
+    "num_images",
+    "width",
+    "height",
+    "noise",
+    "cancel",
+    "progress",
+)
 
 
 @dataclass(frozen=True)
