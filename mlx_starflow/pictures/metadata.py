@@ -109,10 +109,10 @@ def _text_in(path: Path) -> str | None:
         return _stored_text(picture)
 
 
-def _exif(text: str) -> Image.Exif:
+def _exif(text: str) -> bytes:
     exif = Image.Exif()
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + text.encode("ascii")
-    return exif
+    return exif.tobytes()  # Pillow takes an Exif whose first directory is empty for none
 
 
 def _stored_text(picture: Image.Image) -> str | None:
