@@ -49,7 +49,7 @@ _HOME = {  # where each name lives
     "score_pictures": "exact.scoring",
     "slerp": "exact.sphere",
 }
-_MODULES = ("config", "errors", "events", "exact", "flow", "pipeline", "sampling")
+_MODULES = ("codec", "config", "errors", "events", "exact", "flow", "pipeline", "sampling")
 
 __all__ = [
     "Flow",

@@ -25,7 +25,7 @@ MAX_WIDTH, MAX_SIDE, MAX_TEXT_NUMBERS = 1 << 16, 1 << 12, 1 << 26
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "16:9", "9:16", "4:5", "5:4", "21:9", "9:21")
 
 
-def _one_of(name: str, value: Any, allowed: tuple) -> None:
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         choices = ", ".join(repr(a) for a in allowed)
         raise ConfigError(f"{name} is {shown(value)}; expected one of {choices}.")
@@ -305,9 +305,14 @@ def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) 
         )
     if flow.text_channels and text is None:
         raise ConfigError("config.json: 'text' is missing, and the flow was trained with text.")
-    if flow.text_channels and (text.length, text.channels) != (
-        flow.text_length,
-        flow.text_channels,
+    if (
+        text is not None
+        and flow.text_channels
+        and (text.length, text.channels)
+        != (
+            flow.text_length,
+            flow.text_channels,
+        )
     ):
         raise ConfigError(
             f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "

@@ -54,6 +54,10 @@ class OutOfMemoryError(StarflowError, MemoryError):
     """The model does not fit the device; the message says what would."""
 
 
+class CodecError(StarflowError, ValueError):
+    """A compressed picture that is damaged, or that this model or machine cannot decode."""
+
+
 class Cancelled(StarflowError):
     """The work was cancelled by its caller."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import mlx.core as mx
 import numpy as np
@@ -19,7 +19,7 @@ from .generation.capabilities import capabilities
 from .generation.components import Components
 from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
 from .generation.draw import decode, generation
-from .generation.events import BlockProgress, Event
+from .generation.events import BlockProgress, Event, Finished
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.progress import in_notebook, shown
@@ -101,6 +101,11 @@ class Pipeline:
         """A hash of the flow's weights, as it stands in the settings of every picture."""
         return self._components.fingerprint
 
+    def fingerprint_of(self, component: str) -> str:
+        """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the
+        model does not have."""
+        return self._components.fingerprint_of(component)
+
     @property
     def flow_config(self) -> FlowConfig:
         """The flow's settings; reads no weights."""
@@ -170,7 +175,7 @@ class Pipeline:
         denoise: bool | None = None,
         cancel: Flag | None = None,
         progress: bool | None = None,
-        **options,
+        **options: Any,
     ) -> Result:
         """Pictures for a prompt, made together as one batch.
 
@@ -202,7 +207,7 @@ class Pipeline:
             events = self._events(settings, noise, False, cancel)
             visible = in_notebook() if progress is None else progress
             *_, finished = shown(events) if visible else events
-        return finished.result
+        return cast(Finished, finished).result
 
     def stream(
         self,
@@ -212,7 +217,7 @@ class Pipeline:
         noise: mx.array | np.ndarray | None = None,
         previews: bool = False,
         cancel: Flag | None = None,
-        **options,
+        **options: Any,
     ) -> Iterator[Event]:
         """``generate`` as typed events (see ``mlx_starflow.events``), the last one ``Finished``.
 
@@ -227,7 +232,7 @@ class Pipeline:
         self,
         prompt: str | int | Sequence[str | int] | None = None,
         seed: int | Sequence[int] | None = None,
-        **options,
+        **options: Any,
     ) -> Settings:
         """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
         loaded. Errors: UsageError, TextError for an unknown class."""
@@ -287,7 +292,13 @@ class Pipeline:
         else:
             self.close()
 
-    def _request(self, prompt, seed, noise, **options) -> tuple[Settings, mx.array | None]:
+    def _request(
+        self,
+        prompt: str | int | Sequence[str | int] | None,
+        seed: int | Sequence[int] | None,
+        noise: mx.array | np.ndarray | None,
+        **options: Any,
+    ) -> tuple[Settings, mx.array | None]:
         components = self._components
         if noise is not None:
             noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to

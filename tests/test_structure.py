@@ -24,6 +24,7 @@ ROOMS = (
     ("generation",),
     ("events", "pipeline"),
     ("editing",),
+    ("codec", "watch"),
     ("benchmark",),
     ("server",),
     ("cli",),

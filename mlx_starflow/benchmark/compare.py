@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from ..device.clock import Clock
 from ..device.machine import this_machine
+from ..device.typed import scalar
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
 from ..flow.grid import grid_of
@@ -76,7 +77,16 @@ def compare(
 
 
 class _Comparison:
-    def __init__(self, flow, contexts, noises, specs, options, finish, progress):
+    def __init__(
+        self,
+        flow: Flow,
+        contexts: Sequence[Context],
+        noises: Sequence[mx.array],
+        specs: Sequence[SamplerSpec],
+        options: BenchmarkOptions,
+        finish: Finish | None,
+        progress: Progress | None,
+    ) -> None:
         self.flow, self.options, self.finish = flow, options, finish
         self.progress = progress or (lambda what, share: None)
         self.machine, self.clock = this_machine(), Clock()
@@ -152,12 +162,21 @@ class _Comparison:
             found.append(self.finish.picture(self.flow, run.latents, own, self.clock))
         return found
 
-    def _summary(self, variant, looked, pictures, timed) -> SamplerResult:
+    def _summary(
+        self,
+        variant: _Variant,
+        looked: dict[_Variant, list[Run]],
+        pictures: dict[_Variant, list[mx.array] | None],
+        timed: dict[_Variant, list[Run]],
+    ) -> SamplerResult:
         base = _Variant(SamplerSpec(REFERENCE), variant.batch)
         one = _Variant(variant.spec, 1)
         runs, times = looked[variant], [r.total for r in timed[variant]]
         reads, certificates = weighted_reads(runs, self.sizes)
         shallow = work_of(runs, self.sizes, deep=False)
+        deep = work_of(runs, self.sizes, deep=True)
+        if deep is None:
+            raise UsageError("This flow's deep block is the identity; there is nothing to measure.")
         mse = _mse(pictures[variant], pictures[base])
         return SamplerResult(
             spec=str(variant.spec),
@@ -165,22 +184,24 @@ class _Comparison:
             batch=variant.batch,
             seconds=Spread.of(times),
             seconds_deep=Spread.of([r.part(deep=True) for r in timed[variant]]),
-            seconds_shallow=shallow and Spread.of([r.part(deep=False) for r in timed[variant]]),
+            seconds_shallow=Spread.of([r.part(deep=False) for r in timed[variant]])
+            if shallow
+            else None,
             cpu_seconds=Spread.of([r.cpu_seconds for r in timed[variant]]),
             speedup=_ratio(timed.get(base), timed[variant]),
             batch_cost=_ratio(timed[variant], timed[one])
             if variant.batch > 1 and one in timed
             else None,
-            deep=work_of(runs, self.sizes, deep=True),
+            deep=deep,
             shallow=shallow,
             weighted_reads=reads,
             weighted_certificate_reads=certificates,
             reads_of_sequential=reads / weighted_reads(looked[base], self.sizes)[0],
             bytes_read=(reads + certificates) * sum(self.sizes.values()),
-            residual=max(r.residual for run in runs for r in run.reports),
+            residual=max(r.residual or 0.0 for run in runs for r in run.reports),
             converged=all(r.converged for run in runs for r in run.reports),
             distance=max(
-                (mx.abs(a.latents - b.latents).max() / mx.std(b.latents)).item()
+                scalar(mx.abs(a.latents - b.latents).max() / mx.std(b.latents))
                 for a, b in zip(runs, looked[base], strict=True)
             ),
             image_mse=mse,
@@ -213,7 +234,7 @@ def _mse(pictures: list[mx.array] | None, reference: list[mx.array] | None) -> f
     if pictures is None or reference is None:
         return None
     return max(
-        mx.square(a - b).mean(axis=(1, 2, 3)).max().item()
+        scalar(mx.square(a - b).mean(axis=(1, 2, 3)).max())
         for a, b in zip(pictures, reference, strict=True)
     )
 

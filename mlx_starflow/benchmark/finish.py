@@ -10,14 +10,14 @@ import mlx.core as mx
 from ..device.clock import Clock
 from ..exact.denoise import denoise
 from ..flow import Context, Flow
-from ..vae import AutoencoderKL
+from ..vae import Autoencoder
 
 
 @dataclass(frozen=True)
 class Finish:
     """How a model's samples become pictures."""
 
-    vae: AutoencoderKL | None = None  # None: the flow makes pixels
+    vae: Autoencoder | None = None  # None: the flow makes pixels
     denoise: bool = True
 
     def picture(self, flow: Flow, x: mx.array, context: Context, clock: Clock) -> mx.array:

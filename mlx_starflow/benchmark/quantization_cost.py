@@ -15,10 +15,10 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ..bundle.quantize import Recipe
 from ..device.clock import Clock
+from ..device.typed import parameters_of, scalar
 from ..errors import NumericsError, UsageError
 from ..exact.denoise import denoise
 from ..exact.likelihood import log_prob
@@ -150,7 +150,15 @@ class _Measured:
     pictures: mx.array | None
 
 
-def _measure(flow, precision, scored, scored_context, samples, context, finish) -> _Measured:
+def _measure(
+    flow: Flow,
+    precision: Precision,
+    scored: mx.array,
+    scored_context: Context,
+    samples: mx.array,
+    context: Context,
+    finish: Finish | None,
+) -> _Measured:
     parts = []
     for i in range(scored.shape[0]):  # one by one: what is scored may be many pictures
         own = None if scored_context is None else scored_context[i : i + 1]
@@ -163,7 +171,7 @@ def _measure(flow, precision, scored, scored_context, samples, context, finish) 
     if finish is not None:
         own = None if context is None else context[: samples.shape[0]]
         pictures = finish.picture(flow, samples, own, Clock())
-    size = sum(value.nbytes for _, value in tree_flatten(flow.parameters()))
+    size = sum(value.nbytes for _, value in parameters_of(flow))
     return _Measured(precision.name, size, log_p, samples, pictures)
 
 
@@ -172,8 +180,8 @@ def _against(first: _Measured, own: _Measured, numbers: int) -> PrecisionCost:
     count = change.size
     apart = (own.samples - first.samples) / mx.std(first.samples)
     decibel = None
-    if own.pictures is not None:
-        mse = mx.square(own.pictures - first.pictures).mean(axis=(1, 2, 3)).max().item()
+    if own.pictures is not None and first.pictures is not None:
+        mse = scalar(mx.square(own.pictures - first.pictures).mean(axis=(1, 2, 3)).max())
         decibel = psnr(mse)
     return PrecisionCost(
         precision=own.name,
@@ -182,7 +190,7 @@ def _against(first: _Measured, own: _Measured, numbers: int) -> PrecisionCost:
         change=float(change.mean()),
         change_error=float(change.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
         largest_change=float(np.abs(change).max()),
-        distance=mx.abs(apart).max().item(),
-        rms_distance=mx.sqrt(mx.square(apart).mean()).item(),
+        distance=scalar(mx.abs(apart).max()),
+        rms_distance=scalar(mx.sqrt(mx.square(apart).mean())),
         image_psnr=decibel,
     )

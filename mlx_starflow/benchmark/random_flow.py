@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..bundle.dtypes import dtype_named
 from ..bundle.quantize import Recipe, quantize_module, takes_type
 from ..config import BlockConfig, FlowConfig
+from ..device.typed import parameters_of
 from ..errors import UsageError
 from ..flow import Flow
 
@@ -109,14 +109,14 @@ def random_flow(
     target = None if dtype is None else dtype_named(dtype)
     config = shape.config()
     flow = Flow(config)
-    names = sorted(name for name, _ in tree_flatten(flow.parameters()))
-    shapes = {name: value.shape for name, value in tree_flatten(flow.parameters())}
+    names = sorted(name for name, _ in parameters_of(flow))
+    shapes = {name: value.shape for name, value in parameters_of(flow)}
     keys = mx.random.split(mx.random.key(seed), len(names))
     weights = []
     for name, key in zip(names, keys, strict=True):
         value = _drawn(name, shapes[name], key)
         if dtype is not None and takes_type("flow", name):
-            value = value.astype(target)
+            value = value.astype(target or value.dtype)
         mx.eval(value)  # one at a time: beside the model there is one tensor in float32
         weights.append((name, value))
     flow.load_weights(weights, strict=True)

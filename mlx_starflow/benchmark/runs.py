@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..device.clock import Clock
+from ..device.typed import parameters_of
 from ..flow import Context, Flow
 from ..sampling import BlockReport, BlockResult, SampleOptions, invert_steps
 from .results import Work
@@ -58,7 +58,7 @@ def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptio
 def block_bytes(flow: Flow) -> dict[int, int]:
     """Bytes of every block's weights as they are in memory."""
     return {
-        index: sum(value.nbytes for _, value in tree_flatten(block.parameters()))
+        index: sum(value.nbytes for _, value in parameters_of(block))
         for index, block in enumerate(flow.blocks)
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import UsageError
 from ..sampling import AUTO, SAMPLERS, SampleOptions
@@ -88,7 +89,7 @@ def parse_specs(text: str) -> list[SamplerSpec]:
     return list(dict.fromkeys(parse_spec(part) for part in parts))
 
 
-def _number(spec: str, name: str, text: str, kind: type):
+def _number(spec: str, name: str, text: str, kind: type) -> Any:
     if not text:
         return None
     try:

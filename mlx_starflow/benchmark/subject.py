@@ -34,10 +34,11 @@ class Subject:
     def joined(self) -> tuple[mx.array, Context]:
         """The first picture of every case, all in one batch: its noise and context."""
         noise = mx.concatenate([n[:1] for n in self.noises])
-        if self.contexts[0] is None:
+        contexts = [c for c in self.contexts if c is not None]
+        if not contexts:
             return noise, None
         # Rows [caption, null caption] or one row alone -> [captions, null captions] or captions.
-        apart = [c[:: n.shape[0]] for c, n in zip(self.contexts, self.noises, strict=True)]
+        apart = [c[:: n.shape[0]] for c, n in zip(contexts, self.noises, strict=True)]
         rows = [[c[i : i + 1] for c in apart] for i in range(apart[0].shape[0])]
         return noise, mx.concatenate([mx.concatenate(row) for row in rows])
 

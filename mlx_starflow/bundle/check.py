@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..config import is_reference
 from ..errors import ConfigError, WeightsError
@@ -74,7 +75,7 @@ def _problem_in_file(path: Path, names: Iterable[str] | None) -> str | None:
     return f"{path} lacks the tensor {missing[0]!r} that its index names." if missing else None
 
 
-def _read_json(path: Path, most: int = MAX_BYTES) -> tuple[dict, str | None]:
+def _read_json(path: Path, most: int = MAX_BYTES) -> tuple[dict[str, Any], str | None]:
     try:
         data = read_json(path, most)
     except FileNotFoundError:

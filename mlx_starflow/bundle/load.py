@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..config import ModelConfig
+from ..device.typed import parameters_of
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from ..files import json as files_json
 from ..files.fields import Fields
@@ -79,7 +79,7 @@ def array_bytes(array: mx.array) -> memoryview:
     flat = mx.contiguous(array).reshape(-1)
     if array.dtype == mx.bfloat16:  # the buffer protocol has no such type
         flat = flat.view(mx.uint16)
-    return memoryview(flat).cast("B")
+    return memoryview(flat).cast("B")  # type: ignore[arg-type]
 
 
 def load_component(
@@ -102,7 +102,7 @@ def load_component(
     tensors = _tensors(directory)
     if block is not None:
         _shape_quantized(module, block, tensors, directory)
-    expected = dict(tree_flatten(module.parameters()))
+    expected = dict(parameters_of(module))
     _check_names(directory, expected, tensors)
     kind, target = component_kind(config), _resolve(dtype)
     weights = []
@@ -122,7 +122,7 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
     """The arrays of a safetensors file whose header has been checked; their numbers are read when
     they are first used. Errors: WeightsError."""
     try:
-        return mx.load(str(path))
+        return cast("dict[str, mx.array]", mx.load(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
         raise WeightsError(f"{path} cannot be read ({str(error)[:200]}).") from None
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
+from ..device.typed import layers_of
 from ..errors import UsageError
 
 GROUP_SIZE = 64
@@ -112,7 +112,7 @@ def quantize_module(module: nn.Module, config: dict[str, Any], recipe: Recipe) -
             return False
         return {"group_size": GROUP_SIZE, "bits": bits_of(recipe, path, config)}
 
-    for path, leaf in tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module):
+    for path, leaf in layers_of(module):
         if "scales" in leaf and leaf.bits != bits_of(recipe, path, config):
             raise UsageError(
                 f"The model is stored with {leaf.bits}-bit weights ({path}) and cannot become "

@@ -20,8 +20,11 @@ COMMANDS = {
     "edit": ("edit", "edit", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
+    "compress": ("compress", "compress", "EPILOG"),
+    "decompress": ("decompress", "decompress", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
 }
+GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
 def build():
@@ -35,7 +38,6 @@ def build():
     from ..version import __version__
     from .flags import with_flags
     from .help import SectionedCommand
-    from .models import models
 
     app = typer.Typer(
         name="mlx-starflow",
@@ -51,7 +53,8 @@ def build():
         app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
     convert = converter_module("command").convert_command
     app.command("convert", cls=SectionedCommand)(convert)
-    app.add_typer(models, name="models")
+    for name, (module, group) in GROUPS.items():
+        app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
 
     def show_version(wanted: bool) -> None:
         if wanted:

@@ -45,10 +45,15 @@ def this_machine() -> Machine:
         blas=blas_in_use(),
         tf32=tf32_in_use(),
         python=platform.python_version(),
-        mlx=mx.__version__,
+        mlx=mlx_version(),
         mlx_starflow=__version__,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
+
+
+def mlx_version() -> str:
+    """The version of MLX that computes."""
+    return str(getattr(mx, "__version__", "unknown"))
 
 
 def chip_name() -> str:

@@ -19,14 +19,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 
 from ..errors import UsageError
 
 T = TypeVar("T")
-Task = tuple[Callable[[], object], Future]
+Task = tuple[Callable[[], object], Future[Any]]
 AWAKE = 0.2  # seconds after which a waiting thread looks whether it was interrupted
 POLL = 0.05  # seconds between two tries for a turn
 
@@ -99,7 +99,7 @@ class Worker:
         self.check_process()
         if threading.current_thread() is self._thread:
             return function()
-        future: Future = Future()
+        future: Future[Any] = Future()
         with self._turn.held():
             if self._closed:
                 raise UsageError("This pipeline is closed; load it again to use it.")

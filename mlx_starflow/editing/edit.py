@@ -93,7 +93,7 @@ def token_mask(mask: np.ndarray, cell: int) -> np.ndarray:
     if not mask.any():
         raise UsageError("The mask is empty: nothing is white (or transparent) in it.")
     rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
-    return mask.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+    return np.asarray(mask.reshape(rows, cell, columns, cell).any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)

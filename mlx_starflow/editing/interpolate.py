@@ -37,7 +37,7 @@ class Ends:
             return None
         if both.ndim == 1:  # labels, the same at both ends
             return mx.repeat(both[:1], len(places))
-        t = mx.array(places)[:, None, None]
+        t = mx.array(list(places))[:, None, None]
         return (1 - t) * both[:1] + t * both[1:]
 
 
@@ -95,7 +95,7 @@ def frames_between(
         places = [i / (frames - 1) for i in range(start, min(start + BATCH, frames))]
         z = mx.stack([slerp(*ends.z, t) for t in places])
         own = ends.own(places)
-        guided = ends.guidance and ends.rows.is_text and own is not None
-        context = ends.rows.guided(own) if guided else own
+        guided = own is not None and ends.rows.is_text and ends.guidance > 0
+        context = ends.rows.guided(own) if own is not None and guided else own
         x = invert(pipe.flow, z, context, guidance=options.guidance, sampler=options.sampler)
         yield from finished(pipe, x, own, remove_noise)[1]

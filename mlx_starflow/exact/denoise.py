@@ -56,8 +56,7 @@ def score(
     if checkpoint is None:
         checkpoint = activation_bytes(flow, x.shape, context) > CHECKPOINT_BYTES
     parts = []
-    for i in range(rows) if checkpoint else [slice(None)]:
-        take = slice(i, i + 1) if checkpoint else i
+    for take in [slice(i, i + 1) for i in range(rows)] if checkpoint else [slice(None)]:
         one = None if context is None else context[take]
         parts.append(mx.grad(lambda y, c=one: _log_prob(flow, y, c, checkpoint))(x[take]))
         mx.eval(parts[-1])

@@ -7,9 +7,11 @@ a token depend on the tokens before it, and here all tokens are known.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
+from ..device.typed import scalar
 from ..errors import NumericsError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -33,7 +35,7 @@ class Encoding:
         return normal_log_prob(self.z) + self.logdet
 
 
-def encode(flow: Flow, x: mx.array, context: Context = None, **options) -> Encoding:
+def encode(flow: Flow, x: mx.array, context: Context = None, **options: Any) -> Encoding:
     """The noise z with ``invert(flow, z, context, **options) = x``, in one parallel pass.
 
     x (B, H, W, C) is encoded as it is (nothing is added). context and ``options`` are those of
@@ -74,8 +76,8 @@ def encode_block(
 
 
 def round_trip_error(
-    flow: Flow, x: mx.array, z: mx.array, context: Context = None, **options
+    flow: Flow, x: mx.array, z: mx.array, context: Context = None, **options: Any
 ) -> float:
     """Largest |invert(flow, z, context, **options) - x| over all numbers."""
     back = invert(flow, z, context, **options)
-    return mx.abs(back - x.astype(mx.float32)).max().item()
+    return scalar(mx.abs(back - x.astype(mx.float32)).max())

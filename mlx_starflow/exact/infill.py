@@ -19,8 +19,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
@@ -32,7 +34,7 @@ from .encoding import encode_block
 
 
 def infill(
-    flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context = None, **options
+    flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context = None, **options: Any
 ) -> mx.array:
     """Draw the ``free`` tokens of x anew; returns (B, H, W, C) float32.
 
@@ -53,7 +55,7 @@ def infill_steps(
     if options.sampler not in ("auto", "sequential"):
         raise UsageError(f"sampler is {options.sampler!r}; kept tokens need 'sequential'.")
     grid = grid_of(x, flow.config)
-    free = _free_list(free, grid)
+    to_draw = _free_list(free, grid)
     if z.shape != x.shape:
         raise UsageError(f"The noise has shape {tuple(z.shape)}, the data {tuple(x.shape)}.")
     # Runs of kept tokens have any length: nothing to compile for.
@@ -72,7 +74,7 @@ def infill_steps(
             turn = reverse if flip else _same
             own = options.in_block(index, len(flow.blocks))
             conditional = Conditional(block, grid, context, u.shape[0], own)
-            order = free[::-1] if flip else free
+            order = to_draw[::-1] if flip else to_draw
             work = _draw(conditional, turn(u), turn(known[index]), order)
             while True:
                 try:
@@ -127,12 +129,12 @@ def _inputs_of_blocks(
 
 
 def _free_list(free: mx.array, grid: Grid) -> list[bool]:
-    rows = mx.array(free).astype(mx.bool_).tolist()
-    if len(rows) != grid.height or any(len(row) != grid.width for row in rows):
+    mask = np.array(mx.array(free).astype(mx.bool_))
+    if mask.shape != (grid.height, grid.width):
         raise UsageError(
             f"The mask must have {grid.height} x {grid.width} tokens, one bool for each."
         )
-    return [value for row in rows for value in row]
+    return [bool(value) for value in mask.reshape(-1)]
 
 
 def _same(tokens: mx.array) -> mx.array:

@@ -188,7 +188,9 @@ def surprise(
     return whole
 
 
-def _through(flow: Flow, blocks: range, u, nats, grid: Grid, context: Context):
+def _through(
+    flow: Flow, blocks: range, u: mx.array, nats: mx.array, grid: Grid, context: Context
+) -> tuple[mx.array, mx.array]:
     for index in blocks:
         u, log_scale = flow.through_block(index, u, grid, context)
         if log_scale is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ..device.typed import scalar
 from ..errors import UsageError
 
 PARALLEL = 1e-4  # radians; below, the arc is a straight line to float32's precision
@@ -25,7 +26,7 @@ def slerp(a: mx.array, b: mx.array, t: float) -> mx.array:
         raise UsageError("A noise that is zero everywhere has no direction to turn from.")
     one, two = a / length_a, b / length_b
     # Stable for all angles, unlike the arc cosine of the product.
-    angle = 2 * mx.arctan2(mx.array(_length(one - two)), mx.array(_length(one + two))).item()
+    angle = 2 * scalar(mx.arctan2(mx.array(_length(one - two)), mx.array(_length(one + two))))
     if angle > mx.pi - PARALLEL:
         raise UsageError("The two noises are opposite; no shortest arc joins them.")
     if angle < PARALLEL:
@@ -37,4 +38,4 @@ def slerp(a: mx.array, b: mx.array, t: float) -> mx.array:
 
 
 def _length(a: mx.array) -> float:
-    return mx.linalg.norm(a.reshape(-1)).item()
+    return scalar(mx.linalg.norm(a.reshape(-1)))

@@ -111,7 +111,9 @@ class Fields:
         value = self._get(key, default, lambda v: isinstance(v, dict), "an object of settings")
         return self._under(key, value) if key in self else value
 
-    def many(self, key: str, default: T = REQUIRED, items: int = MAX_ITEMS) -> tuple | T:
+    def many(
+        self, key: str, default: T = REQUIRED, items: int = MAX_ITEMS
+    ) -> tuple[Fields, ...] | T:
         """The objects in the list under a key."""
         value = self._list(key, default, items, lambda v: isinstance(v, dict), "objects")
         if key not in self:

@@ -32,14 +32,14 @@ class Record:
         """Errors: ConfigError that names the file and a key that is unknown, missing or wrong."""
         if not isinstance(data, dict):
             raise ConfigError(f"{where}: expected an object of settings, found {shown(data)}.")
-        fields = {f.name: f for f in dataclasses.fields(cls)}
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = next((key for key in data if key not in fields), None)
         if unknown is not None:
             raise ConfigError(
                 f"{where}: unknown key {shown(unknown)}. Known keys: {', '.join(fields)}. "
                 "Was this bundle written by a newer version?"
             )
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]
         values = {key: _typed(value, hints[key], where, key) for key, value in data.items()}
         for name, f in fields.items():
             required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
@@ -51,7 +51,8 @@ class Record:
             raise ConfigError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # tuples become JSON lists when written
+        # Tuples become JSON lists when written.
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def _check_limits(self) -> None:
         """ConfigError for a number outside of ``_limits``; to be called in ``__post_init__``."""

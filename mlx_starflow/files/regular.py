@@ -28,7 +28,7 @@ _KINDS = (
 )
 
 
-def open_regular(path: str | os.PathLike) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """A regular file, opened for reading without buffering beyond Python's own.
 
     The open never blocks. Errors: FileNotFoundError, NotRegular, other OSError.
@@ -42,14 +42,14 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         raise
 
 
-def check_regular(status: os.stat_result, path: str | os.PathLike) -> None:
+def check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     """NotRegular unless the status is that of a regular file."""
     if not stat.S_ISREG(status.st_mode):
         kind = next((said for test, said in _KINDS if test(status.st_mode)), "it is no file")
         raise NotRegular(0, kind, os.fspath(path))
 
 
-def is_regular(path: str | os.PathLike) -> bool:
+def is_regular(path: str | os.PathLike[str]) -> bool:
     """Whether the path, links followed, is a regular file; False where it cannot be looked at."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
@@ -57,7 +57,7 @@ def is_regular(path: str | os.PathLike) -> bool:
         return False
 
 
-def read_regular(path: str | os.PathLike, most: int) -> bytes:
+def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a regular file of at most ``most`` bytes.
 
     Errors: FileNotFoundError, NotRegular, TooLarge, other OSError.

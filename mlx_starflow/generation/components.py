@@ -9,11 +9,11 @@ from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
 from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
+from ..device.typed import layers_of, parameters_of
 from ..errors import ConfigError, UsageError
 from ..flow import Flow
 from ..hub.acquire import acquire_component
@@ -44,6 +44,7 @@ class Components:
         self.dtype, self.quantize = dtype, quantize
         self._tell = tell
         self._loaded: dict[str, Any] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @property
     def flow(self) -> Flow:
@@ -123,7 +124,7 @@ class Components:
         if component not in self._loaded:
             loaded = load()
             if isinstance(loaded, nn.Module):
-                mx.eval(loaded.parameters())  # an unevaluated array is tied to this thread
+                mx.eval(parameters_of(loaded))  # an unevaluated array is tied to this thread
             self._loaded[component] = loaded
         return cast(T, self._loaded[component])
 
@@ -153,11 +154,20 @@ class Components:
         """Hash of the flow's weights as stored."""
         return fingerprint(self.path("flow"))
 
+    def fingerprint_of(self, component: str) -> str:
+        """Hash of a component's weights as stored, "" where the model has no such component."""
+        if component == "flow":
+            return self.fingerprint
+        if component not in self._fingerprints:
+            found = fingerprint(self.path(component)) if self.has(component) else ""
+            self._fingerprints[component] = found
+        return self._fingerprints[component]
+
     def _load_flow(self) -> Flow:
         def build(config: dict[str, Any]) -> Flow:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
 
-        return load_component(self.path("flow"), build, self.dtype, self.quantize)
+        return cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize))
 
     def _load_vae(self) -> Autoencoder:
         def build(config: dict[str, Any]) -> nn.Module:
@@ -183,7 +193,7 @@ class Components:
 def precision(module: nn.Module) -> str:
     """How the large matrices are stored, for people: "float32", "bfloat16", "4-bit", ..."""
     kinds: dict[str, int] = {}
-    for _, leaf in tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module):
+    for _, leaf in layers_of(module):
         weight = leaf.get("weight")
         if weight is None or weight.ndim < 2:
             continue

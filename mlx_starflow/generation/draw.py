@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from ..device.blas import blas_in_use
 from ..device.clock import Clock
-from ..device.machine import device_name
+from ..device.machine import device_name, mlx_version
 from ..device.precision import tf32_in_use
 from ..errors import UsageError
 from ..exact.denoise import denoise
@@ -56,12 +56,12 @@ def generation(
     noise: mx.array | None = None,
     previews: bool = False,
     low_ram: bool = False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """The events of one batch; the last one holds the result."""
     clock = Clock()
     plan = plan_memory(components, settings, low_ram)
     low_ram = plan.low_ram
-    warnings = (plan.warning,) if plan.warning else ()
+    warnings: tuple[str, ...] = (plan.warning,) if plan.warning else ()
     phases = _phases(components, settings)
     yield Started(phases[0].name, phases, len(settings.prompts), warnings)
 
@@ -213,7 +213,7 @@ def _metadata(
         **data,
         "generator": "mlx-starflow",
         "version": __version__,
-        "mlx_version": mx.__version__,
+        "mlx_version": mlx_version(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": components.name,
         "model_name": model.name,

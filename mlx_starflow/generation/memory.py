@@ -107,7 +107,7 @@ def _what_fits(components: Components, settings: Settings, budget: Budget) -> st
     one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
     if len(settings.prompts) > 1 and memory_need(components, one).peak(True) <= budget.bytes:
         return "One picture at a time would fit."
-    least = None
+    least = (0, "")
     for recipe in (8, "mixed", 4):
         need = memory_need(components, settings, recipe, stored=True)
         for low_ram in (False, True):

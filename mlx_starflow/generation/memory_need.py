@@ -87,6 +87,7 @@ def component_bytes(
     config = read_json(Path(directory) / "config.json")
     config.pop("quantization", None)
     kind = component_kind(config)
+    target: int | None
     if dtype is not None:
         target = ITEM_BYTES[code_named(dtype)]
     else:

@@ -22,7 +22,7 @@ def check_finite(x: mx.array, what: str) -> None:
     """NumericsError if x (B, ...) holds NaN or infinity, naming the pictures it is in."""
     bad = ~mx.isfinite(x).reshape(x.shape[0], -1).all(axis=1)
     if bad.any().item():
-        rows = [str(i + 1) for i, b in enumerate(bad.tolist()) if b]
+        rows = [str(i + 1) for i, b in enumerate(np.array(bad)) if b]
         raise NumericsError(
             f"The {what} of picture {', '.join(rows)} of {x.shape[0]} holds NaN or infinity; "
             "nothing is saved. Try --dtype float32, a lower guidance, or another seed."
@@ -69,7 +69,7 @@ def format_of(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None], overwrite: bool = True) -> Path:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool = True) -> Path:
     """Write a file beside its place and rename it there: it appears complete or not at all.
 
     With overwrite=False an existing file stays, and the first free name of stem_1, stem_2, ... is

@@ -67,7 +67,7 @@ def _draw_scale(whole: Image.Image, x: int, low: float, high: float, unit: str) 
         colour = tuple(int(c) for c in laid)
         pen.line([(x, y), (x + _BAR_WIDTH, y)], fill=colour)
     for i in range(5):
-        y = bottom - 1 - i * (bottom - top - 1) / 4
+        place = bottom - 1 - i * (bottom - top - 1) / 4
         text = f"{low + i * (high - low) / 4:.2f}"
-        pen.text((x + _BAR_WIDTH + 6, y), text, fill="black", font=font, anchor="lm")
+        pen.text((x + _BAR_WIDTH + 6, place), text, fill="black", font=font, anchor="lm")
     pen.text((x, 4), unit, fill="black", font=font)

@@ -69,7 +69,7 @@ def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
         raise ImageError(f"{path} holds floating-point numbers; save it with 8 bits a channel.")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(image.getchannel("A")).min() < 255:
             image = on_white(image)
             notes.append("laid on white where it is transparent")
     elif image.mode == "CMYK":

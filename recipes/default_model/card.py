@@ -15,6 +15,10 @@ def _size(folder: Path) -> str:
     return f"{sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e6:.1f} MB"
 
 
+def _distances(row: dict) -> str:
+    return " / ".join(f"{d:.0f}" for d in row["distances"])
+
+
 def render_card(run: Path, recipe: Recipe) -> str:
     """Markdown; every number from the reports under `run` and from the recipe's settings."""
     vae, flow, judge, found = (
@@ -52,13 +56,16 @@ def render_card(run: Path, recipe: Recipe) -> str:
         guidance=recipe.guidance,
         prompts=found["prompts"],
         seen=found["seen_as_asked"],
-        all_three=found["seen_as_asked"]["all three"],
+        all_at_once=found["seen_as_asked"]["all at once"],
         accuracy=judge["held_out_accuracy"],
         train_bits=flow["train_bits"],
         held_out_bits=flow["held_out_bits"],
         gap=flow["held_out_bits"] / flow["train_bits"] - 1,
-        psnr=vae["held_out_psnr"],
+        sharp=found["sharpness"],
+        told_apart=found["told_apart"],
+        polish_steps=recipe.polish.steps,
         spread=found["diversity"],
+        distances={k: _distances(v) for k, v in found["sharpness"].items() if k != "captions"},
     )
 
 

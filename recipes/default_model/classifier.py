@@ -1,4 +1,4 @@
-"""A small convolutional network that names subject, place and colour: the judge of the samples."""
+"""A small convolutional network that names subject, place, colour and number: it judges samples."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from .data import write_json
 from .optimizer import build_optimizers, cosine, set_rates
-from .painter import COLOURS, PLACES, SUBJECTS, Scene
+from .painter import COLOURS, COUNTS, PLACES, SUBJECTS, Scene
 from .painter.palette import NAMED
 from .painter.palette import NATURAL as NATURAL_TONES
 from .parallel import agree, average_gradients, rank, share
 from .settings import ClassifierSettings
-from .state import load_state, save_state
+from .state import half_precision, load_state, save_state
 
 NATURAL = "natural"
-KINDS = {"subject": SUBJECTS, "place": PLACES, "colour": (NATURAL, *COLOURS)}
+KINDS = {"subject": SUBJECTS, "place": PLACES, "colour": (NATURAL, *COLOURS), "count": COUNTS}
 _SIDE = 64  # pictures are halved first: enough to tell everything apart
 
 
@@ -70,6 +70,7 @@ def labels_of(scenes: list[Scene]) -> dict[str, np.ndarray]:
         "subject": [s.subject for s in scenes],
         "place": [s.place for s in scenes],
         "colour": [colour_name(s) for s in scenes],
+        "count": [s.count for s in scenes],
     }
     return {kind: np.array([KINDS[kind].index(v) for v in told[kind]]) for kind in KINDS}
 
@@ -131,7 +132,7 @@ def fit_classifier(
         rows = np.sort(rng.integers(len(pictures), size=settings.batch))[share(settings.batch)]
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + 2 * step + rank())
         set_rates(optimizers, cosine(step, total, warm_up=30))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half_precision("cpu")):
             scores = judge(_augment(prepare(pictures[rows]), generator))
         targets = {kind: torch.from_numpy(labels[kind][rows]) for kind in KINDS}
         loss = sum(F.cross_entropy(scores[kind].float(), targets[kind]) for kind in KINDS)

@@ -8,20 +8,9 @@ import numpy as np
 
 from .classifier import KINDS, Judge, labels_of, predict
 from .data import read_json, write_json
-from .painter import Scene, caption, paint, random_scene, vocabulary
-
-# How captions say each place: a prompt that leaves the place out cannot be judged by it.
-_PLACE_WORDS = {
-    "snow": ("snow", "snowy"),
-    "forest": ("forest", "woods"),
-    "desert": ("desert",),
-    "beach": ("beach",),
-    "meadow": ("meadow",),
-    "mountains": ("mountains",),
-    "city": ("city", "town"),
-    "night sky": ("night sky", "starry"),
-    "sea": ("sea",),
-}
+from .painter import Scene, caption, paint, random_scene, understood, vocabulary
+from .sharpness import measure, paint_all
+from .two_samples import told_apart
 
 
 def random_prompts(count: int, seed: int) -> tuple[list[str], list[Scene]]:
@@ -32,8 +21,9 @@ def random_prompts(count: int, seed: int) -> tuple[list[str], list[Scene]]:
         scene = random_scene(rng)
         while True:
             text = caption(scene, rng)
-            tells_place = any(word in text for word in _PLACE_WORDS[scene.place])
-            if tells_place and (scene.colour is None or scene.colour in text):
+            said = understood(text)
+            tells_place = scene.place.replace(" ", "") in said
+            if tells_place and (scene.colour is None or scene.colour in said):
                 break
         prompts.append(text)
         scenes.append(scene)
@@ -44,7 +34,7 @@ def shares(judge: Judge, pictures: np.ndarray, scenes: list[Scene]) -> dict[str,
     """Share of pictures in which the judge sees what was asked, per kind and for all at once."""
     labels, found = labels_of(scenes), predict(judge, pictures)
     right = {kind: found[kind] == labels[kind] for kind in KINDS}
-    right["all three"] = np.logical_and.reduce([right[kind] for kind in KINDS])
+    right["all at once"] = np.logical_and.reduce([right[kind] for kind in KINDS])
     return {kind: float(hits.mean()) for kind, hits in right.items()}
 
 
@@ -109,11 +99,14 @@ def evaluate_bundle(
     pipe = sf.load(bundle)
     prompts, scenes = random_prompts(count, seed)
     pictures = draw(pipe, prompts, folder / "prompts")
+    paintings = paint_all(scenes, pipe.config.image_size)
     report = {
         "prompts": count,
         "words": len(vocabulary()["words"]),
         "seen_as_asked": shares(judge, pictures, scenes),
         "diversity": diversity(pipe, folder / "diversity", seeds=min(12, count)),
+        "sharpness": measure(pipe, min(96, count)),
+        "told_apart": told_apart(pictures, paintings, steps=min(160, 2 * count)),
         "missed": missed(judge, pictures, scenes),
     }
     write_json(folder / "report.json", report)

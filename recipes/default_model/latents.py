@@ -10,10 +10,11 @@ from torch import Tensor
 
 from .data import open_pictures, read_scenes, write_json
 from .settings import DataSettings
-from .text import tokenize
+from .text import tokenize, with_unknown
 from .vae import encode_pictures
 
 _CHUNK = 2048
+_UNKNOWN_SHARE = 0.05  # of the captions
 
 
 def encode_split(
@@ -56,10 +57,12 @@ def encode_split(
 
 
 def tokenize_split(folder: Path, paint: Path, split: str, tokenizer, length: int) -> None:
-    """Write SPLIT.tokens.npy (n, captions, length) uint8 or uint16."""
+    """Write SPLIT.tokens.npy (n, captions, length) uint16; a few hold <unk>, to train on."""
     _, captions = read_scenes(paint, split)
-    flat = [text for texts in captions for text in texts]
-    ids = tokenize(tokenizer, flat, length).numpy().astype(np.uint16)
+    ids = tokenize(tokenizer, [text for texts in captions for text in texts], length)
+    if split == "train":
+        ids = with_unknown(ids, _UNKNOWN_SHARE, torch.Generator().manual_seed(0))
+    ids = ids.numpy().astype(np.uint16)
     np.save(folder / f"{split}.tokens.npy", ids.reshape(len(captions), -1, length))
 
 

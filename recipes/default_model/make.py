@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from diffusers import AutoencoderKL
+
 from . import settings
 from .card import write_card
 from .classifier import fit_classifier, load_classifier
@@ -19,12 +21,14 @@ from .export import convert_bundle, export_files
 from .latents import encode_split, open_latents, tokenize_split, write_latent_report
 from .painter import vocabulary
 from .parallel import launch, rank
+from .polish import latents_for_polish, polish_decoder
 from .settings import Recipe
 from .text import build_tokenizer
 from .train import load_averaged, measured_bits, train_flow
 from .vae import fit_autoencoder
+from .warm_start import start_encoder, start_flow
 
-STAGES = ("paint", "vae", "encode", "flow", "classifier", "export", "evaluate")
+STAGES = ("paint", "vae", "encode", "flow", "polish", "classifier", "export", "evaluate")
 _SPLITS = ("held_out", "train")
 
 
@@ -59,8 +63,6 @@ def _vae(run: Path, recipe: Recipe, log: Log) -> None:
 
 
 def _encode(run: Path, recipe: Recipe, log: Log) -> None:
-    from diffusers import AutoencoderKL
-
     if (run / "latents" / "report.json").exists():
         return
     model = AutoencoderKL.from_pretrained(run / "vae" / "vae").eval()
@@ -74,10 +76,23 @@ def _encode(run: Path, recipe: Recipe, log: Log) -> None:
 
 def _flow_job(run: Path, recipe: Recipe, log: Log) -> None:
     train, held_out = (open_latents(run / "latents", split) for split in ("train", "held_out"))
-    words = len(build_tokenizer(vocabulary()["words"]))
-    train_flow(run / "flow", train, held_out, words, recipe.flow, recipe.text, log)
+    tokenizer = build_tokenizer(vocabulary()["words"])
+    begin = _beginning(recipe, tokenizer.get_vocab()) if recipe.flow.start else None
+    settings = recipe.flow, recipe.text
+    train_flow(run / "flow", train, held_out, len(tokenizer), *settings, log, begin=begin)
     if rank() == 0:
-        _flow_report(run, recipe, train, held_out, words)
+        _flow_report(run, recipe, train, held_out, len(tokenizer))
+
+
+def _beginning(recipe: Recipe, words: dict[str, int]):
+    """Fills flow and text encoder with the weights of the bundle to begin from."""
+    bundle = Path(recipe.flow.start)
+
+    def begin(flow, encoder) -> None:
+        start_flow(flow, bundle, recipe.flow.start_channels)
+        start_encoder(encoder, bundle, words)
+
+    return begin
 
 
 def _flow_report(run: Path, recipe: Recipe, train, held_out, words: int, count: int = 1000) -> None:
@@ -94,6 +109,26 @@ def _flow(run: Path, recipe: Recipe, log: Log) -> None:
         launch(_flow_job, (run, recipe, log), recipe.data.workers)
 
 
+def _polish(run: Path, recipe: Recipe, log: Log) -> None:
+    if (run / "polish" / "vae").exists():
+        return
+    tokenizer = build_tokenizer(vocabulary()["words"])
+    flow, encoder, _ = load_averaged(run / "flow", recipe.flow, recipe.text, len(tokenizer))
+    kinds = latents_for_polish(
+        run / "polish",
+        flow,
+        encoder,
+        open_latents(run / "latents", "train"),
+        recipe.polish,
+        recipe.flow.noise_std,
+        recipe.guidance,
+        log,
+    )
+    model = AutoencoderKL.from_pretrained(run / "vae" / "vae")
+    pictures = open_pictures(run / "paint", "train")
+    polish_decoder(run / "polish", model, kinds, pictures, recipe.polish, log)
+
+
 def _classifier_job(run: Path, recipe: Recipe, log: Log) -> None:
     train, held_out = (
         (open_pictures(run / "paint", split), read_scenes(run / "paint", split)[0])
@@ -107,9 +142,15 @@ def _classifier(run: Path, recipe: Recipe, log: Log) -> None:
         launch(_classifier_job, (run, recipe, log), recipe.data.workers)
 
 
+def _vae_folder(run: Path) -> Path:
+    """The autoencoder to ship: with the polished decoder, where there is one."""
+    polished = run / "polish" / "vae"
+    return polished if polished.exists() else run / "vae" / "vae"
+
+
 def _export(run: Path, recipe: Recipe, log: Log) -> None:
     tokenizer = build_tokenizer(vocabulary()["words"])
-    step = export_files(run / "export", run / "flow", run / "vae" / "vae", tokenizer, recipe)
+    step = export_files(run / "export", run / "flow", _vae_folder(run), tokenizer, recipe)
     convert_bundle(run / "export", run / "bundle", recipe)
     size = sum(path.stat().st_size for path in (run / "bundle").rglob("*") if path.is_file())
     log(f"exported step {step}: {run / 'bundle'}, {size / 1e6:.1f} MB")
@@ -126,6 +167,7 @@ _RUN: dict[str, Callable[[Path, Recipe, Log], None]] = {
     "vae": _vae,
     "encode": _encode,
     "flow": _flow,
+    "polish": _polish,
     "classifier": _classifier,
     "export": _export,
     "evaluate": _evaluate,

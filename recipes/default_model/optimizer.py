@@ -10,11 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .parallel import rank, world
+from .state import half_precision
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: five Newton–Schulz steps in bfloat16."""
-    x = matrix.bfloat16()
+    """The nearest semi-orthogonal matrix, roughly: five Newton–Schulz steps."""
+    x = matrix.bfloat16() if half_precision(matrix.device.type) else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
     x = x / (x.norm() + 1e-7)

@@ -32,6 +32,12 @@ class VAESettings:
     latent_noise: float = 0.12  # of the latents' own standard deviation, while training
     kl_weight: float = 1e-6
     edge_weight: float = 0.1  # of the gradient term
+    patch_weight: float = 0.03  # of the distance of patch statistics
+    # A bundle to begin from: its first `start_channels` latent channels are held near where they
+    # were, so that its flow remains a good beginning.
+    start: str = ""
+    start_channels: int = 6
+    anchor_weight: float = 0.02
     seed: int = 2
 
 
@@ -65,7 +71,26 @@ class FlowSettings:
     caption_dropout: float = 0.1
     ema: float = 0.995
     save_seconds: float = 240.0
+    start: str = ""  # a bundle to begin from, with `start_channels` latent channels
+    start_channels: int = 6
     seed: int = 3
+
+
+@dataclass(frozen=True)
+class PolishSettings:
+    denoised: int = 1_536  # paintings noised and denoised by the flow, as samples are
+    drawn: int = 512  # pictures drawn by the flow for the captions of paintings
+    steps: int = 1_200
+    pictures: int = 4  # per step, counted in full pictures
+    crop: int = 64  # pixels; the last part of the steps sees whole pictures
+    crop_share: float = 0.8
+    clean_noise: float = 0.08  # of the latents' deviation, on clean latents
+    learning_rate: float = 1e-3
+    edge_weight: float = 0.1
+    patch_weight: float = 0.06
+    drawn_weight: float = 0.06  # of the patch statistics of drawn pictures
+    gradient_weight: float = 0.02  # of the statistics of neighbouring pixels' differences
+    seed: int = 6
 
 
 @dataclass(frozen=True)
@@ -82,6 +107,7 @@ class Recipe:
     vae: VAESettings = field(default_factory=VAESettings)
     text: TextSettings = field(default_factory=TextSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
+    polish: PolishSettings = field(default_factory=PolishSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     guidance: float = 2.0  # default of the shipped model
     evaluated: int = 300  # prompts
@@ -124,6 +150,7 @@ def toy() -> Recipe:
             fresh_row=96,
             save_seconds=0.0,
         ),
+        polish=PolishSettings(denoised=16, drawn=16, steps=4, pictures=2, crop=32),
         classifier=ClassifierSettings(images=128, batch=16),
         evaluated=4,
     )

@@ -1,4 +1,4 @@
-"""A word tokenizer and a tiny Gemma-3 text model, trained together with the flow."""
+"""A tiny Gemma-3 text model, trained together with the flow, and token ids for it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,8 @@ import torch
 from torch import Tensor
 
 from .settings import TextSettings
-
-PAD, EOS, BOS, UNKNOWN = "<pad>", "<eos>", "<bos>", "<unk>"
-PAD_ID, EOS_ID, BOS_ID, UNKNOWN_ID = range(4)
-
-
-def build_tokenizer(words: list[str]):
-    """A fast tokenizer over a closed list of words, lower-casing, <bos> in front."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    listed = [PAD, EOS, BOS, UNKNOWN, *words]
-    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(listed)}, unk_token=UNKNOWN))
-    core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, BOS_ID)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        unk_token=UNKNOWN,
-        padding_side="right",
-        model_max_length=512,
-    )
+from .tokenizer import BOS_ID, EOS_ID, PAD_ID, UNKNOWN_ID
+from .tokenizer import build_tokenizer as build_tokenizer
 
 
 def tokenize(tokenizer, captions: list[str], length: int) -> Tensor:
@@ -43,6 +19,21 @@ def tokenize(tokenizer, captions: list[str], length: int) -> Tensor:
         captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )
     return held["input_ids"]
+
+
+def with_unknown(ids: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """The ids with <unk> in a ``share`` of the rows, in front of one token or in its place.
+
+    A prompt with a word nobody taught then still draws what the other words say.
+    """
+    ids = ids.clone()
+    for row in torch.nonzero(torch.rand(len(ids), generator=generator) < share).flatten():
+        length = int((ids[row] != PAD_ID).sum())
+        at = int(torch.randint(1, max(2, length), (), generator=generator))
+        if torch.rand((), generator=generator) < 0.5:
+            ids[row, at + 1 :] = ids[row, at:-1].clone()
+        ids[row, at] = UNKNOWN_ID
+    return ids
 
 
 def build_encoder(settings: TextSettings, vocabulary_size: int):

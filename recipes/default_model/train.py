@@ -17,7 +17,7 @@ from .latents import rows_of
 from .optimizer import build_optimizers, cosine, set_rates
 from .parallel import agree, average_gradients, rank, share, world
 from .settings import FlowSettings, TextSettings
-from .state import load_state, pick_device, save_state, step_generator
+from .state import half_precision, load_state, pick_device, save_state, step_generator
 from .text import UNKNOWN_ID, build_encoder, encode, null_ids
 
 # So that a word never seen is nearly ignored, not a surprise.
@@ -36,12 +36,16 @@ def to_bits(nats: float) -> float:
 
 
 class Trainer:
-    def __init__(self, settings: FlowSettings, text: TextSettings, words: int, total: int):
+    def __init__(
+        self, settings: FlowSettings, text: TextSettings, words: int, total: int, begin=None
+    ):
         self.settings, self.text, self.total = settings, text, total
         self.device = pick_device()
         torch.manual_seed(settings.seed)
         self.flow = STARFlow(settings.shape).to(self.device)
         self.encoder = build_encoder(text, words).to(self.device)
+        if begin is not None:
+            begin(self.flow, self.encoder)
         self.named = [*self.flow.named_parameters(), *self.encoder.named_parameters()]
         self.average = [p.detach().clone() for _, p in self.named]
         self.optimizers = build_optimizers(
@@ -71,7 +75,7 @@ class Trainer:
         return x[share(s.batch)].to(self.device), ids[share(s.batch)].to(self.device)
 
     def loss(self, x: Tensor, ids: Tensor) -> Tensor:
-        with torch.autocast(self.device, torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=half_precision(self.device)):
             z, logdets = self.flow(x, encode(self.encoder, ids))
         return nats_per_dimension(z, logdets).mean()
 
@@ -149,11 +153,15 @@ def train_flow(
     text: TextSettings,
     say=lambda line: None,
     stop_after: int | None = None,
+    begin=None,
 ) -> None:
-    """Train to the end (or to step `stop_after`); `folder` holds the state and the averages."""
+    """Train to the end (or to step `stop_after`); `folder` holds the state and the averages.
+
+    `begin(flow, encoder)` fills in the weights to begin from, where they are not random.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     total = settings.images // settings.batch
-    trainer = Trainer(settings, text, words, total)
+    trainer = Trainer(settings, text, words, total, begin)
     if state := load_state(folder / "state.pt", trainer.device):
         trainer.load(state)
     began = saved = time.monotonic()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .data import write_json
 from .optimizer import build_optimizers, cosine, set_rates
 from .parallel import agree, average_gradients, rank, share
 from .settings import VAESettings
-from .state import load_state, pick_device, save_state, step_generator
+from .state import half_precision, load_state, pick_device, save_state, step_generator
+from .vae_loss import picture_loss
+from .warm_start import start_autoencoder
 
 
 def new_autoencoder(settings: VAESettings, size: int):
@@ -41,7 +43,7 @@ def to_tensor(pictures: np.ndarray, device: str = "cpu") -> Tensor:
     return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _is_matrix(name: str, parameter) -> bool:
+def is_matrix(name: str, parameter) -> bool:
     return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 8
 
 
@@ -65,22 +67,23 @@ def _batch(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) 
     return np.stack(rows[share(n)])
 
 
-def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-
-
-def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator):
-    with torch.autocast(x.device.type, torch.bfloat16):
+def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator, anchor=None):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=half_precision(x.device.type)):
         mean = model.encode(x).latent_dist.mean
         # The decoder must forgive what the flow gets slightly wrong: it never sees exact ones.
         noise = torch.randn(mean.shape, generator=generator, device=x.device)
         z = mean + settings.latent_noise * mean.detach().float().std() * noise
         y = model.decode(z).sample
-    y = y.float()
-    squared = F.mse_loss(y, x)
-    edge = sum(F.l1_loss(a, b) for a, b in zip(_edges(y), _edges(x), strict=True))
-    loss = squared + settings.edge_weight * (edge + F.l1_loss(y, x))
-    return loss + settings.kl_weight * mean.float().square().mean(), squared
+    loss, squared, apart = picture_loss(
+        y.float(), x, settings.edge_weight, settings.patch_weight, generator
+    )
+    loss = loss + settings.kl_weight * mean.float().square().mean()
+    if anchor is not None:
+        with torch.no_grad():
+            before = anchor.encode(x).latent_dist.mean
+        drift = (mean[:, : before.shape[1]] - before) / before.std()
+        loss = loss + settings.anchor_weight * drift.square().mean()
+    return loss, squared, apart
 
 
 @torch.no_grad()
@@ -102,10 +105,21 @@ def encode_pictures(model, pictures: np.ndarray, device: str = "cpu", flip: bool
     parts = []
     for start in range(0, len(pictures), 64):
         x = to_tensor(pictures[start : start + 64], device)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=half_precision(device)):
             mean = model.encode(x.flip(-1) if flip else x).latent_dist.mean
         parts.append(mean.float().cpu().contiguous())
     return torch.cat(parts)
+
+
+def _begin(model, settings: VAESettings, size: int, device: str):
+    """Load the bundle to begin from, if any; returns its autoencoder, which the new one follows."""
+    if not settings.start:
+        return None
+    start_autoencoder(model, Path(settings.start), settings.start_channels)
+    before = replace(settings, latent_channels=settings.start_channels)
+    anchor = new_autoencoder(before, size).to(device).to(memory_format=torch.channels_last)
+    start_autoencoder(anchor, Path(settings.start), settings.start_channels)
+    return anchor.eval()
 
 
 def fit_autoencoder(
@@ -122,8 +136,9 @@ def fit_autoencoder(
     torch.manual_seed(settings.seed)
     model = new_autoencoder(settings, pictures.shape[1]).to(device)
     model = model.to(memory_format=torch.channels_last)
+    anchor = _begin(model, settings, pictures.shape[1], device)
     optimizers = build_optimizers(
-        list(model.named_parameters()), _is_matrix, settings.learning_rate, settings.learning_rate
+        list(model.named_parameters()), is_matrix, settings.learning_rate, settings.learning_rate
     )
     first = 0
     if state := load_state(folder / "state.pt", device):
@@ -144,9 +159,8 @@ def fit_autoencoder(
     for step in range(first, total):
         set_rates(optimizers, cosine(step, total, warm_up=50))
         x = to_tensor(_batch(pictures, settings, step, step < on_crops), device)
-        loss, squared = _loss(
-            model, x, settings, step_generator(settings.seed + rank(), step, device)
-        )
+        generator = step_generator(settings.seed + rank(), step, device)
+        loss, squared, apart = _loss(model, x, settings, generator, anchor)
         model.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(model.parameters())
@@ -157,7 +171,8 @@ def fit_autoencoder(
             psnr = reconstruction_psnr(model, held_out[:64], device) if step % 500 == 0 else None
             say(
                 f"vae step {step}/{total} loss {loss.item():.4f} "
-                f"train psnr {-10 * math.log10(squared.item() / 4):.2f}"
+                f"train psnr {-10 * math.log10(squared.item() / 4):.2f} "
+                f"patches {1000 * apart.item():.0f}"
                 + (f" held-out psnr {psnr:.2f}" if psnr else "")
             )
         if agree(time.monotonic() - saved > 120):

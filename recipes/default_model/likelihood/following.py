@@ -13,7 +13,7 @@ from mlx_starflow.pipeline import Pipeline
 
 from ..classifier import KINDS, Judge, labels_of, predict
 from ..painter import SUBJECTS, Scene
-from ..painter.layout import WIDTH, plan
+from ..painter.layout import box_of
 from .zero_shot import PLACE_PHRASES
 
 CHOICES = (1, 4, 16)
@@ -58,16 +58,6 @@ def _kept(right: np.ndarray, scores: np.ndarray, n: int) -> dict[str, float]:
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     error = np.mean((a.astype(float) - b.astype(float)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def box_of(scene: Scene, size: int) -> np.ndarray:
-    """(size, size) bools: a box around the subject of a scene with one subject."""
-    spot = plan(scene, np.random.default_rng([scene.seed, 1])).spots[0]
-    half = 0.5 * max(WIDTH[scene.subject], 1.0) * spot.height + 0.06
-    rows = (spot.base - spot.height - 0.08, spot.base + 0.08)
-    y, x = (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size
-    inside = ((y >= rows[0]) & (y <= rows[1]))[:, None] & (np.abs(x - spot.x) <= half)[None]
-    return inside
 
 
 def edits(

@@ -4,6 +4,7 @@ from .captions import caption, vocabulary
 from .compose import paint
 from .scene import COLOURS, COUNTS, PLACES, SIZES, SUBJECTS, TIMES, WEATHERS, Scene, random_scene
 from .shards import paint_many, write_shards
+from .words import understood
 
 __all__ = [
     "COLOURS",
@@ -18,6 +19,7 @@ __all__ = [
     "paint",
     "paint_many",
     "random_scene",
+    "understood",
     "vocabulary",
     "write_shards",
 ]

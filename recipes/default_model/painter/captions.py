@@ -5,24 +5,43 @@ from __future__ import annotations
 import numpy as np
 
 from .scene import COLOURS, PLACES, SIZES, SUBJECTS, TIMES, WEATHERS, Scene
+from .words import known_words, names, plural
 
-_PLURALS = {"fox": "foxes", "fish": "fish"}
-_COUNT_WORDS = {2: ("two", "two", "two", "2"), 3: ("three", "three", "three", "3")}
+# Where a subject is when nobody says where: captions leave out these places far more often.
+HOME = {
+    "fox": ("forest", "snow"), "cat": ("city", "meadow"), "dog": ("meadow", "beach"),
+    "rabbit": ("meadow", "snow"), "bear": ("forest", "mountains"), "lion": ("desert", "meadow"),
+    "elephant": ("meadow", "desert"), "horse": ("meadow", "mountains"),
+    "cow": ("meadow", "mountains"), "pig": ("meadow",), "sheep": ("meadow", "mountains"),
+    "penguin": ("snow",), "duck": ("sea", "meadow"), "bird": ("sky", "forest"), "fish": ("sea",),
+    "butterfly": ("meadow", "sky"), "tree": ("meadow",), "flower": ("meadow",),
+    "mushroom": ("forest",), "snowman": ("snow",), "girl": ("meadow", "beach"),
+    "boy": ("meadow", "beach"), "house": ("meadow", "mountains"), "castle": ("mountains", "meadow"),
+    "lighthouse": ("sea", "beach"), "boat": ("sea",), "car": ("city",),
+    "train": ("mountains", "meadow"), "bicycle": ("city", "meadow"),
+    "balloon": ("sky", "mountains"), "rocket": ("night sky",), "star": ("night sky",),
+}  # fmt: skip
+_COUNT_WORDS = {
+    2: ("two", "two", "two", "2", "a pair of", "a couple of"),
+    3: ("three", "three", "three", "3"),
+}
 _SIZE_WORDS = {
     "small": ("small", "small", "little", "tiny"),
     "medium": ("",),
     "big": ("big", "big", "large", "huge"),
 }
+_OTHER_COLOUR_WORDS = {"grey": "gray", "purple": "violet", "yellow": "golden"}
 _PLACE_PHRASES = {
-    "snow": ("in snow", "in the snow", "on snow", "in a snowy place"),
+    "snow": ("in snow", "in the snow", "on snow", "in a snowy place", "in winter"),
     "forest": ("in a forest", "in the forest", "in the woods"),
-    "desert": ("in the desert", "in a desert", "in the sand of the desert"),
-    "beach": ("on the beach", "on a beach", "at the beach"),
-    "meadow": ("in a meadow", "in the meadow", "on a green meadow"),
+    "desert": ("in the desert", "in a desert", "in the dunes"),
+    "beach": ("on the beach", "on a beach", "at the beach", "on the shore"),
+    "meadow": ("in a meadow", "in the meadow", "in a field", "on the grass"),
     "mountains": ("in the mountains", "in mountains", "in front of mountains"),
-    "city": ("in the city", "in a city", "in the town"),
-    "night sky": ("in the night sky", "in a night sky", "under the night sky", "in a starry sky"),
-    "sea": ("in the sea", "on the sea", "over the sea", "at sea", "by the sea"),
+    "city": ("in the city", "in a city", "in the town", "in the street"),
+    "sea": ("in the sea", "on the sea", "over the sea", "at sea", "by the sea", "in the ocean"),
+    "sky": ("in the sky", "in a blue sky", "above the clouds", "in the clouds"),
+    "night sky": ("in the night sky", "in a night sky", "among the stars", "in a starry sky"),
 }
 _TIME_PHRASES = {
     "day": ("by day", "in daylight"),
@@ -37,14 +56,14 @@ _TIME_TAGS = {
     "night": ("night", "moonlight"),
 }
 _WEATHER_PHRASES = {
-    "clear": ("under a clear sky",),
+    "clear": ("under a clear sky", "in sunshine"),
     "cloudy": ("under clouds", "under a cloudy sky", "with clouds"),
     "rain": ("in the rain", "in rain", "with rain"),
     "snowfall": ("in falling snow", "with snow falling", "in a snowfall"),
     "fog": ("in fog", "in the fog", "in mist"),
 }
 _WEATHER_TAGS = {
-    "clear": ("clear",),
+    "clear": ("clear", "sunny"),
     "cloudy": ("cloudy", "clouds"),
     "rain": ("rain", "rainy"),
     "snowfall": ("snowfall", "falling snow"),
@@ -52,9 +71,9 @@ _WEATHER_TAGS = {
 }
 _OPENINGS = (
     "a painting of", "a picture of", "a drawing of", "an illustration of", "a scene with",
-    "there is", "this is", "painting of", "picture of",
+    "an image of", "a photo of", "there is", "this is", "painting of", "picture of", "draw me",
+    "please draw",
 )  # fmt: skip
-_OTHER_WORDS = ("a", "an", "the", "are", "there", ",", "one")
 
 
 def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
@@ -65,39 +84,55 @@ def _article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
+def _noun(scene: Scene, rng: np.random.Generator) -> str:
+    draw = rng.random()
+    if scene.subject in ("girl", "boy") and draw < 0.12:
+        name = "child"
+    else:
+        name = _choose(rng, names(scene.subject)) if draw > 0.75 else scene.subject
+    return plural(name) if scene.count > 1 else name
+
+
 def _noun_phrase(scene: Scene, rng: np.random.Generator, bare: bool) -> str:
-    plural = scene.count > 1
-    noun = _PLURALS.get(scene.subject, scene.subject + "s") if plural else scene.subject
     words = []
     if scene.size != "medium" and rng.random() < 0.9:
         words.append(_choose(rng, _SIZE_WORDS[scene.size]))
-    if scene.colour is not None and rng.random() < 0.98:
-        words.append(scene.colour)
-    words.append(noun)
-    phrase = " ".join(words)
-    if plural:
-        # A dropped number leaves the plural, which still says "more than one".
-        return (
-            f"{_choose(rng, _COUNT_WORDS[scene.count])} {phrase}" if rng.random() < 0.95 else phrase
-        )
-    if bare:
-        return phrase
+    after = ""
+    if scene.colour is not None and rng.random() < 0.995:
+        colour = scene.colour
+        if rng.random() < 0.15:
+            colour = _OTHER_COLOUR_WORDS.get(colour, colour)
+        if rng.random() < 0.06:
+            after = f", {colour}"
+        else:
+            words.append(colour)
+    noun = _noun(scene, rng)
+    phrase = " ".join([*words, noun])
     draw = rng.random()
-    return f"one {phrase}" if draw < 0.03 else f"the {phrase}" if draw < 0.08 else _article(phrase)
+    if scene.count > 1:
+        # A dropped number leaves the plural, which still says "more than one" where it has a form.
+        told = draw < 0.93 or noun == scene.subject
+        return (f"{_choose(rng, _COUNT_WORDS[scene.count])} {phrase}" if told else phrase) + after
+    if bare:
+        return phrase + after
+    if draw < 0.08:
+        return ("one " if draw < 0.03 else "the ") + phrase + after
+    return _article(phrase) + after
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One caption of the scene, in lower case.
 
-    The subject is always told and the place nearly always; colour whenever it is not the natural
-    one (nearly always); size, count, time and weather mostly where they are not the defaults.
+    The subject is always told, the place nearly always where it is not the subject's home; colour
+    whenever it is not the natural one; size, count, time and weather mostly where they are not the
+    defaults.
     """
-    says_place = rng.random() < 0.96
+    says_place = rng.random() > (0.3 if scene.place in HOME[scene.subject] else 0.015)
     told_time = scene.place != "night sky" and rng.random() < (
-        0.92 if scene.time != "day" else 0.04
+        0.94 if scene.time != "day" else 0.05
     )
-    told_weather = rng.random() < (0.92 if scene.weather != "clear" else 0.03)
-    tags = rng.random() < 0.25
+    told_weather = rng.random() < (0.94 if scene.weather != "clear" else 0.04)
+    tags = rng.random() < 0.22
     noun = _noun_phrase(scene, rng, bare=tags and rng.random() < 0.7)
     if tags:
         parts = [noun]
@@ -105,16 +140,15 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
             parts.append(
                 scene.place if rng.random() < 0.7 else _choose(rng, _PLACE_PHRASES[scene.place])
             )
-        extra = []
         if told_time:
-            extra.append(_choose(rng, _TIME_TAGS[scene.time]))
+            parts.append(_choose(rng, _TIME_TAGS[scene.time]))
         if told_weather:
-            extra.append(_choose(rng, _WEATHER_TAGS[scene.weather]))
-        if len(extra) == 2 and rng.random() < 0.5:
-            extra.reverse()
-        return ", ".join(parts + extra)
+            parts.append(_choose(rng, _WEATHER_TAGS[scene.weather]))
+        if rng.random() < 0.3:
+            rng.shuffle(parts)
+        return ", ".join(parts)
     opening = ""
-    if rng.random() < 0.22:
+    if rng.random() < 0.3:
         opening = _choose(rng, _OPENINGS)
         if scene.count > 1:
             opening = {"there is": "there are", "this is": "there are"}.get(opening, opening)
@@ -133,19 +167,16 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
             else ", " + _choose(rng, _WEATHER_TAGS[scene.weather])
         )
     tail.sort(key=lambda part: part.startswith(","))
-    place = " " + _choose(rng, _PLACE_PHRASES[scene.place]) if says_place else ""
-    return opening + noun + place + "".join(tail)
+    if not says_place:
+        return opening + noun + "".join(tail)
+    place = _choose(rng, _PLACE_PHRASES[scene.place])
+    if rng.random() < 0.1:
+        return f"{place}, {opening}{noun}" + "".join(tail)
+    return f"{opening}{noun} {place}" + "".join(tail)
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """What can be drawn, by kind, and under ``"words"`` every word a caption can use."""
-    phrases = [*SUBJECTS, *(_PLURALS.get(s, s + "s") for s in SUBJECTS), *COLOURS, *PLACES]
-    phrases += [*_OPENINGS, *_OTHER_WORDS]
-    for table in (
-        _COUNT_WORDS, _SIZE_WORDS, _PLACE_PHRASES, _TIME_PHRASES, _TIME_TAGS, _WEATHER_PHRASES,
-        _WEATHER_TAGS,
-    ):  # fmt: skip
-        phrases += [phrase for options in table.values() for phrase in options]
+    """What can be drawn, by kind, and under ``"words"`` every word that has a meaning."""
     return {
         "subjects": list(SUBJECTS),
         "places": list(PLACES),
@@ -154,5 +185,5 @@ def vocabulary() -> dict[str, list[str]]:
         "counts": ["one", "two", "three"],
         "times": list(TIMES),
         "weathers": list(WEATHERS),
-        "words": sorted({word for phrase in phrases for word in phrase.split()}),
+        "words": known_words(),
     }

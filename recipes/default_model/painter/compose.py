@@ -17,6 +17,7 @@ from .subjects import WIDTH, draw_subject
 from .weather import lay_weather
 
 _SUPERSAMPLE = 3
+_DAY_CLOUD = ((204, 220, 238), (252, 253, 255))
 
 
 @lru_cache(maxsize=4)
@@ -36,10 +37,12 @@ def _carry(pen: Pen, scene: Scene, layout: Layout) -> None:
         pen.oval(x, y + 0.025, half + 0.09, 0.075, (206, 170, 108))
         pen.oval(x, y + 0.01, half + 0.08, 0.065, (244, 218, 156))
     elif layout.support == "cloud":
+        night = scene.place == "night sky"
+        under, over = ((150, 144, 196), (206, 200, 234)) if night else _DAY_CLOUD
         for k in np.linspace(-1, 1, 5):
-            pen.oval(x + k * half, y + 0.07, 0.15, 0.10, (150, 144, 196), lit=True)
+            pen.oval(x + k * half, y + 0.07, 0.15, 0.10, under, lit=night)
         for k in np.linspace(-1, 1, 5):
-            pen.oval(x + k * (half - 0.02), y + 0.045, 0.13, 0.075, (206, 200, 234), lit=True)
+            pen.oval(x + k * (half - 0.02), y + 0.045, 0.13, 0.075, over, lit=night)
     elif layout.support == "puddle":
         lift = 0.05 if scene.subject == "fish" else -0.015
         pen.oval(x, y + lift + 0.008, half + 0.07, 0.075, (206, 236, 244))
@@ -95,7 +98,7 @@ def _contact_shadow(picture: np.ndarray, scene: Scene, layout: Layout) -> np.nda
     for spot in layout.spots:
         half = WIDTH[scene.subject] * spot.height * 0.52
         centre = 0.93 if layout.support == "air" else spot.base
-        if layout.support == "air" and scene.place == "night sky":
+        if layout.support == "air" and scene.place in ("sky", "night sky"):
             continue
         reach = ((x - spot.x) / half) ** 2 + ((y - centre) / (0.12 * spot.height)) ** 2
         np.maximum(shade, np.clip(1 - reach, 0, 1), out=shade)

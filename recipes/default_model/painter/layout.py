@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from .scene import Scene
-from .subjects import CENTRE, SCALE, WIDTH
+from .subjects import CENTRE, FLYING_WIDTH, SCALE, WIDTH
 
 _HEIGHT = {"small": 0.36, "medium": 0.57, "big": 0.72}
+_GAP = 0.045  # between neighbours, as a share of the picture
+_UPRIGHT = ("house", "castle", "lighthouse", "car", "train")  # hardly lean
 _BASE = {"small": 0.84, "medium": 0.90, "big": 0.94}
 
 
@@ -39,44 +42,61 @@ class Layout:
 
 def _support(scene: Scene, coin: float) -> str:
     subject, place = scene.subject, scene.place
-    if subject == "star":
+    if subject in ("star", "butterfly", "balloon"):
         return "air"
-    if subject in ("bird", "rocket") and (place in ("sea", "night sky") or coin < 0.25):
+    if subject in ("bird", "rocket") and (place in ("sea", "sky", "night sky") or coin < 0.25):
         return "air"
     if place == "sea":
-        return "water" if subject in ("boat", "fish") else "island"
-    if place == "night sky":
+        return "water" if subject in ("boat", "fish", "duck") else "island"
+    if place in ("sky", "night sky"):
         return "cloud"
     return "puddle" if subject in ("fish", "boat") else "ground"
 
 
 def plan(scene: Scene, rng: np.random.Generator) -> Layout:
-    """Place one to three subjects side by side, without overlap, near the middle."""
+    """Place one to three subjects beside each other, or three in the air around a middle.
+
+    They never overlap and, unless a single one is big, keep inside the picture.
+    """
     support = _support(scene, rng.random())
     width = WIDTH[scene.subject]
+    if support == "air":
+        width = FLYING_WIDTH.get(scene.subject, width)
     height = _HEIGHT[scene.size] * SCALE.get(scene.subject, 1.0) * (0.95 + 0.1 * rng.random())
+    triangle = support == "air" and scene.count == 3
+    columns = 2 if triangle else scene.count
     if scene.count == 1:
         height = min(height, 0.94 / width)
     else:
-        height = min(height * (0.82 if scene.count == 2 else 0.68), 0.97 / (width * scene.count))
-    gap = 1.06 * width * height
-    middle = 0.5 + (rng.random() - 0.5) * min(0.14, max(0.0, 0.98 - gap * scene.count))
+        height *= 0.82 if scene.count == 2 else 0.72
+        height = min(height, (0.94 - _GAP * (columns - 1)) / (width * columns))
+    if support == "air":
+        height = min(height, 0.38 if triangle else 0.64)
+    step = width * height + _GAP
+    free = 0.96 - step * columns + _GAP
+    middle = 0.5 + (rng.random() - 0.5) * min(0.14, max(0.0, free))
     flip = rng.random() < 0.5
     spots = []
     for i in range(scene.count):
         jitter = rng.random(4)
         mirrored = flip if scene.count == 1 or jitter[0] < 0.7 else not flip
-        x = middle + (i - (scene.count - 1) / 2) * gap
+        x = middle + (i - (scene.count - 1) / 2) * step * (0.5 if triangle else 1.0)
         x -= CENTRE.get(scene.subject, 0.0) * height * (-1 if mirrored else 1)
         base = _BASE[scene.size] + 0.02 * (jitter[1] - 0.5) * 2
         if scene.count > 1:
             base -= 0.03
-        tilt = (jitter[2] - 0.5) * (0.03 if scene.subject in ("house", "car") else 0.10)
+        tilt = (jitter[2] - 0.5) * (0.03 if scene.subject in _UPRIGHT else 0.10)
+        if scene.count > 1:
+            tilt *= 0.4
         if support == "air":
             base = 0.50 + height * 0.5 + 0.06 * (jitter[1] - 0.5) * 2
-            tilt *= 2.5
+            if triangle:
+                base = 0.5 + 0.02 * (jitter[1] - 0.5) + (-0.02 if i == 1 else height + 0.02)
+            tilt *= 0.0 if scene.subject == "balloon" else 2.0
             if scene.subject == "rocket":
-                tilt += -0.35 if not mirrored else 0.35
+                lean = 0.35 if scene.count == 1 else 0.15
+                tilt += lean if mirrored else -lean
+            x += math.sin(tilt) * height / 2  # what flies leans about its middle
         elif support == "puddle" and scene.subject == "fish":
             base -= 0.07
         elif support == "water":
@@ -85,3 +105,13 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
             base -= 0.04
         spots.append(Spot(x, base, height, mirrored, tilt, float(jitter[3] * 2 - 1)))
     return Layout(tuple(spots), support)
+
+
+def box_of(scene: Scene, size: int) -> np.ndarray:
+    """(size, size) bools: a box around the subject of a scene with one subject."""
+    spot = plan(scene, np.random.default_rng([scene.seed, 1])).spots[0]
+    half = 0.5 * max(WIDTH[scene.subject], 1.0) * spot.height + 0.06
+    rows = (spot.base - spot.height - 0.08, spot.base + 0.08)
+    y, x = (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size
+    inside = ((y >= rows[0]) & (y <= rows[1]))[:, None] & (np.abs(x - spot.x) <= half)[None]
+    return inside

@@ -91,6 +91,11 @@ class Pen:
         for (x, y), r in ((curve[0], width / 2), (curve[-1], end / 2)):
             self.oval(x, y, r, r, colour)
 
+    def ring(self, x, y, r, width: float, colour: RGB) -> None:
+        """A circle of outer radius ``r`` drawn as a line of the given width."""
+        outer, inner = _CIRCLE * r + (x, y), _CIRCLE * (r - width) + (x, y)
+        self.poly(np.concatenate([outer, outer[:1], inner[:1], inner[::-1]]), colour)
+
     def shaded(self, points, top: RGB, bottom: RGB) -> None:
         """A polygon filled with a vertical gradient over its own height."""
         flat = self.place(points)

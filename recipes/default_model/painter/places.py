@@ -9,7 +9,7 @@ from .pen import Pen, smooth
 
 HORIZON = {
     "snow": 0.56, "forest": 0.62, "desert": 0.56, "beach": 0.46, "meadow": 0.54,
-    "mountains": 0.66, "city": 0.70, "night sky": 1.0, "sea": 0.44,
+    "mountains": 0.66, "city": 0.70, "sea": 0.44, "sky": 1.0, "night sky": 1.0,
 }  # fmt: skip
 Rng = np.random.Generator
 
@@ -247,6 +247,21 @@ def _night_sky(pen: Pen, rng: Rng, time: str) -> None:
     """Nothing stands in it: sky.py has already painted all of it."""
 
 
+def _sky(pen: Pen, rng: Rng, time: str) -> None:
+    """Clouds along the lower edge: high above the ground."""
+    colour, under = {
+        "day": ((255, 255, 255), (212, 228, 242)),
+        "dawn": ((255, 240, 232), (236, 200, 212)),
+        "sunset": ((255, 206, 160), (224, 140, 128)),
+        "night": ((84, 92, 136), (58, 66, 110)),
+    }[time]
+    flat = Pen(pen.image)
+    for tone, level in ((under, 0.93), (colour, 0.975)):
+        for x in np.linspace(0.0, 1.0, 6):
+            r = 0.1 + 0.05 * rng.random()
+            flat.oval(x, level + 0.02 * rng.random(), 0.15, r, tone)
+
+
 def _sea(pen: Pen, rng: Rng, time: str) -> None:
     pen.shaded([(0, 0.44), (1, 0.44), (1, 1.01), (0, 1.01)], (58, 150, 198), (16, 78, 146))
     for row, y in enumerate((0.5, 0.57, 0.66, 0.77, 0.9)):
@@ -264,7 +279,7 @@ def _sea(pen: Pen, rng: Rng, time: str) -> None:
 
 _PAINTERS = {
     "snow": _snow, "forest": _forest, "desert": _desert, "beach": _beach, "meadow": _meadow,
-    "mountains": _mountains, "city": _city, "night sky": _night_sky, "sea": _sea,
+    "mountains": _mountains, "city": _city, "sea": _sea, "sky": _sky, "night sky": _night_sky,
 }  # fmt: skip
 
 

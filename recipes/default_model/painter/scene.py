@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 SUBJECTS = (
-    "fox", "cat", "dog", "rabbit", "bird", "fish", "tree", "flower", "mushroom", "house",
-    "boat", "car", "rocket", "star",
+    "fox", "cat", "dog", "rabbit", "bear", "lion", "elephant", "horse", "cow", "pig", "sheep",
+    "penguin", "duck", "bird", "fish", "butterfly", "tree", "flower", "mushroom", "snowman",
+    "girl", "boy", "house", "castle", "lighthouse", "boat", "car", "train", "bicycle", "balloon",
+    "rocket", "star",
 )  # fmt: skip
 PLACES = (
-    "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "night sky", "sea",
+    "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "sea", "sky", "night sky",
 )  # fmt: skip
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+COLOURS = (
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "grey", "black",
+)  # fmt: skip
 SIZES = ("small", "medium", "big")
 COUNTS = (1, 2, 3)
 TIMES = ("day", "dawn", "sunset", "night")
@@ -28,6 +32,7 @@ _PLAUSIBLE_WEATHER = {
     "meadow": ("cloudy", "rain", "fog"),
     "mountains": ("cloudy", "rain", "snowfall", "fog"),
     "city": ("cloudy", "rain", "snowfall", "fog"),
+    "sky": ("cloudy", "rain"),
     "night sky": ("cloudy",),
     "sea": ("cloudy", "rain", "fog"),
 }
@@ -81,4 +86,6 @@ def random_scene(rng: np.random.Generator) -> Scene:
     weather = _pick(rng, _PLAUSIBLE_WEATHER[place]) if rng.random() < 0.12 else "clear"
     if place == "night sky":
         time = "night"
+    elif place == "sky" and time == "night":
+        time = "sunset"
     return Scene(subject, place, colour, size, count, time, weather, int(rng.integers(2**31)))

@@ -1,0 +1,186 @@
+"""``mlx-starflow compress``: pictures as small files whose entropy model is the flow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image as Pillow
+
+from ..codec import Compressed, compress_picture, decompress, step_of_quality
+from ..errors import UsageError
+from ..exact.codec_stream import coder
+from ..pictures.arrays import write_whole
+from ..pictures.read import pictures_in
+from ..pipeline import Pipeline
+from . import options as o
+from .console import Console
+from .options import HOW, OUTPUT, WHAT, option
+from .outputs import check_directory
+from .picture_options import Fit, FitOption, open_model, take_picture
+
+SUFFIX = ".flow"
+EPILOG = """\b
+Examples:
+  mlx-starflow compress fox.png --output fox.flow
+  mlx-starflow compress fox.png --step 0.5 --prompt "a fox in snow" --output fox.flow
+  mlx-starflow compress paintings/ --target-bytes 300 --output small/
+  mlx-starflow decompress fox.flow --output back.png
+
+The model itself is the code book, so a file can only be read with the model that made it. Pictures
+of the kind that the model was trained on need few bytes; others are coded too, with more. What is
+lost is what the autoencoder loses, and the rounding to steps.
+"""
+
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Output = Annotated[
+    Path | None,
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The file, ending in .flow, or "
+            "for several pictures a folder; never overwritten (_1, _2 is added). Default: the "
+            "picture's name with .flow."),
+]  # fmt: skip
+Step = Annotated[
+    float | None,
+    option("--step", panel=HOW, metavar="S", help="Width of the quantiser's cells: larger means "
+            "fewer bytes and more loss. Default: 0.25."),
+]  # fmt: skip
+Quality = Annotated[
+    float | None,
+    option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="The step on a scale "
+            "from 0 to 100; 50 is step 0.25, and 20 more halve it."),
+]  # fmt: skip
+TargetBytes = Annotated[
+    int | None,
+    option("--target-bytes", panel=HOW, metavar="N", min=1, help="Choose the step so that the "
+            "file is not larger than this."),
+]  # fmt: skip
+Prompt = Annotated[
+    str, option("--prompt", panel=WHAT, help="What the picture shows: saves code and is stored "
+                 "in the file. Default: nothing said.")
+]  # fmt: skip
+Seed = Annotated[
+    int | None,
+    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the dither. Default: the first "
+            "with which the file decodes on other machines too."),
+]  # fmt: skip
+Check = Annotated[
+    bool,
+    option("--check/--no-check", panel=OUTPUT, help="Decompress again and report the PSNR. "
+            "Default: do."),
+]  # fmt: skip
+
+
+def compress(
+    images: Images,
+    prompt: Prompt = "",
+    step: Step = None,
+    quality: Quality = None,
+    target_bytes: TargetBytes = None,
+    seed: Seed = None,
+    fit: FitOption = Fit.refuse,
+    check: Check = True,
+    output: Output = None,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
+) -> None:
+    """Compress pictures to some hundred bytes each, with the flow's likelihood as the code.
+
+    The written paths go to standard output; with --json one object with bytes, ideal_bytes (what
+    the likelihood says, without the header) and psnr in dB.
+    """
+    console = Console(messages.quiet)
+    if sum(value is not None for value in (step, quality, target_bytes)) > 1:
+        raise UsageError("--step, --quality and --target-bytes exclude one another; give one.")
+    coder()
+    paths = pictures_in(images)
+    several = len(paths) > 1 or images[0].is_dir()
+    _check_place(output, several)
+    options: dict[str, Any] = {"prompt": prompt, "seed": seed, "target_bytes": target_bytes}
+    if step is not None or quality is not None:
+        options["step"] = step if step is not None else step_of_quality(quality)
+    records = []
+    with open_model(choice, console) as pipe:
+        for number, path in enumerate(paths):
+            console.draw("compress", str(path), number / len(paths), None)
+            picture, _ = take_picture(pipe, path, fit, console)
+            made = compress_picture(pipe, picture, **options)
+            psnr = _psnr(pipe, made, picture.image) if check else None
+            place = _place(path, output, several)
+            written = write_whole(place, lambda f, m=made: f.write(m.data), overwrite=False)
+            records.append(_record(path, written, made, psnr))
+            console.clear()
+            console.say(_sentence(records[-1]))
+    if messages.json_:
+        typer.echo(json.dumps(_summary(records) if several else records[0]))
+        return
+    for record in records:
+        typer.echo(record["path"])
+
+
+def _check_place(output: Path | None, several: bool) -> None:
+    if output is None:
+        return
+    if several:
+        if output.suffix == SUFFIX or output.is_file():
+            raise UsageError(f"--output {output}: several pictures need a folder.")
+        check_directory(output)
+        return
+    if output.suffix != SUFFIX:
+        raise UsageError(f"--output {output}: expected a name ending in {SUFFIX}.")
+    check_directory(output.parent)
+
+
+def _place(path: Path, output: Path | None, several: bool) -> Path:
+    if output is None:
+        return path.with_suffix(SUFFIX)
+    return output / f"{path.stem}{SUFFIX}" if several else output
+
+
+def _psnr(pipe: Pipeline, made: Compressed, picture: Pillow.Image) -> float:
+    back = decompress(pipe, made.data).convert("RGB")
+    error = np.mean(np.square(np.asarray(back, np.float64) - np.asarray(picture, np.float64)))
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+
+
+def _record(source: Path, path: Path, made: Compressed, psnr: float | None) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "source": str(source),
+        "bytes": len(made.data),
+        "header_bytes": made.header_bytes,
+        "code_bytes": made.code_bytes,
+        "ideal_bytes": made.ideal_bytes,
+        "psnr": psnr,
+        "step": made.step,
+        "seed": made.seed,
+        "portable": made.portable,
+        "prompt": made.prompt,
+    }
+
+
+def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    measured = [r["psnr"] for r in records if r["psnr"] is not None]
+    return {
+        "bytes": sum(r["bytes"] for r in records),
+        "ideal_bytes": sum(r["ideal_bytes"] for r in records),
+        "psnr": float(np.mean(measured)) if measured else None,
+        "files": records,
+    }
+
+
+def _sentence(record: dict[str, Any]) -> str:
+    quality = "" if record["psnr"] is None else f", PSNR {record['psnr']:.2f} dB"
+    return (
+        f"{record['source']}: {record['bytes']} bytes ({record['header_bytes']} of them header; "
+        f"ideal code {record['ideal_bytes']:.1f}), step {record['step']:.4g}{quality}"
+    )

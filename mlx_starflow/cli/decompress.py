@@ -1,0 +1,125 @@
+"""``mlx-starflow decompress``: the pictures in files of ``compress``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..codec import decompress as decompress_file
+from ..codec import inspect
+from ..codec.file import LARGEST_FILE
+from ..errors import CodecError, UsageError
+from ..exact.codec_stream import coder
+from ..pictures.metadata import save_picture
+from . import options as o
+from .compress import SUFFIX
+from .console import Console
+from .options import HOW, OUTPUT, WHAT, option
+from .outputs import check_directory, check_output
+from .picture_options import open_model
+
+EPILOG = """\b
+Examples:
+  mlx-starflow decompress fox.flow --output back.png
+  mlx-starflow decompress small/ --output pictures/
+
+A file that is damaged, that another model made, or whose numbers come out differently on this
+machine is refused with the reason; it never gives a wrong picture.
+"""
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...", rich_help_panel=WHAT, help="Files written by compress, or folders of "
+        "them.", show_default=False,
+    ),
+]  # fmt: skip
+Output = Annotated[
+    Path | None,
+    option("--output", "-o", panel=OUTPUT, metavar="IMAGE", help="The picture: .png, .jpg or "
+            ".webp; for several files a folder. Never overwritten (_1, _2 is added). Default: the "
+            "file's name with .png."),
+]  # fmt: skip
+Denoise = Annotated[
+    bool,
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the quantiser's steps "
+            "left in the latent. Default: do."),
+]  # fmt: skip
+
+
+def decompress(
+    files: Files,
+    denoise: Denoise = True,
+    output: Output = None,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
+) -> None:
+    """Turn files of compress into pictures again.
+
+    The written paths go to standard output.
+    """
+    console = Console(messages.quiet)
+    coder()
+    paths = _files_in(files)
+    several = len(paths) > 1 or files[0].is_dir()
+    if output is not None and several:
+        check_directory(output)
+    elif output is not None:
+        check_output(output)
+    held = [(path, _read(path)) for path in paths]
+    for path, data in held:
+        _named(path, lambda d=data: inspect(d))
+    records = []
+    with open_model(choice, console) as pipe:
+        for number, (path, data) in enumerate(held):
+            console.draw("decompress", str(path), number / len(held), None)
+            picture = _named(path, lambda d=data: decompress_file(pipe, d, denoise=denoise))
+            place = path.with_suffix(".png")
+            if output is not None:
+                place = output / f"{path.stem}.png" if several else output
+            written = save_picture(picture, place, overwrite=False)
+            header = inspect(data)
+            records.append(
+                {
+                    "path": str(written), "source": str(path), "bytes": len(data),
+                    "step": header.step, "prompt": header.prompt,
+                }
+            )  # fmt: skip
+    console.clear()
+    if messages.json_:
+        typer.echo(json.dumps({"files": records} if several else records[0]))
+        return
+    for record in records:
+        typer.echo(record["path"])
+
+
+def _files_in(paths: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix == SUFFIX)
+            if not inside:
+                raise UsageError(f"{path} holds no files ending in {SUFFIX}.")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: there is no such file.")
+    return found
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LARGEST_FILE + 1)
+
+
+def _named(path: Path, work):
+    """The result of work(); its CodecError gets the file's name."""
+    try:
+        return work()
+    except CodecError as error:
+        raise CodecError(f"{path}: {error}") from None

@@ -1,0 +1,275 @@
+"""``mlx-starflow watch``: anomalies with a stated false-alarm rate."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ..errors import ImageError, UsageError
+from ..pictures.heatmap import heatmap
+from ..pictures.metadata import save_picture
+from ..pictures.read import SUFFIXES, Picture, pictures_in
+from ..pipeline import Pipeline
+from ..watch import Finding, Reference, check, fit, read_reference, write_reference
+from ..watch.reference import DRAWS
+from . import options as o
+from .console import Console
+from .flags import with_flags
+from .help import SectionedCommand
+from .options import HOW, OUTPUT, WHAT, option
+from .outputs import check_directory, check_output
+from .picture_options import Fit, FitOption, PromptOption, open_model, take_picture
+
+ANOMALOUS = 3  # exit status of check where a picture is unusual
+FIT_EPILOG = """\b
+Examples:
+  mlx-starflow watch fit ordinary/ --output normal.json
+
+Some dozens of pictures of the kind that is ordinary, all of the model's size (or --fit). A false-
+alarm rate of 1 % needs at least 99 of them, 5 % at least 20.
+"""
+CHECK_EPILOG = """\b
+Examples:
+  mlx-starflow watch check new.png --reference normal.json
+  mlx-starflow watch check incoming/ --reference normal.json --json --map where.png
+  mlx-starflow watch check incoming/ --reference normal.json --follow
+
+Exit status: 0 where every picture is ordinary, 3 where one is not, others as everywhere. The
+p-value of an ordinary picture is below 0.05 in at most 5 % of cases, whatever the pictures are,
+over the draw of reference and picture.
+"""
+
+watch = typer.Typer(
+    help="Say which pictures are unusual, with a stated false-alarm rate, and where in them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Folder = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER...", rich_help_panel=WHAT, help="Ordinary pictures, or folders of them.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
+        show_default=False,
+    ),
+]  # fmt: skip
+ReferenceOut = Annotated[
+    Path,
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The reference, a .json file; "
+            "never overwritten (_1, _2 is added). Default: normal.json."),
+]  # fmt: skip
+ReferenceIn = Annotated[
+    Path,
+    option("--reference", "-r", panel=WHAT, metavar="FILE", help="Written by watch fit."),
+]
+Draws = Annotated[
+    int,
+    option("--draws", panel=HOW, metavar="K", min=1, max=1000,
+            help=f"Draws of the noise. Default: {DRAWS}."),
+]  # fmt: skip
+Seed = Annotated[
+    int, option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws. Default: 0.")
+]
+FalseAlarms = Annotated[
+    float,
+    option("--false-alarms", panel=HOW, metavar="A", help="Share of ordinary pictures that may "
+            "be called unusual. Default: 0.05."),
+]  # fmt: skip
+Map = Annotated[
+    Path | None,
+    option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where it is unusual. "
+            "Several pictures: FILE_name."),
+]  # fmt: skip
+Follow = Annotated[
+    bool,
+    option("--follow", panel=WHAT, help="Go on with new pictures of the folders until Ctrl-C; "
+            "one line each, JSON with --json."),
+]  # fmt: skip
+Interval = Annotated[
+    float,
+    option("--interval", panel=WHAT, metavar="S", min=0.05, help="Seconds between two looks at a "
+            "followed folder. Default: 1."),
+]  # fmt: skip
+
+
+@watch.command("fit", epilog=FIT_EPILOG, cls=SectionedCommand)
+@with_flags
+def fit_command(
+    folder: Folder,
+    prompt: PromptOption = "",
+    draws: Draws = DRAWS,
+    seed: Seed = 0,
+    fit_: FitOption = Fit.refuse,
+    output: ReferenceOut = Path("normal.json"),
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
+) -> None:
+    """Learn from ordinary pictures what is ordinary."""
+    console = Console(messages.quiet)
+    if output.suffix != ".json":
+        raise UsageError(f"--output {output}: expected a name ending in .json.")
+    check_directory(output.parent)
+    paths = pictures_in(folder)
+    with open_model(choice, console) as pipe:
+        taken = [take_picture(pipe, path, fit_, console) for path in paths]
+        ratios = {ratio for _, ratio in taken}
+        if len(ratios) > 1:
+            raise UsageError(f"The pictures have several shapes ({', '.join(sorted(ratios))}).")
+        total = len(taken)
+        reference = fit(
+            pipe, [p for p, _ in taken], ratios.pop(), prompt, draws, seed,
+            lambda done: console.draw("measure", f"{done}/{total} pictures", done / total, None),
+        )  # fmt: skip
+        console.clear()
+        written = write_reference(output, reference)
+    console.say(
+        f"{total} pictures; the least p-value beside them is {1 / (total + 1):.2g}. One reference "
+        "of this size has a false-alarm rate of its own: more pictures bring it nearer to what "
+        "is asked."
+    )
+    typer.echo(json.dumps({"path": str(written), "pictures": total}) if messages.json_ else written)
+
+
+@watch.command("check", epilog=CHECK_EPILOG, cls=SectionedCommand)
+@with_flags
+def check_command(
+    images: Images,
+    reference: ReferenceIn,
+    false_alarms: FalseAlarms = 0.05,
+    fit_: FitOption = Fit.refuse,
+    map_: Map = None,
+    follow: Follow = False,
+    interval: Interval = 1.0,
+    *,
+    choice: o.ModelChoice,
+    messages: o.Messages,
+) -> None:
+    """Compare pictures with a reference: p-value, which statistic, and where."""
+    console = Console(messages.quiet)
+    if map_ is not None:
+        check_output(map_)
+    known = read_reference(reference)
+    if follow and not all(path.is_dir() for path in images):
+        raise UsageError("--follow takes folders.")
+    with open_model(choice, console) as pipe:
+        task = _Task(pipe, known, false_alarms, fit_, map_, console)
+        if follow:
+            _follow(task, images, interval, messages.json_)
+            return
+        paths = pictures_in(images)
+        records = []
+        for number, path in enumerate(paths):
+            console.draw("check", f"{number}/{len(paths)} pictures", number / len(paths), None)
+            records.append(task.record(path, len(paths) > 1))
+            console.clear()
+            if not messages.json_:
+                typer.echo(_line(records[-1]))
+    if messages.json_:
+        about: dict[str, Any] = {"false_alarms": false_alarms, "images": records}
+        if len(records) == 1:
+            about = records[0] | about
+        typer.echo(json.dumps(about))
+    if any(record["anomalous"] for record in records):
+        raise typer.Exit(ANOMALOUS)
+
+
+class _Task:
+    """One picture after another beside the same reference."""
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        reference: Reference,
+        false_alarms: float,
+        fit_: Fit,
+        map_: Path | None,
+        console: Console,
+    ) -> None:
+        self._pipe, self._reference, self._false_alarms = pipe, reference, false_alarms
+        self._fit, self._map, self._console = fit_, map_, console
+
+    def record(self, path: Path, several: bool) -> dict[str, Any]:
+        picture, _ = take_picture(self._pipe, path, self._fit, self._console)
+        (finding,) = check(self._pipe, self._reference, [picture], self._false_alarms)
+        written = None
+        if self._map is not None:
+            place = self._map
+            if several:
+                place = place.with_name(f"{place.stem}_{path.stem}{place.suffix}")
+            written = str(_save_map(place, picture, finding))
+        return _record(finding, written)
+
+
+def _follow(task: _Task, folders: list[Path], interval: float, json_: bool) -> None:
+    """Check what appears in the folders, once its size no longer changes."""
+    done: set[Path] = set()
+    seen: dict[Path, int] = {}
+    while True:
+        found = [p for f in folders for p in sorted(f.iterdir()) if p.suffix.lower() in SUFFIXES]
+        for path in found:
+            if path in done or not path.is_file():
+                continue
+            size = path.stat().st_size
+            if seen.get(path) != size or not size:
+                seen[path] = size
+                continue
+            done.add(path)
+            try:
+                record = task.record(path, True)
+            except ImageError as error:
+                record = {"path": str(path), "error": str(error)}
+            typer.echo(json.dumps(record) if json_ else _line(record))
+        time.sleep(interval)
+
+
+def _save_map(path: Path, picture: Picture, finding: Finding) -> Path:
+    """Square roots of the distances, in units of the threshold: 1 is significant."""
+    threshold = finding.threshold if np.isfinite(finding.threshold) else finding.map.max()
+    values = np.sqrt(finding.map / threshold)
+    painted = heatmap(picture.image, values, "of threshold", (0.0, max(2.0, float(values.max()))))
+    return save_picture(painted, path, overwrite=False)
+
+
+def _record(finding: Finding, map_path: str | None) -> dict[str, Any]:
+    threshold = finding.threshold if np.isfinite(finding.threshold) else None
+    return {
+        "path": finding.path,
+        "p_value": finding.p_value,
+        "anomalous": finding.anomalous,
+        "statistic": finding.statistic,
+        "statistics": {
+            name: {"score": score, "p_value": p} for name, (score, p) in finding.statistics.items()
+        },
+        "map": {
+            "path": map_path,
+            "values": np.round(finding.map, 3).tolist(),
+            "threshold": threshold,
+            "regions": [{"box": list(r.box), "value": r.value} for r in finding.regions],
+        },
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    if "error" in record:
+        return f"{record['path']}: {record['error']}"
+    text = f"{record['path']}: p = {record['p_value']:.3g}, "
+    if not record["anomalous"]:
+        return text + "ordinary"
+    text += f"UNUSUAL by {record['statistic']}"
+    regions = record["map"]["regions"]
+    if regions:
+        left, top, right, bottom = regions[0]["box"]
+        text += f"; most at x {left}-{right}, y {top}-{bottom}"
+    return text

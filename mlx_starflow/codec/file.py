@@ -1,0 +1,177 @@
+"""The file of a compressed picture.
+
+    bytes  what
+    3      magic "SFC"
+    1      version, 1
+    1      flags: bit 0, a prompt is stored; bits 4-7, the precision of the flow's matrices
+    4      fingerprint of the model's weights (flow, autoencoder, text encoder)
+    2      fingerprint of the arithmetic that wrote it: device, BLAS, versions
+    2      step of the quantiser in 1/1024, big-endian
+    1      extent e: numbers lie in -2^e ... 2^e
+    1-5    seed of the dither, then rows and columns of tokens, each a variable-length number
+    ...    with a prompt: its length, a variable-length number, and its UTF-8
+    4      checksum of the decoded numbers (CRC-32, also over everything before it and the code)
+    2      checksum of the file (CRC-32, its lower half, over everything but itself)
+    ...    the code, to the end of the file
+
+Nothing that a file says makes a reader allocate more than the file's own size; sizes and steps are
+compared with the model before any work.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import CodecError
+from ..exact.codec import LARGEST_EXTENT, SMALLEST_EXTENT
+from .quality import UNITS
+
+MAGIC, VERSION = b"SFC", 1
+PRECISIONS = ("float32", "float16", "bfloat16", "4-bit", "8-bit", "other")
+LONGEST_PROMPT = 4096  # bytes
+LARGEST_FILE = 16 << 20  # far above any picture
+_FIXED = struct.Struct(">3sBB4sHHB")
+_CHECKS = struct.Struct(">IH")
+_PROMPT = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the code."""
+
+    model: bytes  # 4 bytes
+    arithmetic: int  # 16 bits
+    precision: str  # one of PRECISIONS
+    step_units: int  # the step in 1/1024
+    extent: int
+    seed: int
+    rows: int  # of tokens
+    columns: int
+    prompt: str | None = None
+    symbols_check: int = 0
+
+    @property
+    def step(self) -> float:
+        return self.step_units / UNITS
+
+
+def write(header: Header, symbols: np.ndarray, data: bytes) -> bytes:
+    """The whole file; the checksums are added here."""
+    head = _head(header)
+    return with_checks(head, symbols_check(head, data, symbols), data)
+
+
+def with_checks(head: bytes, check: int, data: bytes) -> bytes:
+    """A file of its three parts, with the checksum over its bytes."""
+    return head + _CHECKS.pack(check, _file_check(head, check, data)) + data
+
+
+def symbols_check(head: bytes, data: bytes, symbols: np.ndarray) -> int:
+    return zlib.crc32(symbols.astype(">i4").tobytes(), zlib.crc32(data, zlib.crc32(head)))
+
+
+def read(file: bytes) -> tuple[Header, bytes]:
+    """Header and code of a file. Errors: CodecError, where it is not such a file or damaged."""
+    if len(file) > LARGEST_FILE:
+        raise CodecError(f"This file has {len(file)} bytes; no compressed picture is that large.")
+    if not file.startswith(MAGIC):
+        raise CodecError("This is not a picture compressed by mlx-starflow.")
+    if len(file) < _FIXED.size + _CHECKS.size + 3:
+        raise CodecError("The file is cut off.")
+    _, version, flags, model, arithmetic, units, extent = _FIXED.unpack_from(file)
+    if version != VERSION:
+        raise CodecError(f"The file has format version {version}; this program reads {VERSION}.")
+    (seed, rows, columns), prompt, place = _variable_part(file, flags)
+    check, file_check = _CHECKS.unpack(_taken(file, place, _CHECKS.size))
+    data = file[place + _CHECKS.size :]
+    if file_check != _file_check(file[:place], check, data):
+        raise CodecError("The file is damaged: its checksum is wrong.")
+    precision = flags >> 4
+    if flags & 0b1110 or precision >= len(PRECISIONS) or not units:
+        raise CodecError("The file asks for what this version does not know; update mlx-starflow.")
+    if not SMALLEST_EXTENT <= extent <= LARGEST_EXTENT:
+        raise CodecError(f"The file says its numbers reach 2^{extent}; it is damaged.")
+    header = Header(
+        model, arithmetic, PRECISIONS[precision], units, extent, seed, rows, columns, prompt, check
+    )
+    if _head(header) != file[:place]:
+        raise CodecError("The file is damaged: its header is not written as it should be.")
+    return header, data
+
+
+def header_end(file: bytes) -> int:
+    """Where the checksums begin. Errors: CodecError."""
+    return _variable_part(file, _taken(file, 0, _FIXED.size)[4])[2]
+
+
+def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str | None, int]:
+    """Seed, rows and columns; the prompt, if there is one; the place after them."""
+    numbers, place = [], _FIXED.size
+    for _ in range(3):
+        number, place = _number(file, place)
+        numbers.append(number)
+    if not flags & _PROMPT:
+        return tuple(numbers), None, place
+    length, place = _number(file, place)
+    if length > LONGEST_PROMPT:
+        raise CodecError(f"The file says its prompt has {length} bytes; it is damaged.")
+    try:
+        prompt = _taken(file, place, length).decode()
+    except UnicodeDecodeError:
+        raise CodecError("The prompt in the file is not text; the file is damaged.") from None
+    return tuple(numbers), prompt, place + length
+
+
+def matches(header: Header, data: bytes, symbols: np.ndarray) -> bool:
+    """Whether decoded numbers are those that were written."""
+    head = _head(header)
+    return header.symbols_check == symbols_check(head, data, symbols)
+
+
+def _head(header: Header) -> bytes:
+    flags = PRECISIONS.index(header.precision) << 4
+    text = b""
+    if header.prompt is not None:
+        flags |= _PROMPT
+        prompt = header.prompt.encode()
+        text = _variable(len(prompt)) + prompt
+    fixed = _FIXED.pack(
+        MAGIC, VERSION, flags, header.model, header.arithmetic, header.step_units, header.extent
+    )
+    numbers = _variable(header.seed) + _variable(header.rows) + _variable(header.columns)
+    return fixed + numbers + text
+
+
+def _file_check(head: bytes, check: int, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(struct.pack(">I", check), zlib.crc32(head))) & 0xFFFF
+
+
+def _variable(number: int) -> bytes:
+    """Seven bits a byte, lowest first; the highest bit says that more follows."""
+    parts = bytearray()
+    while number >= 0x80:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+def _number(file: bytes, place: int) -> tuple[int, int]:
+    number = 0
+    for i in range(5):
+        (byte,) = _taken(file, place + i, 1)
+        number |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return number, place + i + 1
+    raise CodecError("A number in the file's header has no end; the file is damaged.")
+
+
+def _taken(file: bytes, place: int, length: int) -> bytes:
+    part = file[place : place + length]
+    if len(part) < length:
+        raise CodecError("The file is cut off.")
+    return part

@@ -1,0 +1,273 @@
+"""A pipeline as a codec: pictures to bytes and back."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from ..device.machine import this_machine
+from ..editing.inputs import contexts_of, latents_of, picture_sizes, prepared
+from ..errors import CodecError, UsageError
+from ..exact.codec import (
+    Code,
+    before_deep_block,
+    before_shallow_blocks,
+    decode_tokens,
+    encode_tokens,
+    ideal_bits,
+    tokens_of_symbols,
+)
+from ..exact.codec_integers import MARGIN
+from ..exact.denoise import denoise as remove_noise
+from ..flow import Context
+from ..flow.grid import Grid, grid_of, patchify, unpatchify
+from ..generation.components import COMPONENTS, precision
+from ..pictures.read import Picture
+from ..pipeline import Pipeline
+from . import file
+from .quality import DEFAULT_STEP, UNITS, step_units
+
+SEEDS = 32  # that are tried for a file that other machines decode too
+_LEAST_HEADER, _COARSEST = 23, 8.0  # bytes; step
+PER_OCTAVE = 16  # steps that target_bytes looks at for a factor of 2
+_LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed picture and what it took."""
+
+    data: bytes  # the file
+    header_bytes: int
+    code_bytes: int
+    ideal_bytes: float  # -sum log2 p of the coded numbers under the flow, header apart
+    step: float
+    seed: int
+    portable: bool  # no parameter lies near another rounding: decodes alike on other machines
+    prompt: str | None
+    symbols: np.ndarray  # (T, D) the coded numbers
+
+
+def compress(
+    pipe: Pipeline,
+    image: Picture | Image.Image | str,
+    step: float = DEFAULT_STEP,
+    prompt: str | None = None,
+    *,
+    seed: int | None = None,
+    target_bytes: int | None = None,
+    fit: str = "refuse",
+) -> bytes:
+    """A picture (or its file) at a size of the model as a small file, see ``compress_picture``."""
+    return compress_picture(
+        pipe, image, step, prompt, seed=seed, target_bytes=target_bytes, fit=fit
+    ).data
+
+
+def compress_picture(
+    pipe: Pipeline,
+    image: Picture | Image.Image | str,
+    step: float = DEFAULT_STEP,
+    prompt: str | None = None,
+    *,
+    seed: int | None = None,
+    target_bytes: int | None = None,
+    fit: str = "refuse",
+) -> Compressed:
+    """Compress a picture with the flow as the model of its code.
+
+    step: width of the quantiser's cells in units of the deep block's input; rounded to 1/1024.
+    prompt: what the picture shows, stored in the file; None or "": nothing said. seed: of the
+    dither; None: the first with which the file decodes alike on machines whose arithmetic differs
+    in the last digits. target_bytes: instead of ``step``, a small step whose file is not larger.
+    fit: as in ``mlx_starflow.editing.inputs.prepared``.
+    Errors: UsageError, ImageError, NumericsError.
+    """
+    if seed is not None and not 0 <= seed <= _LARGEST_SEED:
+        raise UsageError(f"seed is {seed}; expected a number from 0 to {_LARGEST_SEED}.")
+    prompt = prompt or None
+    if prompt and len(prompt.encode()) > file.LONGEST_PROMPT:
+        raise UsageError(f"The prompt is longer than {file.LONGEST_PROMPT} bytes.")
+    units = step_units(step)
+    picture, ratio = prepared(pipe, image, fit)
+    context = contexts_of(pipe, [prompt or ""], ratio)
+    x = latents_of(pipe, [picture.image])
+    flow, grid = pipe.flow, grid_of(x, pipe.flow.config)
+    u = before_deep_block(flow, patchify(x, flow.config), grid, context)
+    mx.eval(u)
+
+    def at(units: int) -> Compressed:
+        code, used = _coded(flow, u, grid, context, units / UNITS, seed)
+        return _assembled(pipe, code, grid, units, used, prompt)
+
+    if target_bytes is None:
+        return at(units)
+    return _within(target_bytes, at, lambda s: ideal_bits(flow, u, grid, context, s) / 8)
+
+
+def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Image:
+    """The picture in a file of ``compress``.
+
+    denoise: remove from the latent the noise that the quantiser's steps put there. Errors:
+    CodecError where the file is damaged, belongs to another model or decodes to other numbers on
+    this machine; never a wrong picture.
+    """
+    header = file.read(data)[0]
+    symbols, grid, context = _decoded(pipe, data)
+    u = tokens_of_symbols(pipe.flow, symbols, header.step, header.seed)
+    return restored_pictures(pipe, u, grid, context, header.step, denoise)[0]
+
+
+def decoded_symbols(pipe: Pipeline, data: bytes) -> np.ndarray:
+    """The coded numbers (T, D) in a file of ``compress``. Errors: CodecError."""
+    return _decoded(pipe, data)[0]
+
+
+def _decoded(pipe: Pipeline, data: bytes) -> tuple[np.ndarray, Grid, Context]:
+    header, code = file.read(data)
+    _check_model(pipe, header)
+    grid, ratio = _grid(pipe, header)
+    context = contexts_of(pipe, [header.prompt or ""], ratio)
+    symbols = decode_tokens(pipe.flow, code, header.extent, grid, context, header.step, header.seed)
+    if not file.matches(header, code, symbols):
+        raise CodecError(_differs(header))
+    return symbols, grid, context
+
+
+def restored_pictures(
+    pipe: Pipeline, u: mx.array, grid: Grid, context: Context, step: float, denoise: bool = True
+) -> list[Image.Image]:
+    """The pictures of decoded tokens u (B, T, D), with a row of the context for each."""
+    flow = pipe.flow
+    x = unpatchify(before_shallow_blocks(flow, u, grid, context), grid, flow.config)
+    # Rounding to cells of a step is noise of deviation step / sqrt(12). The flow's score is that
+    # of data with noise_std, and says little about more noise than that.
+    std = min(step / math.sqrt(12), flow.config.noise_std)
+    if denoise and std > 0:
+        x = remove_noise(flow, x, context, noise_std=std, method="score")
+    return pipe.decode(x)
+
+
+def inspect(data: bytes) -> file.Header:
+    """What a file says about itself, without a model. Errors: CodecError."""
+    return file.read(data)[0]
+
+
+def _assembled(
+    pipe: Pipeline, code: Code, grid: Grid, units: int, seed: int, prompt: str | None
+) -> Compressed:
+    header = file.Header(
+        model=model_fingerprint(pipe),
+        arithmetic=arithmetic_fingerprint(),
+        precision=_precision(pipe),
+        step_units=units,
+        extent=code.extent,
+        seed=seed,
+        rows=grid.height,
+        columns=grid.width,
+        prompt=prompt,
+    )
+    data = file.write(header, code.symbols, code.data)
+    return Compressed(
+        data,
+        header_bytes=len(data) - len(code.data),
+        code_bytes=len(code.data),
+        ideal_bytes=code.ideal_bits / 8,
+        step=units / UNITS,
+        seed=seed,
+        portable=code.margin >= MARGIN,
+        prompt=prompt,
+        symbols=code.symbols,
+    )
+
+
+def _coded(flow, u: mx.array, grid: Grid, context: Context, step: float, seed: int | None):
+    """The code and the seed of its dither."""
+    for attempt in range(SEEDS) if seed is None else ():
+        code = encode_tokens(flow, u, grid, context, step, attempt, MARGIN)
+        if code is not None:
+            return code, attempt
+    return encode_tokens(flow, u, grid, context, step, seed or 0), seed or 0
+
+
+def _within(
+    target: int, at: Callable[[int], Compressed], estimate: Callable[[float], float]
+) -> Compressed:
+    """The file of a step, on a grid of PER_OCTAVE for a factor of 2, that needs no more than
+    ``target`` bytes: the smallest step by its estimated size, or the next that really fits."""
+    steps = sorted({round(2 ** (i / PER_OCTAVE)) for i in range(15 * PER_OCTAVE)})
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if estimate(steps[middle] / UNITS) <= target - _LEAST_HEADER:
+            high = middle
+        else:
+            low = middle + 1
+    for units in steps[low:]:
+        made = at(units)
+        if len(made.data) <= target:
+            return made
+        if units > UNITS * _COARSEST:
+            break
+    raise UsageError(
+        f"target_bytes is {target}; a coarse file of this picture already has {len(made.data)}."
+    )
+
+
+def model_fingerprint(pipe: Pipeline) -> bytes:
+    """4 bytes over the stored weights of all components."""
+    parts = [f"{name} {pipe.fingerprint_of(name)}" for name in COMPONENTS]
+    return hashlib.sha256("\n".join(parts).encode()).digest()[:4]
+
+
+def arithmetic_fingerprint() -> int:
+    """16 bits over what decides the last digits of a float32: device, BLAS and versions."""
+    m = this_machine()
+    parts = (m.system, m.architecture, m.device, m.device_name, m.blas, m.mlx)
+    return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:2], "big")
+
+
+def _precision(pipe: Pipeline) -> str:
+    name = precision(pipe.flow)
+    return name if name in file.PRECISIONS else "other"
+
+
+def _check_model(pipe: Pipeline, header: file.Header) -> None:
+    own = model_fingerprint(pipe)
+    if header.model != own:
+        raise CodecError(
+            f"The file was made with another model: its weights are {header.model.hex()}, those "
+            f"of {pipe.config.name or 'this model'} are {own.hex()}. Give the model it was made "
+            "with (--model)."
+        )
+    if header.precision != _precision(pipe):
+        raise CodecError(
+            f"The file was made with weights in {header.precision}; here they are in "
+            f"{_precision(pipe)}. Load the model in {header.precision} (--dtype, --quantize)."
+        )
+
+
+def _grid(pipe: Pipeline, header: file.Header) -> tuple[Grid, str]:
+    config, vae = pipe.flow.config, pipe.vae
+    side = config.patch_size * (1 if vae is None else vae.config.factor)
+    size = (header.columns * side, header.rows * side)
+    for ratio, known in picture_sizes(pipe).items():
+        if known == size:
+            return Grid(header.rows, header.columns), ratio
+    raise CodecError(f"The file holds a picture of {size[0]}x{size[1]}, no size of this model.")
+
+
+def _differs(header: file.Header) -> str:
+    if header.arithmetic == arithmetic_fingerprint():
+        return "The numbers in the file do not decode to what was written: the file is damaged."
+    return (
+        "The numbers in the file do not decode here to what was written: it was made on another "
+        "device or with other libraries, whose arithmetic differs too much from this one's. "
+        "Decompress it on a machine like the one that made it."
+    )

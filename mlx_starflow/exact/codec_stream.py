@@ -1,0 +1,103 @@
+"""The entropy coder: range coding by the ``constriction`` package, and bytes without padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import CodecError, UsageError
+from .codec_integers import deviation, mean_in_steps
+
+_WORD = 4  # bytes of the coder's words
+
+
+def coder() -> Any:
+    """The module ``constriction.stream``; UsageError where it is not installed."""
+    try:
+        import constriction
+    except ImportError:
+        raise UsageError(
+            "Compressing needs the package constriction, which is not installed: "
+            "pip install 'mlx-starflow[codec]', or pip install constriction."
+        ) from None
+    return constriction.stream
+
+
+class Writer:
+    """Codes symbols, token after token."""
+
+    def __init__(self, extent: int) -> None:
+        """``extent``: symbols lie in -2^extent ... 2^extent."""
+        self._extent, self._model = extent, _model(extent)
+        self._encoder = coder().queue.RangeEncoder()
+        self._calls: list[tuple] = []
+
+    def put(self, q: np.ndarray, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> None:
+        """Symbols (n,) under Gaussians of these scale and mean indices, on the dithered grid."""
+        parameters = _gaussian(scale, mean, dither, self._extent)
+        self._encoder.encode(q, self._model, *parameters)
+        self._calls.append((q, parameters))
+
+    def bytes(self) -> bytes:
+        """The code, with the trailing bytes left out that the reader does not need: it reads
+        zeros after the end."""
+        data = self._encoder.get_compressed().astype(">u4").tobytes()
+        for length in range(max(0, len(data) - 2 * _WORD), len(data)):
+            for shorter in _endings(data[:length]):
+                if self._reads(shorter):
+                    return shorter
+        return data
+
+    def _reads(self, data: bytes) -> bool:
+        decoder = coder().queue.RangeDecoder(_words(data))
+        try:
+            return all(
+                np.array_equal(decoder.decode(self._model, *parameters), q)
+                for q, parameters in self._calls
+            )
+        except AssertionError:  # the package's word for a code that cannot be
+            return False
+
+
+class Reader:
+    """Reads what a ``Writer`` wrote; bytes that it did not write give other symbols or an error."""
+
+    def __init__(self, data: bytes, extent: int) -> None:
+        self._extent, self._model = extent, _model(extent)
+        self._decoder = coder().queue.RangeDecoder(_words(data))
+
+    def take(self, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> np.ndarray:
+        """The next symbols (n,) int32. Errors: CodecError."""
+        try:
+            parameters = _gaussian(scale, mean, dither, self._extent)
+            return self._decoder.decode(self._model, *parameters)
+        except (AssertionError, ValueError) as error:  # what the package raises for invalid data
+            raise CodecError(f"The code cannot be read ({error}); the file is damaged.") from None
+
+
+def _model(extent: int) -> Any:
+    return coder().model.QuantizedGaussian(-(1 << extent), 1 << extent)
+
+
+def _gaussian(
+    scale: np.ndarray, mean: np.ndarray, dither: np.ndarray, extent: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation in steps. A mean far outside the range of symbols is moved to where its
+    nearest symbol is still the most probable."""
+    limit = float(1 << (extent + 1))
+    return np.clip(mean_in_steps(mean, scale) - dither, -limit, limit), deviation(scale)
+
+
+def _words(data: bytes) -> np.ndarray:
+    padded = data + bytes(-len(data) % _WORD + 2 * _WORD)
+    return np.frombuffer(padded, ">u4").astype(np.uint32)
+
+
+def _endings(data: bytes):
+    """The bytes themselves, and the same number plus one in the last place."""
+    yield data
+    if data:
+        larger = int.from_bytes(data, "big") + 1
+        if larger < 1 << (8 * len(data)):
+            yield larger.to_bytes(len(data), "big")

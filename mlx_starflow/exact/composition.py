@@ -1,0 +1,37 @@
+"""What -log p(x) is made of: the share of every token in every block, and of the prior."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import NumericsError
+from ..flow import Context, Flow
+from ..flow.grid import grid_of, patchify, reverse
+from .likelihood import LOG_2PI
+
+
+def composition(flow: Flow, x: mx.array, context: Context = None) -> np.ndarray:
+    """-log p(x | context) in nats by place and part: (B, T, K + 1) float64 for K blocks.
+
+    x (B, H, W, C) as the flow models it (noise included); context: a row for each picture. Part k
+    is the log-scale of the token's numbers in block k (zeros for a block without layers), the last
+    part their prior at the end. The sum over tokens and parts is -log p(x | context).
+    Errors: UsageError, NumericsError.
+    """
+    grid = grid_of(x, flow.config)
+    context = flow.check_context(context, x.shape[0])
+    u = patchify(x.astype(mx.float32), flow.config)
+    parts = []
+    for index in range(len(flow.blocks)):
+        u, log_scale = flow.through_block(index, u, grid, context)
+        if log_scale is None:
+            parts.append(mx.zeros(u.shape[:2]))
+            continue
+        by_place = reverse(log_scale) if flow.config.blocks[index].flip else log_scale
+        parts.append(-by_place.sum(axis=-1))
+    parts.append(0.5 * (mx.square(u) + LOG_2PI).sum(axis=-1))
+    whole = np.array(mx.stack(parts, axis=-1), dtype=np.float64)
+    if not np.isfinite(whole).all():
+        raise NumericsError("The likelihood is NaN or infinite; is the picture finite?")
+    return whole

@@ -1,0 +1,152 @@
+"""What is ordinary, learned from a collection of pictures, and its JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..editing.inputs import contexts_of
+from ..errors import ConfigError, UsageError
+from ..pictures.arrays import write_whole
+from ..pictures.read import Picture
+from ..pipeline import Pipeline
+from .measure import Measured, measure
+from .statistics import STATISTICS, scores
+
+FORMAT, VERSION = "mlx-starflow watch", 1
+FEWEST = 20  # pictures: below, no p-value reaches 5 %
+MOST = 10_000
+DRAWS = 4
+LARGEST_FILE = 256 << 20
+_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Measurements of ordinary pictures and how they were made."""
+
+    model: str  # fingerprint of the flow's weights
+    prompt: str
+    draws: int
+    seed: int
+    aspect_ratio: str
+    measured: Measured
+
+
+def fit(
+    pipe: Pipeline,
+    pictures: Sequence[Picture],
+    aspect_ratio: str,
+    prompt: str = "",
+    draws: int = DRAWS,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Reference:
+    """Learn what is ordinary from pictures of one size, at least FEWEST of them.
+
+    draws, seed: of the noise that the model was trained with. Errors: UsageError, NumericsError.
+    """
+    if len(pictures) < FEWEST:
+        raise UsageError(
+            f"There are {len(pictures)} pictures; {FEWEST} or more are needed, or no picture "
+            "could be called unusual at a false-alarm rate of 5 %."
+        )
+    if len(pictures) > MOST:
+        raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} can be held.")
+    context = contexts_of(pipe, [prompt], aspect_ratio)
+    whole = None
+    for start in range(0, len(pictures), 16):
+        images = [p.image for p in pictures[start : start + 16]]
+        part = measure(pipe, images, context, draws, seed)
+        whole = part if whole is None else whole.and_(part)
+        progress(len(whole))
+    return Reference(pipe.fingerprint, prompt, draws, seed, aspect_ratio, whole)
+
+
+def calibration(reference: Reference) -> dict[str, dict[str, float]]:
+    """Cross-validated quantiles of each statistic over the reference pictures."""
+    return {
+        name: {f"{q:g}": float(np.quantile(values, q)) for q in (0.5, 0.9, 0.95, 0.99)}
+        for name, values in scores(reference.measured).items()
+    }
+
+
+def write_reference(path: Path, reference: Reference) -> Path:
+    """Write the file; an existing one stays, and a free name is taken. Returns the path."""
+    m = reference.measured
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": reference.model,
+        "prompt": reference.prompt,
+        "draws": reference.draws,
+        "seed": reference.seed,
+        "aspect_ratio": reference.aspect_ratio,
+        "pictures": len(m),
+        "grid": list(m.grid),
+        "numbers": m.numbers,
+        "statistics": STATISTICS,
+        "calibration": calibration(reference),
+        "parts": _short(m.parts),
+        "lost": _short(m.lost),
+        "detail": _short(m.detail),
+        "png": _short(m.png),
+    }
+    text = json.dumps(data).encode()
+    return write_whole(path, lambda file: file.write(text), overwrite=False)
+
+
+def read_reference(path: Path) -> Reference:
+    """Read a file of ``write_reference``. Errors: ConfigError, which names the key."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path} is larger than any reference; was it written by watch fit?")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; make it with watch fit.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON ({error}).") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ConfigError(f"{path} is no reference; make one with watch fit.")
+    if data.get("version") != VERSION:
+        raise ConfigError(f"{path}: version {data.get('version')!r}; this program reads {VERSION}.")
+    kinds = {"model": str, "prompt": str, "draws": int, "seed": int, "aspect_ratio": str}
+    for key, kind in kinds.items():
+        if not isinstance(data.get(key), kind):
+            raise ConfigError(f"{path}: {key} is {data.get(key)!r}; expected {kind.__name__}.")
+    if not (1 <= data["draws"] <= 1000 and 0 <= data["seed"] < 2**32):
+        raise ConfigError(f"{path}: draws or seed is out of range.")
+    return Reference(
+        data["model"], data["prompt"], data["draws"], data["seed"], data["aspect_ratio"],
+        _measured(path, data),
+    )  # fmt: skip
+
+
+def _measured(path: Path, data: dict[str, Any]) -> Measured:
+    try:
+        rows, columns = (int(v) for v in data["grid"])
+        arrays = [np.array(data[k], dtype=np.float64) for k in ("parts", "lost", "detail", "png")]
+        numbers = int(data["numbers"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}); make it again.") from None
+    parts, lost, detail, png = arrays
+    n = len(png) if png.ndim == 1 else 0
+    fits = parts.ndim == 3 and parts.shape[:2] == (n, rows * columns) and parts.shape[2] >= 2
+    fits = fits and lost.shape == detail.shape == (n, rows * columns) and numbers > 0
+    if not fits or not FEWEST <= n <= MOST:
+        raise ConfigError(f"{path} is damaged: its arrays do not fit together; make it again.")
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise ConfigError(f"{path} is damaged: it holds a number that is not finite.")
+    return Measured(parts, lost, detail, png, (rows, columns), numbers)
+
+
+def _short(values: np.ndarray) -> list:
+    """Nested lists with _DIGITS significant digits."""
+    if values.ndim > 1:
+        return [_short(row) for row in values]
+    return [float(f"{v:.{_DIGITS}g}") for v in values]

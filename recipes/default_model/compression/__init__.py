@@ -1,0 +1,1 @@
+"""Measurements of the codec: rate and distortion, round trips, damaged files."""

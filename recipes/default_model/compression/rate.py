@@ -1,0 +1,103 @@
+"""Rate and distortion of the codec on paintings.
+
+Every file is really written. The pictures are restored from its numbers several at once, which
+is the same but for rounding as ``decompress`` one by one, and faster; that ``decompress`` finds the
+same numbers in the bytes is measured by ``damage.round_trips``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from mlx_starflow import codec
+from mlx_starflow.codec.pictures import restored_pictures
+from mlx_starflow.editing.inputs import contexts_of
+from mlx_starflow.exact.codec import tokens_of_symbols
+from mlx_starflow.flow.grid import Grid
+from mlx_starflow.pipeline import Pipeline
+
+from .rivals import psnr
+
+STEPS = (0.35, 0.5, 0.7, 0.9, 1.1)
+_BATCH = 10  # pictures restored at once
+
+
+def measured(
+    pipe: Pipeline, pictures: np.ndarray, steps: tuple[float, ...], log: Path, say=print
+) -> list[dict]:
+    """One row for every picture and step: bytes, code, ideal, PSNR. Rows in ``log`` are kept, so
+    that an interrupted run goes on where it was; rows of other weights are left out."""
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = [r for r in rows if r["weights"] == pipe.fingerprint]
+    have = {(r["picture"], r["step"]) for r in rows}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as out:
+        for start in range(0, len(pictures), _BATCH):
+            chosen = range(start, min(start + _BATCH, len(pictures)))
+            for step in steps:
+                missing = [i for i in chosen if (i, step) not in have]
+                for row in _rows(pipe, pictures, missing, step):
+                    rows.append(row)
+                    out.write(json.dumps(row) + "\n")
+                out.flush()
+            say(f"{chosen.stop}/{len(pictures)} paintings")
+    return [r for r in rows if r["picture"] < len(pictures) and r["step"] in steps]
+
+
+def _rows(pipe: Pipeline, pictures: np.ndarray, which: list[int], step: float) -> Iterator[dict]:
+    made = [codec.compress_picture(pipe, Image.fromarray(pictures[i]), step) for i in which]
+    if not made:
+        return
+    parts = [tokens_of_symbols(pipe.flow, m.symbols, m.step, m.seed) for m in made]
+    side = pipe.flow.config.grid_size
+    context = contexts_of(pipe, [""] * len(made))
+    back = restored_pictures(pipe, mx.concatenate(parts), Grid(side, side), context, made[0].step)
+    for i, m, picture in zip(which, made, back, strict=True):
+        yield {
+            "weights": pipe.fingerprint, "picture": i, "step": step, "bytes": len(m.data),
+            "code": m.code_bytes, "ideal": m.ideal_bytes, "portable": m.portable,
+            "seed": m.seed, "psnr": psnr(pictures[i], picture),
+        }  # fmt: skip
+
+
+def by_step(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Means over the pictures, and the code's length beside the ideal one."""
+    table = {}
+    for step in sorted({r["step"] for r in rows}):
+        own = [r for r in rows if r["step"] == step]
+        ratio = [r["code"] / r["ideal"] for r in own]
+        table[f"step {step:g}"] = {
+            "paintings": len(own),
+            "bytes": float(np.mean([r["bytes"] for r in own])),
+            "PSNR, dB": float(np.mean([r["psnr"] for r in own])),
+            "code over ideal, %": 100
+            * (sum(r["code"] for r in own) / sum(r["ideal"] for r in own) - 1),
+            "worst picture, %": 100 * (max(ratio) - 1),
+            "seeds tried": float(np.mean([r["seed"] + 1 for r in own])),
+            "portable": float(np.mean([r["portable"] for r in own])),
+        }
+    return table
+
+
+def with_captions(
+    pipe: Pipeline, pictures: np.ndarray, captions: list[str], steps: tuple[float, ...]
+) -> dict[str, dict[str, float]]:
+    """Mean bytes without and with the caption: of the code, and of the whole file."""
+    table = {}
+    for step in steps:
+        rows = []
+        for pixels, caption in zip(pictures, captions, strict=True):
+            image = Image.fromarray(pixels)
+            plain = codec.compress_picture(pipe, image, step)
+            told = codec.compress_picture(pipe, image, step, caption)
+            rows.append((plain.code_bytes, told.code_bytes, len(plain.data), len(told.data)))
+        names = ("code", "code, caption given", "file", "file, caption in it")
+        table[f"step {step:g}"] = {"paintings": len(rows)} | dict(
+            zip(names, np.mean(rows, axis=0).tolist(), strict=True)
+        )
+    return table

@@ -1,0 +1,194 @@
+"""What words mean: synonyms, plurals and lead-ins, each brought to one of a few plain tokens.
+
+The same rules are written into the tokenizer, so that every phrasing of one wish reaches the model
+as the same tokens. ``understood`` applies them in Python.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from .scene import COLOURS, SUBJECTS, TIMES, WEATHERS
+
+PLURAL = "+"  # follows a noun that stood in the plural; nobody can type it
+UNKNOWN = "?"  # stands for one or more words in a row that have no meaning here
+
+# Token → what says the same. Articles are gone when these are looked up, and phrases come before
+# their words.
+_PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("rocket", ("space rocket", "space ship", "rocket ship")),
+    ("balloon", ("hot air balloon",)),
+    ("train", ("steam train", "steam locomotive")),
+    ("boat", ("sailing boat", "sail boat", "sailing ship")),
+    ("white bear", ("polar bear",)),
+    ("bear", ("teddy bear",)),
+    ("duck", ("rubber duck",)),
+    (
+        "nightsky",
+        ("night sky", "starry sky", "starry night", "sky at night", "sky by night", "outer space",
+         "under stars", "among stars", "between stars", "in stars"),
+    ),
+    ("snowfall", ("falling snow", "snow falling", "snow is falling")),
+    ("sky", ("in clouds", "among clouds", "above clouds", "over clouds", "on cloud", "on clouds")),
+    ("sky cloudy", ("in cloudy sky",)),
+    ("sky", ("in blue sky", "in clear sky")),
+    ("cloudy", ("cloudy sky", "cloudy skies", "grey sky", "cloudy weather", "cloudy day")),
+    ("clear", ("clear sky", "clear skies", "blue sky", "clear weather", "clear day")),
+    ("rain", ("rainy day", "rainy weather")),
+    ("fog", ("foggy day", "foggy weather")),
+    ("forest", ("in wood",)),
+    ("forest snowfall", ("snowy forest", "snowy woods", "winter forest")),
+    ("city snowfall", ("snowy city", "snowy town", "snowy street")),
+    ("mountains", ("snowy mountains", "snowy mountain")),
+    ("meadow", ("field of flowers", "green field", "green grass")),
+    ("desert", ("sand dunes", "sand dune")),
+    ("dawn", ("early morning",)),
+)  # fmt: skip
+_WORDS: dict[str, tuple[str, ...]] = {
+    # subjects
+    "cat": ("kitten", "kitty"),
+    "dog": ("puppy", "doggy", "pup", "hound"),
+    "rabbit": ("bunny", "hare"),
+    "bear": ("teddy",),
+    "horse": ("pony", "foal"),
+    "cow": ("calf",),
+    "pig": ("piglet", "piggy"),
+    "sheep": ("lamb",),
+    "duck": ("duckling",),
+    "bird": ("birdie", "songbird"),
+    "fish": ("goldfish",),
+    "tree": ("oak",),
+    "flower": ("blossom", "bloom"),
+    "mushroom": ("toadstool",),
+    "child": ("kid", "person"),
+    "house": ("cottage", "cabin", "hut", "home"),
+    "castle": ("palace", "fortress"),
+    "boat": ("sailboat", "ship", "yacht"),
+    "car": ("automobile", "auto"),
+    "train": ("locomotive",),
+    "bicycle": ("bike",),
+    "rocket": ("spaceship", "spacecraft"),
+    # places
+    "snow": ("snowy", "winter", "wintry"),
+    "forest": ("forests", "woods", "woodland", "woodlands"),
+    "desert": ("dune", "dunes", "deserts"),
+    "beach": ("shore", "seashore", "seaside", "coast", "sand", "beaches"),
+    "meadow": ("meadows", "field", "fields", "grass", "lawn", "pasture", "grassland"),
+    "mountains": ("mountain", "peaks", "alps"),
+    "city": ("town", "cities", "street", "streets", "downtown", "skyscrapers"),
+    "sea": ("ocean", "water", "seas", "waves"),
+    "sky": ("skies",),
+    "nightsky": ("starry", "space"),
+    # time and weather
+    "day": ("daytime", "daylight", "midday", "noon", "afternoon"),
+    "dawn": ("sunrise", "morning", "daybreak"),
+    "sunset": ("evening", "dusk", "twilight", "sundown"),
+    "night": ("nighttime", "midnight", "moonlight", "moonlit"),
+    "clear": ("sunny", "sunshine", "sunlight"),
+    "cloudy": ("cloud", "clouds", "overcast"),
+    "rain": ("rainy", "raining", "rainfall", "drizzle"),
+    "snowfall": ("snowing", "snowflakes", "snowstorm", "blizzard"),
+    "fog": ("foggy", "mist", "misty", "haze", "hazy"),
+    # colour, size, number
+    "red": ("scarlet", "crimson"),
+    "orange": ("ginger",),
+    "yellow": ("golden", "gold"),
+    "blue": ("azure",),
+    "purple": ("violet",),
+    "grey": ("gray", "silver"),
+    "small": ("little", "tiny", "mini", "baby"),
+    "big": ("large", "huge", "giant", "enormous", "gigantic", "great"),
+    "two": ("2", "couple", "pair"),
+    "three": ("3", "trio"),
+}
+_PLURALS = {
+    "snowman": "snowmen", "child": "children", "person": "people", "calf": "calves",
+    "fish": "fish", "goldfish": "goldfish", "sheep": "sheep", "home": "homes",
+}  # fmt: skip
+_ARTICLES = ("a", "an", "the")
+# Said politely, or of every picture, or between the words that matter: the model is not told them.
+_UNTOLD = (
+    "please", "draw", "paint", "make", "create", "generate", "show", "give", "render", "imagine",
+    "can", "could", "would", "you", "i", "me", "us", "want", "my", "your", "see", "let", "lets",
+    "picture", "pictures", "painting", "image", "photo", "photograph", "drawing", "illustration",
+    "scene", "artwork", "art", "sketch", "portrait", "view", "pic", "cartoon", "landscape",
+    "there", "here", "this", "that", "these", "those", "it", "its", "is", "are", "which",
+    "of", "in", "on", "at", "by", "with", "over", "under", "above", "upon", "near", "beside",
+    "behind", "among", "between", "through", "into", "inside", "front", "middle", "during", "while",
+    "weather", "time", "place", "standing", "sitting", "one", "1", "single", "some", "several",
+    "few", "very", "cute", "lovely", "beautiful", "pretty", "nice", "sweet", "adorable",
+    "medium", "sized", "coloured", "colored",
+)  # fmt: skip
+
+_TOLD = (
+    *SUBJECTS, "child", "two", "three", "small", "big", *COLOURS,
+    "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "sea", "sky", "nightsky",
+    *TIMES, *WEATHERS,
+)  # fmt: skip
+TOKENS = (*dict.fromkeys(_TOLD), PLURAL)  # every token a caption can come to, in a fixed order
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun that names a subject."""
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun.endswith(("x", "s", "sh", "ch")) else "s")
+
+
+def names(subject: str) -> tuple[str, ...]:
+    """The subject's name and the single words that mean the same."""
+    return (subject, *_WORDS.get(subject, ()))
+
+
+def _meanings() -> list[tuple[str, tuple[str, ...]]]:
+    """(token, what means it), phrases first, plurals of subjects included."""
+    table = []
+    for token, phrases in _PHRASES:
+        if token.split()[-1] in SUBJECTS:
+            table.append((f"{token} {PLURAL}", tuple(map(plural, phrases))))
+        table.append((token, phrases))
+    nouns = (*SUBJECTS, "child")
+    for noun in nouns:
+        many = tuple(plural(name) for name in names(noun) if plural(name) != name)
+        if many:
+            table.append((f"{noun} {PLURAL}", many))
+    table += _WORDS.items()
+    return table
+
+
+@lru_cache(maxsize=1)
+def rules() -> tuple[tuple[str, str], ...]:
+    """(pattern, what replaces it), to be applied in this order to a prompt in lower case.
+
+    The patterns mean the same to Python's ``re`` and to the tokenizers library.
+    """
+
+    def any_of(phrases: tuple[str, ...]) -> str:
+        return rf"\b(?:{'|'.join(sorted(phrases, key=len, reverse=True))})\b"
+
+    # Punctuation parts phrases ("a flower, grey, sky" has no grey sky), hyphens do not.
+    found = [(r"[-_\u2010\u2011]+", " "), (r"[^\w\s]+", " ; ")]
+    found += [(any_of(_ARTICLES), " "), (r"\s+", " ")]
+    found += [(any_of(phrases), token) for token, phrases in _meanings()]
+    found.append((any_of(_UNTOLD), " "))
+    told = "|".join(re.escape(token) for token in TOKENS)
+    found.append((rf"(?:\b(?!(?:{told})\b)\w+[\s;]*)+", f" {UNKNOWN} "))
+    return (*found, (";", " "))
+
+
+def understood(text: str) -> list[str]:
+    """The tokens a prompt comes to, with UNKNOWN for words that mean nothing here."""
+    text = text.lower()
+    for pattern, token in rules():
+        text = re.sub(pattern, token, text)
+    return text.split()
+
+
+def known_words() -> list[str]:
+    """Every word that has a meaning here, sorted; numbers as digits are among them."""
+    phrases = [*_ARTICLES, *_UNTOLD, *TOKENS]
+    phrases += [phrase for _, options in _meanings() for phrase in options]
+    return sorted({word for phrase in phrases for word in phrase.split()} - {PLURAL, "nightsky"})

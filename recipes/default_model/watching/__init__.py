@@ -1,0 +1,1 @@
+"""Measurements of ``watch``: false alarms, detection, localisation."""

@@ -1,0 +1,242 @@
+"""Compressing tokens and pictures with the flow as the model of the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from families import FAMILIES, example, random_flow
+from PIL import Image
+
+import mlx_starflow as sf
+from mlx_starflow.codec import file
+from mlx_starflow.errors import CodecError, StarflowError, UsageError
+from mlx_starflow.exact import codec, codec_integers
+from mlx_starflow.flow.grid import grid_of, patchify
+
+pytest.importorskip("constriction")
+STEP = 0.25
+
+
+def tokens_of(flow, x, context):
+    grid = grid_of(x, flow.config)
+    u = codec.before_deep_block(flow, patchify(x, flow.config), grid, context)
+    return u, grid
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_come_back_exactly_and_cost_what_the_flow_says(family):
+    flow = random_flow(FAMILIES[family])
+    z, context = example(flow.config, batch=1)
+    u, grid = tokens_of(flow, 2 * z, context)
+    code = codec.encode_tokens(flow, u, grid, context, STEP, seed=3)
+    q = codec.decode_tokens(flow, code.data, code.extent, grid, context, STEP, seed=3)
+    assert np.array_equal(q, code.symbols)
+    back = codec.tokens_of_symbols(flow, q, STEP, seed=3)
+    assert mx.abs(back - u).max().item() <= STEP / 2 + 1e-5
+    # One byte for the end, and what rounding mean and scale to their grids costs.
+    assert 8 * len(code.data) <= 1.005 * code.ideal_bits + 8
+
+
+@pytest.mark.parametrize("family", ["released", "grouped_gated", "no_sos", "tarflow_classes"])
+def test_shallow_blocks_are_undone(family):
+    flow = random_flow(FAMILIES[family])
+    z, context = example(flow.config, batch=1)
+    u, grid = tokens_of(flow, z, context)
+    back = codec.before_shallow_blocks(flow, u, grid, context)
+    assert mx.abs(back - patchify(z, flow.config)).max().item() < 1e-4
+
+
+def test_ideal_bits_are_the_gaussians_own():
+    """Against an integral of the density, in the middle and in the tail."""
+    for centre, width in ((0.3, 0.5), (4.0, 0.1), (-7.5, 2.0)):
+        x = np.linspace(centre - width / 2, centre + width / 2, 20001)
+        p = np.trapezoid(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), x)
+        found = codec.cell_bits(np.array([centre]), np.array([width]))[0]
+        assert found == pytest.approx(-np.log2(p), abs=1e-5)
+    far = codec.cell_bits(np.array([60.0]), np.array([0.5]))[0]
+    assert far == pytest.approx(0.5 * 59.75**2 / np.log(2), rel=5e-3)
+
+
+def test_last_digits_do_not_change_a_portable_file(unconditional, monkeypatch):
+    pipe = sf.load(unconditional)
+    pictures = [picture(pipe, seed) for seed in range(6)]
+    made = [sf.codec.compress_picture(pipe, p) for p in pictures]
+    assert all(m.portable for m in made)
+    original, rng = codec._Conditionals.of, np.random.default_rng(0)
+
+    def elsewhere(self, previous, t):
+        sigma, b = original(self, previous, t)
+        off = codec_integers.MARGIN / codec_integers.PER_OCTAVE / 2
+        b = b + off * sigma * rng.uniform(-1, 1, b.shape)
+        return sigma * (1 + 0.5 * off * rng.uniform(-1, 1, b.shape)), b
+
+    monkeypatch.setattr(codec._Conditionals, "of", elsewhere)
+    for m in made:
+        assert sf.codec.decompress(pipe, m.data).size == pictures[0].size
+
+
+def test_another_arithmetic_is_an_error_and_no_picture(colours, monkeypatch):
+    pipe = sf.load(colours)
+    data = sf.codec.compress(pipe, picture(pipe, 1))
+    original = codec._Conditionals.of
+    monkeypatch.setattr(
+        codec._Conditionals, "of", lambda s, p, t: tuple(1.2 * v for v in original(s, p, t))
+    )
+    with pytest.raises(CodecError, match="damaged"):
+        sf.codec.decompress(pipe, data)
+    monkeypatch.setattr("mlx_starflow.codec.pictures.arithmetic_fingerprint", lambda: 1)
+    with pytest.raises(CodecError, match="another device"):
+        sf.codec.decompress(pipe, data)
+
+
+def picture(pipe, seed: int) -> Image.Image:
+    """Smooth colours at the model's size."""
+    small = np.random.default_rng(seed).integers(0, 256, (3, 3, 3)).astype(np.uint8)
+    side = pipe.config.image_size
+    return Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("model", ["colours", "classes", "unconditional"])
+def test_pictures_come_back_the_better_the_smaller_the_step(model, request):
+    pipe = sf.load(request.getfixturevalue(model))
+    given = picture(pipe, 2)
+    prompt = {"colours": "red", "classes": "3"}.get(model)
+    sizes, errors = [], []
+    for step in (1.0, 0.25, 0.01):
+        data = sf.codec.compress(pipe, given, step=step, prompt=prompt)
+        back = sf.codec.decompress(pipe, data, denoise=False)
+        assert sf.codec.inspect(data).prompt == prompt
+        sizes.append(len(data))
+        wanted = np.asarray(given.convert(back.mode), float)
+        errors.append(np.abs(np.asarray(back, float) - wanted).mean())
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 2
+
+
+DITHER_OF_SEED_5 = [[15318, 5932, -19150], [-3712, -16450, 11638]]  # in 2^-16 steps
+
+
+def test_the_dither_is_the_same_everywhere():
+    drawn = codec_integers.dither(5, 2, 3)
+    assert (drawn * 2**16).astype(int).tolist() == DITHER_OF_SEED_5
+    assert abs(codec_integers.dither(0, 1000, 4).mean()) < 0.02
+
+
+def test_target_bytes_are_kept(colours):
+    pipe = sf.load(colours)
+    given = picture(pipe, 4)
+    for target in (110,):
+        made = sf.codec.compress_picture(pipe, given, target_bytes=target)
+        assert len(made.data) <= target
+        finer = sf.codec.compress_picture(pipe, given, step=0.85 * made.step)
+        assert len(finer.data) > target - 3
+    with pytest.raises(UsageError, match="target_bytes is 30"):
+        sf.codec.compress(pipe, given, target_bytes=30)
+
+
+def test_far_pictures_cost_more_and_are_no_error(colours):
+    pipe = sf.load(colours)
+    noise = np.random.default_rng(0).integers(0, 2, (12, 12, 3)).astype(np.uint8) * 255
+    ordinary = sf.codec.compress_picture(pipe, picture(pipe, 0))
+    far = sf.codec.compress_picture(pipe, Image.fromarray(noise))
+    assert far.ideal_bytes > ordinary.ideal_bytes
+    assert sf.codec.decompress(pipe, far.data).size == (12, 12)
+
+
+def test_another_process_decodes_the_same(colours, tmp_path):
+    pipe = sf.load(colours)
+    data = sf.codec.compress(pipe, picture(pipe, 7), prompt="blue")
+    (tmp_path / "a.flow").write_bytes(data)
+    program = (
+        "import sys, mlx_starflow as sf\n"
+        "pipe = sf.load(sys.argv[1])\n"
+        "back = sf.codec.decompress(pipe, open(sys.argv[2], 'rb').read())\n"
+        "sys.stdout.buffer.write(back.tobytes())\n"
+    )
+    command = [sys.executable, "-c", program, str(colours), str(tmp_path / "a.flow")]
+    ran = subprocess.run(command, capture_output=True, check=True)
+    assert ran.stdout == sf.codec.decompress(pipe, data).tobytes()
+
+
+def test_damaged_files_are_refused(colours):
+    """Every file with one changed, missing or added byte, and pairs of changes whose outer
+    checksum was made right again: refused, or found out by the checksum of the numbers."""
+    pipe = sf.load(colours)
+    data = sf.codec.compress(pipe, picture(pipe, 3), step=0.5, prompt="red")
+    rng = np.random.default_rng(1)
+    for i in range(len(data)):
+        changed = bytearray(data)
+        changed[i] ^= int(rng.integers(1, 256))
+        for broken in (bytes(changed), data[:i], data + bytes([i % 256])):
+            with pytest.raises(CodecError):
+                sf.codec.decompress(pipe, broken)
+    for _ in range(24):
+        changed = bytearray(data)
+        changed[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
+        with pytest.raises(StarflowError):
+            sf.codec.decompress(pipe, repaired(bytes(changed)))
+
+
+def repaired(data: bytes) -> bytes:
+    """The file with the checksum of its bytes made right, where its header can be followed."""
+    try:
+        place = file.header_end(data)
+        (check,) = struct.unpack_from(">I", data, place)
+        return file.with_checks(data[:place], check, data[place + 6 :])
+    except (struct.error, CodecError):
+        return data
+
+
+def test_what_a_file_says_cannot_make_a_reader_work(colours):
+    pipe = sf.load(colours)
+    data = sf.codec.compress(pipe, picture(pipe, 3))
+    header, code = file.read(data)
+    for change in (
+        {"rows": 2**31, "columns": 2**31},
+        {"rows": 0},
+        {"precision": "bfloat16"},
+        {"model": b"abcd"},
+        {"prompt": "no such colour"},
+    ):
+        symbols = np.zeros((1, 1), np.int32)
+        bad = file.write(dataclasses.replace(header, **change), symbols, code)
+        with pytest.raises(StarflowError):
+            sf.codec.decompress(pipe, bad)
+    for bad in (b"", b"SFC", b"PK" + data, b"SFC\x02" + data[4:], bytes(17 << 20)):
+        with pytest.raises(CodecError):
+            sf.codec.decompress(pipe, bad)
+
+
+def test_header_numbers_round_trip():
+    header = file.Header(b"\x00\x01\x02\x03", 65535, "4-bit", 65535, 20, 2**32 - 1, 300, 1, "ü")
+    symbols = np.arange(6, dtype=np.int32).reshape(2, 3) - 3
+    back, code = file.read(file.write(header, symbols, b"code"))
+    assert dataclasses.replace(back, symbols_check=0) == header and code == b"code"
+    assert file.matches(back, code, symbols) and not file.matches(back, code, symbols + 1)
+
+
+def test_wrong_options_are_named(colours):
+    pipe = sf.load(colours)
+    for options, word in (
+        ({"step": 0}, "step is 0"),
+        ({"step": float("nan")}, "step is nan"),
+        ({"step": 100}, "step is 100"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            sf.codec.compress(pipe, picture(pipe, 0), **options)
+    with pytest.raises(UsageError, match="quality is 101"):
+        sf.codec.step_of_quality(101)
+
+
+def test_without_the_package_the_sentence_says_what_to_install(colours, monkeypatch):
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    pipe = sf.load(colours)
+    with pytest.raises(UsageError, match=r"mlx-starflow\[codec\]"):
+        sf.codec.compress(pipe, picture(pipe, 0))
