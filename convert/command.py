@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlx_starflow.errors import UsageError
+from mlx_starflow.errors import Interrupted, UsageError
 from mlx_starflow.files.visible import raw
 
 from .bundle import convert_steps
@@ -71,6 +71,9 @@ def convert_command(
     ] = False,
 ) -> None:
     """Turn a PyTorch checkpoint into a bundle. PyTorch is not needed and nothing in it is run."""
+    for path in (checkpoint, config):
+        if path is not None and not path.expanduser().exists():
+            raise UsageError(f"{path}: there is no such file.")
     options = ConvertOptions(
         checkpoint=checkpoint.expanduser(),
         output=output.expanduser(),
@@ -86,8 +89,11 @@ def convert_command(
         overwrite=overwrite,
         verify=verify,
     )
-    with _terminable():
-        report = _follow(convert_steps(options))
+    try:
+        with _terminable():
+            report = _follow(convert_steps(options))
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; nothing was written to {output}.") from None
     _show(report, json_output)
 
 
@@ -174,8 +180,15 @@ def _show(report: ConvertReport, as_json: bool) -> None:
     if report.verified:
         found = ", ".join(f"{k} {v:.3g}" for k, v in report.verified.items())
         typer.echo(f"verified: {found}", err=True)
+    for kind, place in report.components.items():
+        if place.startswith("hub:"):
+            typer.echo(
+                f"note: not in the bundle: {_PHASES[kind]}; {place.removeprefix('hub:')} is "
+                "fetched from the hub when it is first used",
+                err=True,
+            )
     typer.echo(
         f"{report.output}: {report.model_type}, {report.parameters / 1e6:.1f} M parameters, "
         f"{_size(report.source_bytes)} to {_size(report.written_bytes)} in {report.seconds:.1f} s "
-        f"({', '.join(report.components)})"
+        f"({', '.join(report.written)})"
     )

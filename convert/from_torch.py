@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from mlx_starflow.errors import StarflowError, UsageError
+from mlx_starflow.errors import Interrupted, StarflowError, UsageError
 from mlx_starflow.files.visible import visible_output
 
 from .command import convert_command
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, 1)
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130)
+    except Interrupted as interrupt:
+        _fail(interrupt, 130)
 
 
 def _fail(message: object, status: int) -> None:

@@ -67,5 +67,10 @@ class ConvertReport:
     notes: tuple[str, ...]
     verified: dict[str, float] | None = None  # what --verify found
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The components that lie in the bundle; the others are references to a hub."""
+        return tuple(k for k, place in self.components.items() if not place.startswith("hub:"))
+
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "output": str(self.output)}
+        return {**asdict(self), "output": str(self.output), "written": self.written}

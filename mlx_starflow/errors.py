@@ -41,6 +41,11 @@ class ImageError(StarflowError, ValueError):
     """A picture that cannot be read, written, or used with the model."""
 
 
+class ImageUsageError(ImageError, UsageError):
+    """A picture that is not there, or of a size that the model or the other picture does not have
+    (exit status 2)."""
+
+
 class NumericsError(StarflowError, ArithmeticError):
     """NaN or infinity where a number was expected."""
 
@@ -55,3 +60,8 @@ class CodecError(StarflowError, ValueError):
 
 class Cancelled(StarflowError):
     """The work was cancelled by its caller."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C in a command; the message says what was finished by then. Not a StarflowError: nothing
+    went wrong."""

@@ -11,17 +11,18 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from .config import ModelConfig
+from .config import FlowConfig, ModelConfig
 from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.capabilities import capabilities
 from .generation.components import Components
-from .generation.context import PromptRows, prompt_rows
+from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event, Finished
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
+from .generation.progress import in_notebook, shown
 from .generation.result import Result
 from .generation.settings import Settings, resolve
 from .hub.acquire import acquire
@@ -106,6 +107,11 @@ class Pipeline:
         return self._components.fingerprint_of(component)
 
     @property
+    def flow_config(self) -> FlowConfig:
+        """The flow's settings; reads no weights."""
+        return self._components.flow_config
+
+    @property
     def flow(self) -> Flow:
         """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first asked for."""
         return self._worker.call(lambda: self._components.flow)
@@ -145,6 +151,17 @@ class Pipeline:
         """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
         return self._components.decoding_bytes(height, width)
 
+    def prompt_notes(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", cuts: bool = True
+    ) -> tuple[str, ...]:
+        """Sentences about what the model cannot read of these prompts: words that it was not
+        trained with, and, unless ``cuts`` is False, prompts that are too long for it (which loads
+        the text encoder; ``generate`` warns of those itself)."""
+        notes = unknown_words(self._components, prompts)
+        if cuts:
+            notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
+        return notes
+
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
         return self._components.label(prompt)
@@ -161,6 +178,7 @@ class Pipeline:
         noise: mx.array | np.ndarray | None = None,
         denoise: bool | None = None,
         cancel: Flag | None = None,
+        progress: bool | None = None,
         **options: Any,
     ) -> Result:
         """Pictures for a prompt, made together as one batch.
@@ -175,9 +193,11 @@ class Pipeline:
         noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
         denoise: False leaves in the picture the noise that the flow was trained with.
         cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
-        options: negative_prompt, noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2"),
-        width, height, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
-        attention_temperature; TarFlow: guide, annealed).
+        progress: show a bar; None does so in a notebook, which also shows the result itself.
+        options: negative_prompt (what guidance leads away from, in place of the null caption),
+        noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height,
+        vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
+        attention_temperature, guidance_blocks; TarFlow: guide, annealed).
 
         None stands for the model's own default everywhere. Errors: UsageError for what the model
         cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.
@@ -188,7 +208,9 @@ class Pipeline:
         )  # fmt: skip
         self._worker.check_process()
         with self._turn.held(lambda: _check(cancel)):
-            *_, finished = self._events(settings, noise, False, cancel)
+            events = self._events(settings, noise, False, cancel)
+            visible = in_notebook() if progress is None else progress
+            *_, finished = shown(events) if visible else events
         return cast(Finished, finished).result
 
     def stream(

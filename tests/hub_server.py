@@ -35,6 +35,7 @@ class Hub:
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)  # repository or file
     breaks: dict[str, list[int]] = field(default_factory=dict)  # file -> bytes before each break
     stalls: dict[str, int] = field(default_factory=dict)  # file -> bytes before silence
+    without_ranges: set[str] = field(default_factory=set)  # always answered from their first byte
     vanished: set[str] = field(default_factory=set)  # listed, and then not there
     token: str | None = None  # the one that is let in
     etags: dict[str, str] = field(default_factory=dict)  # file -> another hash than its own
@@ -99,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(*refusal, with_body)
         if name not in files or name in self.hub.vanished:
             return self._refuse(404, "EntryNotFound", with_body)
+        start = 0 if name in self.hub.without_ranges else start
         return self._file(name, files[name], start, with_body)
 
     def _file(self, name: str, data: bytes, start: int, with_body: bool) -> None:

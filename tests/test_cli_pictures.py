@@ -268,12 +268,12 @@ def test_every_command_on_a_converted_model(run, converted, tmp_path):  # noqa: 
 
 
 MISTAKES = {
-    "no such picture": ("score none.png", 1, "no such file"),
-    "a picture of another size": ("score large.png", 1, "12x12"),
+    "no such picture": ("score none.png", 2, "no such file"),
+    "a picture of another size": ("score large.png", 2, "12x12"),
     "an animation": ("score moving.gif", 1, "animated"),
     "text for a picture": ("encode notes.txt -o z.safetensors", 1, "not a picture"),
     "noise as a picture": ("encode a.png -o z.png", 2, ".safetensors"),
-    "a picture as noise": ("decode a.png", 2, ".safetensors"),
+    "a picture as noise": ("decode a.png", 1, ".safetensors"),
     "no noise": ("decode none.safetensors", 2, "no such file"),
     "one picture to interpolate": ("interpolate a.png", 2, "needs two"),
     "pictures and seeds": ("interpolate a.png a.png --seed 1", 2, "not both"),
@@ -283,7 +283,7 @@ MISTAKES = {
     "a strength above one": ("vary a.png --strength 2", 2, "--strength"),
     "no mask": ("edit a.png --prompt red", 2, "--mask"),
     "an empty mask": ("edit a.png --mask black.png --prompt red", 2, "empty"),
-    "a mask of another size": ("edit a.png --mask large.png --prompt red", 1, "one size"),
+    "a mask of another size": ("edit a.png --mask large.png --prompt red", 2, "one size"),
     "best of two batches": ("generate red --best-of 2 --num-images 2", 2, "its own batch"),
     "best of one": ("generate red --best-of 1", 2, "--best-of"),
     "the best without a prompt": ("generate '' --best-of 2", 2, "needs a prompt"),

@@ -95,7 +95,7 @@ def test_ctrl_c_does_not_wait_for_a_long_step(slow, environment, tmp_path):
         "app.main()"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", program, "generate", "red", "-m", str(slow)],
+        [sys.executable, "-c", program, "generate", "red", "-m", str(slow), "--seed", "1"],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stderr.readline() == "busy\n"

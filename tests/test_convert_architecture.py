@@ -107,8 +107,8 @@ def test_text_settings_follow_the_yaml():
 # Edits of t2i_tiny's YAML, and what the error must name: the setting, and both values.
 QUARRELS = {
     "channels: 128": ("channels: 64", ("channels", "64", "128")),
-    "blocks: 3": ("blocks: 2", ("blocks", "2", "3")),
     "layers_per_block: 1 1 3": ("layers_per_block: 1 1 4", ("layers_per_block", "4", "3")),
+    "layers_per_block: 1 1 3 ": ("layers_per_block: 1 3", ("layers_per_block", "2", "3")),
     "patch_size: 1": ("patch_size: 2", ("patch_size", "16", "4")),
     "channel_size: 4": ("channel_size: 16", ("channel_size", "16", "4")),
     "txt_size: 12": ("txt_size: 77", ("txt_size", "77", "12")),
@@ -133,6 +133,7 @@ QUARRELS = {
 
 def edited(tmp_path: Path, old: str, new: str) -> dict:
     text = (case_dir("t2i_tiny") / "config.yaml").read_text()
+    old = old.strip()  # a space tells two edits of one line apart
     assert f"- {old}\n" in text
     path = tmp_path / "model.yaml"
     path.write_text(text.replace(f"- {old}\n", f"- {new}\n"))
@@ -181,6 +182,25 @@ def test_training_settings_are_ignored(tmp_path):
         case_dir("t2i_tiny") / "checkpoint.pth", **edited(tmp_path, "wds: 1", known)
     )
     assert found.flow == of_case("t2i_tiny").flow
+
+
+@pytest.mark.parametrize("blocks", ["1", "2", "7"])
+def test_the_list_of_layers_says_how_many_blocks_there_are(tmp_path, blocks):
+    """Published files have another number under ``blocks``; the list wins."""
+    found = architecture(
+        case_dir("t2i_tiny") / "checkpoint.pth",
+        **edited(tmp_path, "blocks: 3", f"blocks: {blocks}"),
+    )
+    assert found.flow == of_case("t2i_tiny").flow
+
+
+def test_one_number_of_layers_leaves_the_count_to_blocks(tmp_path):
+    text = (case_dir("t2i_tiny") / "config.yaml").read_text()
+    text = text.replace("layers_per_block: 1 1 3", "layers_per_block: 1")
+    path = tmp_path / "model.yaml"
+    path.write_text(text.replace("blocks: 3", "blocks: 2"))
+    with pytest.raises(ConfigError, match="blocks is 2"):
+        architecture(case_dir("t2i_tiny") / "checkpoint.pth", config=path)
 
 
 def test_absent_settings_come_from_the_weights(tmp_path):

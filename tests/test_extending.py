@@ -38,6 +38,7 @@ PLAIN = dict(
 VALUES = {  # another value than the default for every option that people set
     "guidance": 2.5, "sampler": "jacobi", "max_sweeps": 3, "tolerance": 0.1, "block_size": 4,
     "windows": (2, 1), "attention_temperature": 0.7, "guide": "a", "annealed": True,
+    "guidance_blocks": "deep",
 }  # fmt: skip
 
 

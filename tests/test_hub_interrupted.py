@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
 from hub_client import CHECKPOINT, CLIENT, ROOT, variables
 from hub_server import Hub
 
@@ -113,3 +116,66 @@ def test_a_hub_that_goes_down_in_between_costs_only_the_rest(hub, ask):
     assert problem_in_bundle(Path(rest["path"])) is None
     assert CHECKPOINT not in rest["plan"] and "model-00001-of-00005.safetensors" not in rest["plan"]
     assert not any(CHECKPOINT in r.path for r in hub.requests)
+
+
+def different_bytes(count: int) -> bytes:
+    """Bytes whose order matters, unlike zeros'."""
+    return np.random.default_rng(0).bytes(count)
+
+
+def test_a_hub_that_begins_anew_is_not_appended_to(hub, ask):
+    """A server without ranges answers a continued request from the first byte on."""
+    data = different_bytes(12 << 20)
+    hub.repositories["some/model"] = {"big.bin": data}
+    hub.without_ranges.add("big.bin")
+    hub.breaks["big.bin"] = [5 << 20]
+    done = ask("fetch", "some/model", "big.bin")
+    assert "error" not in done and Path(done["path"]).read_bytes() == data
+
+
+def test_every_attempt_that_brings_something_is_followed_by_another(hub, ask):
+    """More breaks than there are attempts without progress."""
+    data = different_bytes(12 << 20)
+    hub.repositories["some/model"] = {"big.bin": data}
+    hub.breaks["big.bin"] = [1 << 20] * 8
+    done = ask("fetch", "some/model", "big.bin")
+    assert "error" not in done and Path(done["path"]).read_bytes() == data
+    assert starts(hub)[:9] == [i << 20 for i in range(9)]
+
+
+def test_attempts_that_bring_nothing_come_to_an_end(hub, ask):
+    hub.repositories["some/model"] = {"big.bin": bytes(12 << 20)}
+    hub.breaks["big.bin"] = [0] * 50
+    done = ask("fetch", "some/model", "big.bin")
+    assert done["kind"] == "HubError" and len(starts(hub)) <= 5
+
+
+def test_the_space_that_is_asked_for_leaves_out_what_is_here(monkeypatch):
+    """Of 100 bytes 30 are here; the converted copy takes 50 more."""
+    from mlx_starflow.hub import resolve
+
+    asked = []
+    files = [resolve.RemoteFile("some/model", name, 50) for name in ("a", "b")]
+    monkeypatch.setattr(resolve, "missing_files", lambda files: files)
+    monkeypatch.setattr(resolve, "partial_bytes", lambda repository: 30)
+    monkeypatch.setattr(resolve, "check_space", lambda place, needed, what: asked.append(needed))
+    monkeypatch.setattr(resolve, "fetch", lambda file, tell: None)
+    resolve._download("some/model", files, "", 50, None)
+    assert asked == [120]
+
+
+def test_an_interrupted_removal_leaves_no_model(tmp_path, monkeypatch, colours):
+    from mlx_starflow.hub import cache
+
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    shutil.copytree(colours, cache.cached_path("some/model", "float32"))
+    [model] = cache.cached_models()
+
+    def interrupted(path) -> None:
+        next(Path(path).rglob("*.safetensors")).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.remove_cached(model)
+    assert not model.path.exists() and cache.cached_models() == []

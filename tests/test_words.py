@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlx_starflow.vocabulary import Vocabulary
 
 from mlx_starflow.bundle.vocabulary import Vocabulary
 from mlx_starflow.text.tokenizer import PromptTokenizer

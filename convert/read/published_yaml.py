@@ -149,7 +149,11 @@ def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = (
                 f"{where}: the setting {key!r} (= {_short(value)}) is unknown. If it concerns "
                 f"only training, pass --ignore-key {key}."
             )
-    settings = Settings(**values, given=frozenset(values), where=where)
+    given = frozenset(values)
+    if len(values.get("layers_per_block", ())) > 1:
+        # A list with a number for every block says how many there are, whatever "blocks" says.
+        values["blocks"] = len(values["layers_per_block"])
+    settings = Settings(**values, given=given, where=where)
     _check(settings)
     return settings
 

@@ -67,9 +67,10 @@ class _Starflow:
                 "'blocks.0.'."
             )
         if max(numbers) > self.last:
+            listed = len(self.settings.layers_per_block) > 1
             raise contradiction(
                 self.settings.where,
-                "blocks",
+                "the length of layers_per_block" if listed else "blocks",
                 self.settings.blocks,
                 max(numbers) + 1,
                 f"blocks.{max(numbers)}.*",
@@ -154,11 +155,6 @@ class _Starflow:
             per_block = s.layers_per_block
             if len(per_block) == 1:
                 per_block *= s.blocks
-            if len(per_block) != s.blocks:
-                raise ConfigError(
-                    f"{s.where}: layers_per_block names {len(per_block)} blocks, blocks is "
-                    f"{s.blocks}."
-                )
             self.compare("layers_per_block", layers, f"blocks.{i}.attn_blocks.*", per_block[i])
         if not layers:
             return BlockConfig(0, 0, 0, 0, 0, 0, flip=self.flip(i))

@@ -6,8 +6,8 @@ Everything is imported inside ``main``, so that Ctrl-C is answered from the firs
 from __future__ import annotations
 
 import os
-import re
 import sys
+from typing import Any
 
 from ..files.visible import visible_output
 
@@ -31,7 +31,7 @@ COMMANDS = {
 GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
-def build(only: str | None = None):
+def build(only: str | None = None) -> Any:
     """The Typer application with all commands, or with the ``only`` one that is asked for."""
     from importlib import import_module
     from typing import Annotated
@@ -85,10 +85,20 @@ def build(only: str | None = None):
     return app
 
 
+def parser(only: str | None = None) -> Any:
+    """The parser of all commands, or of the ``only`` one that is asked for; ``commands`` are they
+    by name."""
+    import typer
+
+    return typer.main.get_command(build(only))
+
+
 def main() -> None:
     """Run the command line of this process and leave with its exit status."""
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     status = run(sys.argv[1:])
-    sys.stdout.flush()
+    _flush()
     if status == 130:
         # A thread may be busy with a step of seconds; nobody waits for it any more.
         os._exit(status)
@@ -102,14 +112,24 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit status. The one place where errors are shown."""
     debug = "--debug" in arguments
-    arguments = spread_seeds([a for a in arguments if a != "--debug"])
+    arguments = [a for a in arguments if a != "--debug"]
     try:
-        only = arguments[0] if arguments else None
-        status = build(only)(arguments, prog_name="mlx-starflow", standalone_mode=False)
+        if sys.stdout is None:
+            from ..errors import StarflowError
+
+            raise StarflowError(
+                "Standard output is closed, and results are written there. Send it somewhere: "
+                "> FILE, or > /dev/null."
+            )
+        from .arguments import prepared
+
+        command = parser(arguments[0] if arguments else None)
+        arguments = prepared(arguments, command.commands)
+        status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
         return status or 0
     except BrokenPipeError:  # whoever read standard output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush()
         return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
@@ -126,22 +146,18 @@ def _failed(error: BaseException, debug: bool) -> int:
 
         traceback.print_exception(error)
     failure = explain(error)
-    sys.stdout.flush()
+    _flush()
     sys.stderr.write(f"mlx-starflow: {failure.message}\n")
     sys.stderr.flush()
     return failure.status
 
 
-def spread_seeds(arguments: list[str]) -> list[str]:
-    """``--seed 1 2 3`` as ``--seed 1 --seed 2 --seed 3``, the form that the parser knows."""
-    spread: list[str] = []
-    inside = False
-    for i, argument in enumerate(arguments):
-        if argument == "--":
-            return spread + arguments[i:]
-        if inside and re.fullmatch(r"\d+", argument) and spread[-1] != "--seed":
-            spread.append("--seed")
-        elif argument.startswith("-") or (inside and spread[-1] != "--seed"):
-            inside = argument == "--seed"
-        spread.append(argument)
-    return spread
+def _flush() -> None:
+    """Write out what is waiting; where that fails, what is left goes nowhere, or Python would try
+    again at its end and complain."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..benchmark import RandomShape, parse_specs
-from ..errors import UsageError
+from ..errors import Interrupted, UsageError
 from . import options as o
 from .benchmark_jobs import Job, compare_precisions, compare_samplers
 from .benchmark_tables import comparison_tables, quantization_table
@@ -133,6 +133,8 @@ def benchmark(
             specs = parse_specs(SAMPLERS if samplers is None else samplers)
             about, result = compare_samplers(job, specs, repeat or 3, console)
             table = comparison_tables(result)
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted; a comparison has no result before its end.") from None
     finally:
         console.clear()
     if messages.json_:

@@ -28,6 +28,7 @@ from ..pipeline import Pipeline, load
 from .console import Console
 from .fetch import Fetching
 from .picture_options import Fit, take_picture
+from .prompts import tell_prompts
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Job:
         console.say("Loading the model and encoding the prompts ...")
         return load(self.model, self.dtype, self.quantize, tell=Fetching(console))
 
-    def subject(self, pipe: Pipeline) -> Subject:
+    def subject(self, pipe: Pipeline, console: Console) -> Subject:
+        tell_prompts(pipe, self.prompts or (), console)
         return model_subject(pipe, self.count, self.batch, self.guidance, self.prompts)
 
     def about(self, subject: Subject) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def compare_samplers(
         subject = random_subject(job.shape, job.count, job.batch, job.guidance)
         return run(random_flow(job.shape, job.dtype, job.quantize), subject)
     with job.open(console) as pipe:
-        return run(pipe.flow, job.subject(pipe))
+        return run(pipe.flow, job.subject(pipe, console))
 
 
 def compare_precisions(
@@ -110,7 +112,7 @@ def compare_precisions(
             images = [take_picture(pipe, path, fit, console)[0].image for path in pictures]
             scored["latents"] = latents_of(pipe, images)
             scored["latent_context"] = contexts_of(pipe, [""] * len(images))
-        return run(model_in, job.subject(pipe), **scored)
+        return run(model_in, job.subject(pipe, console), **scored)
 
 
 def _progress(console: Console) -> Callable[[str, float], None]:

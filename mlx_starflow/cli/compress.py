@@ -21,6 +21,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit, FitOption, open_model, take_picture
+from .prompts import tell_prompts
 
 SUFFIX = ".flow"
 EPILOG = """\b
@@ -112,6 +113,7 @@ def compress(
         options["step"] = step
     records = []
     with open_model(choice, console) as pipe:
+        tell_prompts(pipe, [prompt], console)
         for number, path in enumerate(paths):
             console.draw("compress", str(path), number / len(paths), None)
             picture, _ = take_picture(pipe, path, fit, console)

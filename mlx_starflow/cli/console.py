@@ -8,7 +8,8 @@ import time
 from typing import TextIO
 
 from ..files.visible import raw, visible
-from ..generation.events import BlockDone, BlockProgress, Event, Finished, Loading, Phase, Started
+from ..generation.events import BlockDone, BlockProgress, Event, Finished, Loading
+from ..generation.progress import Share
 
 BAR = 24  # characters
 
@@ -69,7 +70,7 @@ class Progress:
     def __init__(self, console: Console, batches: int) -> None:
         self._console, self._batches = console, batches
         self._finished = 0
-        self._phases: tuple[Phase, ...] = ()
+        self._share = Share()
         self._began = time.perf_counter()
         self._loading = 0.0  # seconds spent on reading components, which the rate must not count
         self._load_began: float | None = None
@@ -79,41 +80,32 @@ class Progress:
         if self._load_began is not None:
             self._loading += now - self._load_began
             self._load_began = None
-        detail, within = "", 0.0
-        if isinstance(event, Started):
-            self._phases = event.phases
-        elif isinstance(event, Loading):
+        detail = ""
+        if isinstance(event, Loading):
             self._load_began = now
             detail = f"loading {event.component.replace('_', ' ')}"
         elif isinstance(event, BlockProgress):
-            within = event.tokens_done / event.tokens_total
             detail = f"{event.tokens_done}/{event.tokens_total} tokens"
         elif isinstance(event, BlockDone):
-            within = 1.0
             report = event.report
             self._console.detail(
                 f"{event.phase}: {report.sampler}, {report.weight_reads} passes, "
                 f"{report.evaluations_per_token:.2f} evaluations per token, "
                 f"{report.seconds:.2f} s, residual {report.residual:.1e}"
             )
-        share = self._share(event.phase, within)
-        if isinstance(event, Finished):
-            self._finished += 1
-            share = self._finished / self._batches
+        share = (self._finished + self._share.after(event)) / self._batches
+        self._finished += isinstance(event, Finished)
         self._console.draw(event.phase, detail, share, self._left(share, now))
-
-    def _share(self, phase: str, within: float) -> float:
-        before = 0.0
-        for part in self._phases:
-            if part.name == phase:
-                return (self._finished + before + within * part.share) / self._batches
-            before += part.share
-        return self._finished / self._batches
 
     def _left(self, share: float, now: float) -> float | None:
         if share < 0.02:
             return None
         return (now - self._began - self._loading) * (1 - share) / share
+
+
+def counted(number: int, noun: str, several: str = "") -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{number} {noun if number == 1 else several or noun + 's'}"
 
 
 def _clock(seconds: float) -> str:

@@ -10,29 +10,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from ..bundle.vocabulary import read_vocabulary
 from ..editing.selection import advantages
-from ..generation.events import Finished, Preview
+from ..errors import Interrupted, UsageError
+from ..generation.events import BlockDone, BlockProgress, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
 from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from ..pipeline import Pipeline, load
 from . import outputs
-from .console import Console, Progress
-from .failures import Interrupted
+from .console import Console, Progress, counted
 from .fetch import Fetching
 from .job import Batch, Job
+from .notice import introduce
+from .prompts import tell_prompts
 from .uncertainty import add_uncertainty
+
+TOLD_SEEDS = 8  # seeds drawn at random that are named
 
 
 @dataclass
 class Report:
     """What is finished so far."""
 
+    begun: bool = False  # the first step of the first batch is done
     records: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)  # sheets, latents and steps
     pictures: list[Image.Image] = field(default_factory=list)  # only for a contact sheet
@@ -46,8 +52,10 @@ def check(job: Job) -> None:
     outputs.check_output(job.output)
     if job.save_latents is not None:
         outputs.check_array_path(job.save_latents, "--save-latents")
-        outputs.check_directory(job.save_latents.parent)
+        outputs.check_file(job.save_latents)
     if job.stepwise is not None:
+        if job.stepwise.is_file():
+            raise UsageError(f"{job.stepwise} is a file; name a directory for the steps.")
         outputs.check_directory(job.stepwise)
 
 
@@ -58,9 +66,10 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     report = Report()
     try:
         with _pipeline(job, console, loaded) as pipe:
+            _check_class(job, pipe)
             _check_weights(job, pipe, console)
-            if loaded is None:
-                _introduce(job, pipe, console)
+            prompts = [prompt for batch in job.batches for prompt in batch.prompts]
+            tell_prompts(pipe, [*prompts, *_negative(job)], console, cuts=False)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
@@ -70,15 +79,18 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                 _save(job, batch, result, report)
                 if job.uncertainty:
                     add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
+            if job.model in (None, EMBEDDED):
+                introduce(pipe, console)
+        _tell_residuals(report, console)
         if job.grid:
-            sheet = outputs.contact_sheet(report.pictures)
+            sheet = contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
             report.files.append(str(save_picture(sheet, path, overwrite=False)))
     except KeyboardInterrupt:
         done = [r["path"] for r in report.records]
         finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
         raise Interrupted(
-            f"Interrupted after {len(done)} of {job.pictures} pictures; {finished}."
+            f"Interrupted after {len(done)} of {counted(job.pictures, 'picture')}; {finished}."
         ) from None
     finally:
         console.clear()
@@ -108,16 +120,22 @@ def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Bat
 def _draw(
     job: Job, batch: Batch, pipe: Pipeline, console: Console, progress: Progress, report: Report
 ) -> Result:
+    noise, options = job.noise, job.options
+    if job.image is not None:
+        noise, options = job.image.noise(pipe, batch.prompts, batch.seeds, options, console)
     events = pipe.stream(
         list(batch.prompts),
         list(batch.seeds),
-        noise=job.noise,
+        noise=noise,
         previews=job.stepwise is not None,
-        **job.options,
+        **options,
     )
     steps: list[list[Image.Image]] = []
     with contextlib.closing(events):
         for event in events:
+            if isinstance(event, BlockProgress | BlockDone) and not report.begun:
+                report.begun = True  # nothing is wrong with the request, which may take long
+                _tell_seeds(job, console)
             progress.follow(event)
             for warning in getattr(event, "warnings", ()):
                 console.say(f"Warning: {warning}")
@@ -134,10 +152,12 @@ def _draw(
 def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     for i in batch.keep or range(len(batch.seeds)):
         metadata = {**result.metadata_of(i), **job.carried}
+        if job.image is not None:
+            metadata |= job.image.record
         if batch.best_of is not None:
             metadata["best_of"] = batch.best_of
-        if job.noise is not None:
-            metadata["noise"] = noise_record(job.noise_file, job.noise)
+        if job.noise is not None or job.image is not None:
+            metadata["noise"] = noise_record(job.noise_file, np.array(result.noise))
         path = outputs.name(job.output, batch.seeds[i], batch.prompt_number, job.pictures > 1)
         path = save_picture(
             result.images[i], path, metadata if job.embed else None, overwrite=False
@@ -155,9 +175,8 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     if job.save_latents is not None:
         several = len(job.batches) > 1
         path = outputs.name(job.save_latents, batch.seeds[0], batch.prompt_number, several)
-        path = outputs.save_arrays(
-            path, latents=result.latents, noise=result.noise, denoised=result.denoised
-        )
+        arrays = {"latents": result.latents, "noise": result.noise, "denoised": result.denoised}
+        path = outputs.save_arrays(path, result.metadata, **arrays)
         report.files.append(str(path))
 
 
@@ -170,30 +189,49 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
         for number, picture in enumerate(row, start=1):
             path = folder / f"{stem}_step_{number}_of_{len(row)}.png"
             yield str(save_picture(picture, path, overwrite=False))
-        strip = outputs.contact_sheet(row, columns=len(row))
+        strip = contact_sheet(row, columns=len(row))
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
 
 
-def _introduce(job: Job, pipe: Pipeline, console: Console) -> None:
-    """Which model draws, where nobody named one, and words that mean nothing to it."""
-    vocabulary = read_vocabulary(pipe.directory)
-    if vocabulary is None:
+def _negative(job: Job) -> list[str]:
+    given = job.options.get("negative_prompt")
+    return [given] if given else []
+
+
+def _tell_seeds(job: Job, console: Console) -> None:
+    """The seeds that were drawn at random: without them nobody could ask for the same again."""
+    if not job.random_seeds:
         return
-    if job.model in (None, EMBEDDED):
-        console.say(
-            f"Drawn by the embedded model {pipe.config.name!r}: "
-            f"{', '.join(vocabulary.kinds.get('subject', ()))} in "
-            f"{', '.join(vocabulary.kinds.get('place', ()))} (mlx-starflow models show default). "
-            "For any prompt: --model apple/starflow, 15 GB, research only."
-        )
-    prompts = dict.fromkeys(p for batch in job.batches for p in batch.prompts if p)
-    for prompt in prompts:
-        unknown = vocabulary.unknown(prompt)
-        if unknown:
-            console.say(
-                f"Warning: the model has never seen {', '.join(map(repr, unknown))} "
-                f"(in {prompt!r}); it draws what it makes of the other words."
-            )
+    seeds = list(dict.fromkeys(seed for batch in job.batches for seed in batch.seeds))
+    several = "s" if len(seeds) > 1 else ""
+    more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
+    console.say(f"Seed{several} {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}, drawn at random.")
+
+
+def _tell_residuals(report: Report, console: Console) -> None:
+    """One line where a sampler ended above its tolerance."""
+    missed = [r for r in report.records if not r["converged"]]
+    if not missed:
+        return
+    worst = max((r["residual"] for r in missed if r["residual"] is not None), default=None)
+    which = "" if len(report.records) == 1 else f"{len(missed)} of {len(report.records)} pictures "
+    error = "" if worst is None else f": the largest residual is {worst:.2g}"
+    console.say(
+        f"Warning: {which}not converged{error}. Allow more --steps, or use --sampler sequential."
+    )
+
+
+def _check_class(job: Job, pipe: Pipeline) -> None:
+    """Refuse ``--seed 7 3`` without a prompt where 3 may be meant as a class."""
+    if not job.swallowed or not pipe.flow_config.num_classes:
+        return
+    *first, last = job.swallowed
+    seeds = " ".join(map(str, first))
+    every = " ".join(f"--seed {n}" for n in job.swallowed)
+    raise UsageError(
+        f"--seed {seeds} {last}: is {last} the class to draw, or another seed? For the class write "
+        f"generate {last} --seed {seeds}; for seeds without a class write {every}."
+    )
 
 
 def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:

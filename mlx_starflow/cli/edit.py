@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from ..editing.edit import Edited, EditRequest, edit_steps, visibility
+from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
 from ..errors import UsageError
 from ..generation.settings import MAX_PICTURES
 from ..pictures.metadata import save_picture
@@ -17,7 +18,10 @@ from ..pipeline import Pipeline
 from ..sampling import BlockResult
 from ..version import __version__
 from . import options as o
-from .console import Console
+from .arguments import all_seeds
+from .box import Box, read_box
+from .console import Console, counted
+from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name
 from .picture_options import (
@@ -28,10 +32,13 @@ from .picture_options import (
     open_model,
     take_picture,
 )
+from .prompts import tell_prompts
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
   mlx-starflow edit house.png --mask sky.png --prompt "a house at night"
+  mlx-starflow edit house.png --box 0,0,128,40 --prompt "a house at night"
   mlx-starflow edit fox.png --mask fox-mask.png --prompt "a cat in snow" --best-of 8
   mlx-starflow edit fox.png --mask mask.png --prompt "a cat" --seed 1 2 3 --output cats.png
 
@@ -45,9 +52,15 @@ outside the mask the picture's own pixels are put back.
 """
 
 Mask = Annotated[
-    Path,
+    Path | None,
     option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
             "(or, with transparency, what is transparent) is painted anew."),
+]  # fmt: skip
+Boxes = Annotated[
+    list[Box] | None,
+    option("--box", panel=WHAT, metavar="X,Y,WIDTH,HEIGHT", parser=read_box, help="A rectangle to "
+            "paint anew, in pixels from the top left corner; several times for several, beside "
+            "--mask or instead of it."),
 ]  # fmt: skip
 Prompt = Annotated[
     str, option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
@@ -66,7 +79,9 @@ Paste = Annotated[
 
 def edit(
     image: Image,
-    mask: Mask,
+    mask: Mask = None,
+    box: Boxes = None,
+    *,
     prompt: Prompt,
     seed: o.Seed = None,
     best_of: BestOf = None,
@@ -74,7 +89,7 @@ def edit(
     paste: Paste = True,
     fit: FitOption = Fit.refuse,
     output: o.Output = None,
-    *,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -85,29 +100,29 @@ def edit(
     console = Console(messages.quiet)
     output = output or Path(DEFAULT)
     check_output(output)
-    seeds = tuple(seed or [0])
+    if mask is None and not box:
+        raise UsageError("Say what to paint anew: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
+    seeds = tuple(all_seeds(seed) or [0])
     if best_of:
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
         if best_of > MAX_PICTURES:
             raise UsageError(f"--best-of is {best_of}; expected at most {MAX_PICTURES}.")
         seeds = tuple(range(seeds[0], seeds[0] + best_of))
-    with open_model(choice, console) as pipe:
+    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
-        painted = open_mask(mask, picture.image.size)
+        painted = _mask(mask, box or [], picture.image.size)
+        tell_prompts(pipe, [prompt], console, ratio)
         if guidance is None:
             guidance = pipe.config.defaults.guidance if prompt else 0.0
         request = EditRequest(picture.image, painted, prompt, seeds, guidance, ratio, paste=paste)
         made = _followed(pipe, request, console)
         seen = visibility(pipe.flow.config, made.tokens)
-        console.say(
-            f"This model draws from the {'top' if seen.from_the_top else 'bottom'}: of the "
-            f"{seen.kept} kept tokens {seen.seen_by_all} were seen by all new ones, "
-            f"{seen.seen_by_none} by none."
-        )
+        console.say(_order(seen))
         about = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
-            "source": str(image), "mask": str(mask), "prompt": prompt, "guidance": guidance,
+            "source": str(image), "mask": str(mask) if mask else None,
+            "boxes": [list(b) for b in box or ()], "prompt": prompt, "guidance": guidance,
             "paste": paste, "model": choice.model or "default", "weights": pipe.fingerprint,
             "tokens_drawn": int(made.tokens.sum()), "tokens": int(made.tokens.size),
         }  # fmt: skip
@@ -118,11 +133,34 @@ def edit(
             f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the most of "
             f"{len(seeds)} (least: {made.log_p.min():.1f})."
         )
-    for i in [made.best] if best_of else range(len(seeds)):
-        own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
-        path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
-        path = save_picture(made.images[i], path, own, overwrite=False)
-        typer.echo(json.dumps({"path": str(path), **own}) if messages.json_ else path)
+    saved = []
+    with interruptible(lambda: f"saved: {', '.join(map(str, saved))}" if saved else NOTHING):
+        for i in [made.best] if best_of else range(len(seeds)):
+            own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
+            path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
+            saved.append(save_picture(made.images[i], path, own, overwrite=False))
+            typer.echo(json.dumps({"path": str(saved[-1]), **own}) if messages.json_ else saved[-1])
+    if open_:
+        show_files(saved, console)
+
+
+def _mask(file: Path | None, boxes: list[Box], size: tuple[int, int]) -> np.ndarray:
+    """What is painted anew, (height, width) bools: what the file and any of the boxes say."""
+    painted = np.zeros(size[::-1], bool) if file is None else open_mask(file, size)
+    for box in boxes:
+        painted |= box.mask(size)
+    return painted
+
+
+def _order(seen: Visibility) -> str:
+    """What the new part could see of the kept one, for people."""
+    side = "top" if seen.from_the_top else "bottom"
+    if not seen.kept:
+        return f"The mask covers the whole picture: all of it was drawn anew, from the {side}."
+    return (
+        f"This model draws from the {side}: of {counted(seen.kept, 'kept token')} "
+        f"{seen.seen_by_all} could be seen by all of the new part, {seen.seen_by_none} by none."
+    )
 
 
 def _followed(pipe: Pipeline, request: EditRequest, console: Console) -> Edited:

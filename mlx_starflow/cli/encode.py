@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +13,16 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
-from ..generation.noise_file import noise_settings, read_noise, write_noise
+from ..generation.noise_file import noise_settings, write_noise
+from ..generation.stored import StoredSettings
 from ..hub.acquire import check_stored_model
 from . import options as o
 from .console import Console
 from .drawing import run
+from .failures import NOTHING, interruptible
 from .job import Batch, Job
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import DEFAULT, check_array_path, check_directory
+from .outputs import DEFAULT, check_file
 from .picture_options import (
     Fit,
     FitOption,
@@ -28,6 +31,9 @@ from .picture_options import (
     open_model,
     take_picture,
 )
+from .prompts import tell_prompts
+from .request import content_of, merged, noise_in
+from .viewer import show_files
 
 ENCODE_EPILOG = """\b
 Examples:
@@ -107,9 +113,10 @@ def encode(
     console = Console(messages.quiet)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
-    check_directory(output.parent)
-    with open_model(choice, console) as pipe:
+    check_file(output)
+    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
+        tell_prompts(pipe, [prompt], console, ratio)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
         settings = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
@@ -144,38 +151,48 @@ def decode(
     denoise: Denoise = None,
     output: o.Output = None,
     *,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
     """Turn noise into the picture it stands for, by default under the settings of its encoding."""
-    check_array_path(noise, "NOISE")
-    start = read_noise(noise)
-    stored = noise_settings(noise)
-    if prompt is None:
-        prompt = stored.get("prompt", "")
+    start = noise_in(noise, "NOISE")
+    with content_of(noise):
+        stored = noise_settings(noise)
+        saved = StoredSettings.from_dict(stored, str(noise)) if "prompts" in stored else None
+    count = len(start)
+    batch = Batch((stored.get("prompt", ""),) * count, tuple(range(count)))
+    if saved is not None and len(saved.prompts) == count:  # written by generate --save-latents
+        batch = Batch(saved.prompts, saved.seeds)
+    if prompt is not None:
+        batch = dataclasses.replace(batch, prompts=(prompt,) * count)
     options = {"denoise": stored.get("noise_seed") is not None if denoise is None else denoise}
     for name, value in (("guidance", guidance), ("aspect_ratio", None)):
         value = stored.get(name) if value is None else value
         if value is not None:
             options[name] = value
+    if saved is not None:
+        options = merged({"guidance": guidance, "denoise": denoise}, saved)
     model = choice.model
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
         check_stored_model(model, str(noise))
-    count = len(start)
     job = Job(
         model=model,
         dtype=choice.type_name,
         quantize=choice.recipe,
         low_ram=False,
-        batches=[Batch((prompt,) * count, tuple(range(count)))],
+        batches=[batch],
         options=options,
         output=output or Path(DEFAULT),
         noise=start,
         noise_file=str(noise),
         expected_weights=stored.get("weights"),
     )
-    report = run(job, Console(messages.quiet, verbose))
+    console = Console(messages.quiet, verbose)
+    report = run(job, console)
     for record in report.records:
         typer.echo(json.dumps(record) if messages.json_ else record["path"])
+    if open_:
+        show_files([r["path"] for r in report.records], console)

@@ -9,7 +9,7 @@ from typing import Any
 from ..hub.acquire import acquire as acquire_model
 from ..hub.download import DownloadPlan, DownloadProgress
 from ..hub.resolve import ConversionStarted
-from .console import Console
+from .console import Console, counted
 
 
 def acquire(model: str | None, quantize: int | str | None, console: Console) -> Path:
@@ -33,8 +33,9 @@ class Fetching:
         if isinstance(event, DownloadPlan):
             self._bytes, self._began = event.bytes, time.monotonic()
             self._console.say(
-                f"{event.model}: downloading {event.bytes / 1e9:.2f} GB in {len(event.files)} "
-                f"files to {event.directory}. Licence: {event.licence or 'not stated'}"
+                f"{event.model}: downloading {event.bytes / 1e9:.2f} GB in "
+                f"{counted(len(event.files), 'file')} to {event.directory}. Licence: "
+                f"{event.licence or 'not stated'}"
             )
         elif isinstance(event, DownloadProgress):
             self._arrived[f"{event.file.repository}/{event.file.name}"] = event.done

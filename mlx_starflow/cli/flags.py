@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,6 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..errors import UsageError
 from ..sampling import AUTO, SAMPLERS, SampleOptions
 from .options import HOW, option
+
+# Names of the library's options that can stand in no other place of a message.
+_OPTION_NAMES = re.compile(
+    r"(?<![\w.-])(max_sweeps|block_size|attention_temperature|guidance_blocks|noise_std"
+    r"|negative_prompt|aspect_ratio|num_images|vae_tiling)(?![\w.])"
+)
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -57,6 +64,17 @@ def _parameters(kind: Any) -> list[inspect.Parameter]:
         )
         for field in dataclasses.fields(kind)
     ]
+
+
+def with_flag_names(message: str) -> str:
+    """A message of the library with options called as the command line spells them: "--steps"
+    for "max_sweeps"."""
+    spelled = {f.name: (f.metadata["flags"] or (None,))[0] for f in SampleOptions.asked()}
+
+    def flag(match: re.Match) -> str:
+        return spelled.get(match[0]) or f"--{match[0].replace('_', '-')}"
+
+    return _OPTION_NAMES.sub(flag, message)
 
 
 def sampler_names() -> list[str]:

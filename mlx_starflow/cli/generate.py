@@ -15,13 +15,18 @@ from ..generation.stored import StoredSettings
 from ..hub.acquire import check_stored_model
 from ..pictures.metadata import read_metadata
 from . import options as o
+from .arguments import all_seeds
 from .console import Console
 from .drawing import run
 from .flags import Sampling
 from .job import Job
-from .options import HOW, OUTPUT, WHAT, option
+from .options import HOW, MEMORY, OUTPUT, WHAT, option
 from .outputs import DEFAULT
-from .request import batches, given_noise, merged, read_prompts, replayed
+from .picture_options import Fit, FitOption
+from .repeat import refuse_other_commands
+from .request import batches, content_of, given_noise, merged, read_prompts, replayed
+from .start import STRENGTH, StartPicture
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
@@ -29,6 +34,7 @@ Examples:
   mlx-starflow generate "a red circle" --seed 1 2 3 --grid --output circle.png
   mlx-starflow generate "a fox" --num-images 4 --guidance 2
   mlx-starflow generate --prompt-file prompts.txt --model my-model --json
+  mlx-starflow generate "a cat in snow" --image fox.png 0.4
   mlx-starflow generate -C fox.png --output again.png   (the same, to the bit)
 """
 
@@ -67,7 +73,7 @@ BestOf = Annotated[
 AspectRatio = Annotated[
     str | None,
     option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
-            "that were trained on several. Default: 1:1."),
+            "that were trained on several; random: one of them, by the seed. Default: 1:1."),
 ]  # fmt: skip
 Width = Annotated[
     int | None,
@@ -77,6 +83,21 @@ Height = Annotated[
     int | None,
     option("--height", panel=WHAT, metavar="PIXELS", help="A height the model was trained for."),
 ]
+Negative = Annotated[
+    str | None,
+    option("--negative-prompt", "--negative", panel=WHAT, metavar="TEXT", help="What guidance "
+            "leads away from, instead of from no prompt."),
+]  # fmt: skip
+ImageFile = Annotated[
+    Path | None,
+    option("--image", "--image-path", panel=WHAT, metavar="FILE [S]", help="Start from a picture: "
+            "its noise, turned by the share S towards the seed's, as vary does."),
+]  # fmt: skip
+Strength = Annotated[
+    float | None,
+    option("--image-strength", panel=WHAT, metavar="S", min=0.0, max=1.0, help="How far from "
+            f"--image: 0 is the picture denoised, 1 forgets it. Default: {STRENGTH}."),
+]  # fmt: skip
 Noise = Annotated[
     Path | None,
     option("--noise", panel=WHAT, metavar="FILE", help="Start from this noise (B, h, w, c) "
@@ -96,6 +117,11 @@ DenoiserName = Annotated[
     o.Denoiser | None,
     option("--denoiser", panel=HOW, help="By the flow's own score or by the model's learned "
             "network, where it has one."),
+]  # fmt: skip
+Tiling = Annotated[
+    bool | None,
+    option("--vae-tiling/--no-vae-tiling", panel=MEMORY, help="Decode in tiles: less memory, small "
+            "differences at their seams. Default: large pictures only."),
 ]  # fmt: skip
 Grid = Annotated[
     bool, option("--grid", panel=OUTPUT, help="Also a contact sheet of all pictures, _grid.")
@@ -118,13 +144,14 @@ SaveLatents = Annotated[
 ]  # fmt: skip
 Sidecar = Annotated[
     bool | None,
-    option("--metadata/--no-metadata", panel=OUTPUT, help="Settings are stored in the picture; "
-            "also beside it as .json, or nowhere."),
+    option("--metadata/--no-metadata", "--make-conf/--no-exif", panel=OUTPUT,
+            help="Settings are stored in the picture; also beside it as .json, or nowhere."),
 ]  # fmt: skip
 Config = Annotated[
     Path | None,
-    option("--config-from-metadata", "-C", panel=OUTPUT, metavar="FILE", help="Repeat a picture: "
-            "the picture itself or its .json. Other flags overrule what is in it."),
+    option("--config-from-metadata", "-C", "--config-from-conf", panel=OUTPUT, metavar="FILE",
+            help="Repeat a picture: the picture itself or its .json. Other flags overrule what is "
+            "in it."),
 ]  # fmt: skip
 
 
@@ -139,6 +166,10 @@ def generate(
     aspect_ratio: AspectRatio = None,
     width: Width = None,
     height: Height = None,
+    negative_prompt: Negative = None,
+    image: ImageFile = None,
+    image_strength: Strength = None,
+    fit: FitOption = Fit.refuse,
     noise: Noise = None,
     *,
     sampling: Sampling,
@@ -152,9 +183,11 @@ def generate(
     uncertainty: Uncertainty = False,
     metadata: Sidecar = None,
     config_from_metadata: Config = None,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     low_ram: o.LowRam = False,
     cache_limit_gb: o.CacheLimit = None,
+    vae_tiling: Tiling = None,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -170,12 +203,14 @@ def generate(
         **sampling.given(),
         "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
         "aspect_ratio": aspect_ratio, "width": width, "height": height,
+        "negative_prompt": negative_prompt, "vae_tiling": vae_tiling,
     }  # fmt: skip
     if best_of and num_images:
         raise UsageError("--best-of draws its own batch; leave --num-images out.")
     num_images = best_of or num_images
-    overruled = bool(seed or auto_seeds or num_images)
-    start = given_noise(noise, None if stored is None or overruled else stored.noise)
+    seeds = all_seeds(seed)
+    overruled = bool(seeds or auto_seeds or num_images)
+    start = given_noise(noise, None if stored is None or overruled or image else stored.noise)
     if start is not None and stored is None:
         num_images = num_images or len(start)
     changed = overruled or bool(prompts) or any(v is not None for v in given.values())
@@ -184,11 +219,12 @@ def generate(
         dtype=choice.type_name,
         quantize=choice.recipe,
         low_ram=low_ram,
-        batches=batches(prompts, seed, auto_seeds, num_images or 1, stored),
+        batches=batches(prompts, seeds, auto_seeds, num_images or 1, stored),
         options=merged(given, stored),
         output=output or Path(DEFAULT),
         noise=start,
-        noise_file=str(noise) if noise else "",
+        noise_file=str(noise or image or ""),
+        image=_start(image, image_strength, fit, given, noise),
         save_latents=save_latents,
         stepwise=stepwise_image_output_dir,
         grid=grid,
@@ -196,6 +232,8 @@ def generate(
         sidecar=metadata is True,
         best_of=best_of is not None,
         uncertainty=uncertainty,
+        random_seeds=not seeds and (stored is None or auto_seeds is not None),
+        swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
     )
     if stored is not None:
         job = replayed(job, stored, changed)
@@ -203,19 +241,36 @@ def generate(
             check_stored_model(job.model, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
-    report = run(job, Console(messages.quiet, verbose))
+    console = Console(messages.quiet, verbose)
+    report = run(job, console)
     show(report.to_dict(time.perf_counter() - began), messages.json_)
+    if open_:
+        show_files([r["path"] for r in report.records], console)
+
+
+def _start(
+    image: Path | None, strength: float | None, fit: Fit, given: dict[str, Any], noise: Path | None
+) -> StartPicture | None:
+    """The picture to start from. Errors: UsageError for flags that it leaves no room for."""
+    if image is None:
+        if strength is not None or fit is not Fit.refuse:
+            raise UsageError("--image-strength and --fit belong to --image; name a picture.")
+        return None
+    size = [f"--{k.replace('_', '-')}" for k in ("aspect_ratio", "width", "height") if given[k]]
+    if size or noise:
+        raise UsageError(
+            f"--image gives the {'size' if size else 'noise'} itself; leave out "
+            f"{', '.join(size or ['--noise'])}."
+        )
+    return StartPicture(image, STRENGTH if strength is None else strength, fit)
 
 
 def _stored(file: Path) -> StoredSettings:
     """The settings in a picture or its sidecar, where they are those of a picture."""
-    stored = StoredSettings.from_dict(read_metadata(file), str(file))
-    if stored.command is not None:
-        raise UsageError(
-            f"{file} was made by {stored.command!r}; --config-from-metadata repeats pictures of "
-            "generate, decode and vary."
-        )
-    return stored
+    data = read_metadata(file)
+    refuse_other_commands(data, str(file))
+    with content_of(file):
+        return StoredSettings.from_dict(data, str(file))
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

@@ -20,6 +20,7 @@ from ..generation.capabilities import capabilities
 from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
+from ..hub.download import hub_cache
 from ..hub.known import known_model
 from ..hub.locate import EMBEDDED
 from ..hub.resolve import resolve
@@ -27,7 +28,7 @@ from ..pictures.metadata import read_metadata
 from ..version import __version__
 from . import options as o
 
-EPILOG = """\\b
+EPILOG = """\b
 Examples:
   mlx-starflow info                  this machine, versions, models
   mlx-starflow info --json           the same, and all that the default model can do
@@ -56,7 +57,12 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
         facts = read_metadata(subject)
     else:
         facts = model_facts(subject)
-    typer.echo(json.dumps(facts) if json_ else "\n".join(lines(facts)))
+    if json_:
+        typer.echo(json.dumps(facts))
+        return
+    if isinstance(facts.get("components"), dict):
+        facts["components"] = {k: _place(v) for k, v in facts["components"].items()}
+    typer.echo("\n".join(lines(facts)))
 
 
 def machine() -> dict[str, Any]:
@@ -73,6 +79,7 @@ def machine() -> dict[str, Any]:
         "tf32": tf32_in_use(),
         "versions": {name: _version(name) for name in PACKAGES},
         "model_cache": str(cache_directory()),
+        "download_cache": str(hub_cache()),
         "models": {
             **({"default": str(EMBEDDED)} if (EMBEDDED / "config.json").is_file() else {}),
             **{f"{m.name} ({m.precision})": m.problem or str(m.path) for m in cached_models()},
@@ -106,6 +113,13 @@ def model_facts(name: str) -> dict[str, Any]:
         "weights": components.fingerprint,
         "gigabytes": round(bytes_in(components.directory) / 1e9, 3),
     }
+
+
+def _place(reference: str) -> str:
+    """Where a component is, for people."""
+    if not str(reference).startswith("hub:"):
+        return reference
+    return f"{reference.removeprefix('hub:')} on the hub, fetched at first use"
 
 
 def _directory(name: str) -> Path:

@@ -6,19 +6,25 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import PIL.Image
 import typer
 
 from ..editing.interpolate import Ends, encoded_ends, frames_between, seeded_ends
 from ..errors import UsageError
 from ..pictures.animation import check_animation, save_animation
 from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
-from .console import Console
+from .arguments import Seeds, all_seeds, read_seeds
+from .console import Console, counted
+from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import check_output, contact_sheet
+from .outputs import check_file, check_output
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
+from .prompts import tell_prompts
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
@@ -33,10 +39,10 @@ Pictures = Annotated[
     typer.Argument(metavar="[A B]", rich_help_panel=WHAT, show_default=False,
                    help="Two pictures; or leave them out and give one or two seeds."),
 ]  # fmt: skip
-Seeds = Annotated[
-    list[int] | None,
-    option("--seed", panel=WHAT, metavar="N [N]", min=0, help="Seeds of the noise at the two "
-            "ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
+SeedOption = Annotated[
+    list[Seeds] | None,
+    option("--seed", panel=WHAT, metavar="N [N]", parser=read_seeds, help="Seeds of the noise "
+            "at the two ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
@@ -69,7 +75,7 @@ Bounce = Annotated[bool, option("--bounce", panel=OUTPUT, help="The animation ru
 
 def interpolate(
     pictures: Pictures = None,
-    seed: Seeds = None,
+    seed: SeedOption = None,
     prompt: Prompts = None,
     frames: Frames = 8,
     guidance: Guidance = None,
@@ -79,6 +85,7 @@ def interpolate(
     animation: Animation = None,
     fps: Rate = 8.0,
     bounce: Bounce = False,
+    open_: o.Open = False,
     *,
     choice: o.ModelChoice,
     messages: o.Messages,
@@ -88,22 +95,27 @@ def interpolate(
     check_output(output)
     if animation is not None:
         check_animation(animation, fps)
-    pictures, prompts = pictures or [], prompt or [""]
+        check_file(animation)
+    pictures, prompts, seeds = pictures or [], prompt or [""], all_seeds(seed)
     if len(prompts) > 2:
         raise UsageError(f"{len(prompts)} prompts are given; an interpolation has two ends.")
     if len(pictures) not in (0, 2):
         raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
-    if pictures and seed:
+    if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
-    with open_model(choice, console) as pipe:
+    drawn: list[PIL.Image.Image] = []
+    with (
+        interruptible(lambda: f"{len(drawn)} of {counted(frames, 'frame')} drawn, {NOTHING}"),
+        open_model(choice, console) as pipe,
+    ):
+        tell_prompts(pipe, prompts, console)
         if guidance is None:
             guidance = 0.0 if pictures else pipe.config.defaults.guidance
         if pictures:
             ends = _picture_ends(pipe, pictures, prompts, guidance, fit, console)
         else:
-            ends = seeded_ends(pipe, _two_seeds(seed, prompts), prompts, guidance)
+            ends = seeded_ends(pipe, _two_seeds(seeds, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
-        drawn = []
         try:
             for image in frames_between(pipe, ends, frames, remove):
                 drawn.append(image)
@@ -112,19 +124,21 @@ def interpolate(
             console.clear()
     about = {
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
-        "pictures": [str(p) for p in pictures], "seeds": seed or [], "prompts": prompts,
+        "pictures": [str(p) for p in pictures], "seeds": seeds, "prompts": prompts,
         "frames": frames, "guidance": guidance, "denoise": remove,
         "model": choice.model or "default",
     }  # fmt: skip
     strip = contact_sheet(drawn, columns=len(drawn))
     paths = [str(save_picture(strip, output, about, overwrite=False))]
     if animation is not None:
-        paths.append(str(save_animation(drawn, animation, fps, bounce)))
+        more = {"fps": fps, "bounce": bounce}
+        paths.append(str(save_animation(drawn, animation, fps, bounce, about | more)))
     if messages.json_:
         typer.echo(json.dumps({"paths": paths, **about}))
-        return
-    for path in paths:
-        typer.echo(path)
+    else:
+        typer.echo("\n".join(paths))
+    if open_:
+        show_files(paths[-1:], console)
 
 
 def _picture_ends(
@@ -143,7 +157,7 @@ def _picture_ends(
     return encoded_ends(pipe, [p.image for p, _ in taken], prompts, guidance, taken[0][1])
 
 
-def _two_seeds(seeds: list[int] | None, prompts: list[str]) -> list[int]:
+def _two_seeds(seeds: list[int], prompts: list[str]) -> list[int]:
     if not seeds or len(seeds) > 2:
         raise UsageError("Give two pictures, or --seed with one or two seeds.")
     if len(seeds) == 1 and len(prompts) == 1:

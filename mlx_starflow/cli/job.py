@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .start import StartPicture
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -33,6 +35,7 @@ class Job:
     output: Path
     noise: np.ndarray | None = None
     noise_file: str = ""
+    image: StartPicture | None = None  # its noise is where the pictures start, instead of ``noise``
     save_latents: Path | None = None
     stepwise: Path | None = None
     grid: bool = False
@@ -41,6 +44,8 @@ class Job:
     expected_weights: str | None = None  # of the picture that is replayed
     best_of: bool = False  # keep the picture of each batch that fits its prompt best
     uncertainty: bool = False  # also say and paint how sure the flow is of each picture
+    random_seeds: bool = False  # nobody chose the seeds
+    swallowed: tuple[int, ...] = ()  # numbers after one --seed, where no prompt was given
     carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
 
     @property

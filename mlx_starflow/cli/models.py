@@ -11,13 +11,15 @@ import typer
 from ..bundle.check import bytes_in
 from ..bundle.vocabulary import read_vocabulary
 from ..errors import UsageError
-from ..hub.cache import CachedModel, cached_models, remove_cached
-from ..hub.download import in_cache
+from ..hub.cache import CachedModel, cache_directory, cached_models, remove_cached
+from ..hub.clean import leftovers, remove
+from ..hub.download import hub_cache, in_cache
 from ..hub.known import EMBEDDED as EMBEDDED_NAME
 from ..hub.known import KNOWN, KnownModel, known_model
 from ..hub.locate import EMBEDDED
 from . import options as o
-from .console import Console
+from .console import Console, counted
+from .failures import interruptible
 from .fetch import acquire
 from .help import SectionedCommand
 from .tables import aligned
@@ -25,9 +27,16 @@ from .tables import aligned
 CARD = "MODEL_CARD.md"
 
 models = typer.Typer(
-    help="List, show, download and remove models.", no_args_is_help=False, rich_markup_mode=None
+    help="List, show, download and remove models; empty the cache.",
+    no_args_is_help=False,
+    rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="As `models list` names it.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="As `models list` names it.", autocompletion=o.model_names
+    ),
+]
 
 
 @models.callback(invoke_without_command=True)
@@ -66,8 +75,7 @@ def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> Non
             facts["card"] = (EMBEDDED / CARD).read_text(encoding="utf-8")
     else:
         model = _known(name)
-        parts = [model.repository, model.vae, model.text_encoder]
-        downloaded = in_cache(p for p in parts if p)
+        downloaded = in_cache(_repositories(model))
         facts = {
             "name": model.name,
             "description": model.description,
@@ -97,7 +105,8 @@ def download_model(
     """Download a model and convert it, saying sizes and licence first; resumes what broke off."""
     if name != EMBEDDED_NAME and "/" not in name:
         _known(name)
-    path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
+    with interruptible(lambda: "what has arrived is kept, and the same command continues it"):
+        path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
     typer.echo(str(path))
 
 
@@ -112,6 +121,50 @@ def remove_model(name: Name, debug: o.Debug = False) -> None:
         raise UsageError(f"There is no converted copy of {model.name} on this disk.")
     for copy in copies:
         typer.echo(f"removed {copy.path} ({remove_cached(copy) / 1e9:.2f} GB)")
+
+
+@models.command("clean", cls=SectionedCommand)
+def clean_models(
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also every converted model; it is made again when used.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Empty the cache: what broken downloads and conversions left, and what was measured.
+
+    Says where the caches are. What was downloaded from the hub stays: other programs use it too.
+    """
+    done = 0
+    with interruptible(lambda: f"{counted(done, 'entry', 'entries')} removed"):
+        for leftover in leftovers(everything=all_):
+            if not dry_run:
+                remove(leftover)
+                done += 1
+            word = "would remove" if dry_run else "removed"
+            size = f"{leftover.bytes / 1e9:.2f} GB"
+            typer.echo(f"{word} {leftover.path} ({size}, {leftover.why})")
+    for line in _caches():
+        Console(quiet).say(line)
+
+
+def _caches() -> list[str]:
+    """Where files are kept, how much that is, and how to empty what is not ours."""
+    ours, hub = cache_directory(), hub_cache()
+    here = bytes_in(ours) if ours.is_dir() else 0
+    downloaded = sum(in_cache({r for m in KNOWN for r in _repositories(m)}).values())
+    return [
+        f"Converted models: {ours} ({here / 1e9:.2f} GB; place: MLX_STARFLOW_CACHE).",
+        f"Downloads: {hub} ({downloaded / 1e9:.2f} GB of known models; place: HF_HOME; emptied "
+        "with hf cache).",
+    ]
+
+
+def _repositories(model: KnownModel) -> list[str]:
+    return [r for r in (model.repository, model.vae, model.text_encoder) if r]
 
 
 def _known(name: str) -> KnownModel:

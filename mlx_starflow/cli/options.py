@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..bundle.dtypes import DTYPES
+from .arguments import Seeds, read_seeds
 
 WHAT, HOW, OUTPUT, MEMORY, TALK = (
     "What to draw",
@@ -43,10 +44,20 @@ def option(*names: str, panel: str, help: str, **more):
     return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False, **more)
 
 
+def model_names(incomplete: str) -> list[str]:
+    """Completion for --model and MODEL: the embedded model, the known ones, and directories here
+    that hold one."""
+    from ..hub.known import EMBEDDED, KNOWN
+
+    names = [EMBEDDED, *(name for model in KNOWN for name in (model.name, *model.aliases))]
+    here = [str(config.parent) for config in Path().glob("*/config.json")]
+    return [name for name in [*names, *sorted(here)] if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str | None,
     option(
-        "--model", "-m", panel=MEMORY, metavar="NAME|DIR|REPO",
+        "--model", "-m", panel=MEMORY, metavar="NAME|DIR|REPO", autocompletion=model_names,
         help="A converted model's directory, a known name or a hub repository. "
         "Default: the model inside the package.",
     ),
@@ -69,13 +80,14 @@ LowRam = Annotated[
 ]  # fmt: skip
 CacheLimit = Annotated[
     float | None,
-    option("--cache-limit-gb", panel=MEMORY, metavar="GB", min=0.0,
+    option("--cache-limit-gb", "--mlx-cache-limit-gb", panel=MEMORY, metavar="GB", min=0.0,
             help="Most memory that MLX keeps for reuse."),
 ]  # fmt: skip
 Seed = Annotated[
-    list[int] | None,
-    option("--seed", panel=WHAT, metavar="N ...", help="One or more seeds: --seed 1 2 3, or "
-            "--seed several times. Each makes its own picture. Default: one at random."),
+    list[Seeds] | None,
+    option("--seed", panel=WHAT, metavar="N ...", parser=read_seeds, help="One or more seeds: "
+            "--seed 1 2 3, or --seed several times. Each makes its own picture. Default: one at "
+            "random."),
 ]  # fmt: skip
 Json = Annotated[
     bool, option("--json", panel=TALK, help="Print one JSON object to standard output.")
@@ -115,6 +127,9 @@ class Messages:
     debug: Debug = False  # handled before the command runs
 
 
+Open = Annotated[
+    bool, option("--open", panel=OUTPUT, help="Show the result in the system's viewer.")
+]
 Output = Annotated[
     Path | None,
     option(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-import math
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
 from ..errors import ImageError, UsageError
+from ..generation.noise_file import write_noise
 from ..pictures.arrays import format_of, write_whole
 
 DEFAULT = "image.png"
+ROOM = 48  # bytes of a name that _prompt_N_seed_S, _1 and the like take
 
 
 def check_output(output: Path) -> None:
@@ -25,18 +27,39 @@ def check_output(output: Path) -> None:
         format_of(output)
     except ImageError as error:
         raise UsageError(str(error)) from None
-    check_directory(output.parent)
+    check_file(output)
 
 
-def check_directory(directory: Path) -> None:
-    """Refuse a directory that cannot be written or, where it is missing, made."""
+def check_file(path: Path) -> None:
+    """Refuse, before any work, a file whose directory cannot be written or whose name is too long
+    for it. Room is left in the name for what is added to it."""
+    existing = check_directory(path.parent)
+    most = os.pathconf(existing, "PC_NAME_MAX")
+    if len(os.fsencode(path.name)) + ROOM > most:
+        raise UsageError(
+            f"The name {path.name[:40]}... is too long; this disk takes at most {most} bytes, and "
+            f"{ROOM} of them are needed for a number and for the file while it is written."
+        )
+
+
+def check_directory(directory: Path) -> Path:
+    """Refuse a directory that cannot be written or, where it is missing, made. Returns the part of
+    its path that exists."""
     existing = directory
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise ImageError(f"{directory} cannot be a directory: {existing} is a file.")
+        raise UsageError(f"{directory} cannot be a directory: {existing} is a file.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ImageError(f"{existing} cannot be written (permission denied); choose another place.")
+    try:  # a disk may be read-only for reasons that permissions do not show
+        with tempfile.TemporaryFile(dir=existing):
+            return existing
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ImageError(
+            f"{existing} cannot be written ({reason}); choose another place."
+        ) from None
 
 
 def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> Path:
@@ -50,25 +73,13 @@ def name(output: Path, seed: int, prompt_number: int | None, several: bool) -> P
     return output.with_name(f"{output.stem}{prompt}_seed_{seed}{output.suffix}")
 
 
-def contact_sheet(pictures: list[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures on one, row by row, about as wide as high unless ``columns`` says otherwise."""
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    width = max(p.width for p in pictures)
-    height = max(p.height for p in pictures)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
-    return sheet
-
-
-def save_arrays(path: Path, **arrays: mx.array) -> Path:
-    """Write arrays as .safetensors (all of them) or .npy (the first), never over a file."""
+def save_arrays(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Path:
+    """Write arrays as .safetensors (all of them, with the settings) or .npy (the first), never
+    over a file."""
+    if path.suffix != ".npy":
+        return write_noise(path, settings, **arrays)
     content = io.BytesIO()  # whole in memory first: not every failed write is reported
-    if path.suffix == ".npy":
-        np.save(content, np.array(next(iter(arrays.values()))))
-    else:
-        mx.save_safetensors(content, arrays, {"format": "mlx"})
+    np.save(content, np.array(next(iter(arrays.values()))))
     return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import StarflowError, UsageError
 from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_PICTURES, MAX_SEED
 from ..generation.stored import StoredSettings
@@ -51,6 +52,7 @@ def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
     else was asked. ``changed``: something was asked that changes the picture."""
     noise = stored.noise or {}
     own = job.model in (None, stored.model)
+    history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(
         job,
         model=stored.model if job.model is None else job.model,
@@ -58,7 +60,7 @@ def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
         quantize=stored.quantize if job.quantize is None else job.quantize,
         noise_file=job.noise_file or str(noise.get("file", "")),
         expected_weights=stored.weights if own else None,
-        carried={"best_of": stored.best_of} if stored.best_of and not changed else {},
+        carried={} if changed else {k: v for k, v in history.items() if v},
     )
 
 
@@ -79,7 +81,7 @@ def batches(
         seeds = seeds or (None if auto_seeds else [stored.seeds[stored.index]])
     if auto_seeds:
         if seeds:
-            raise UsageError("--auto-seeds draws the seeds; leave --seed out, or leave it out.")
+            raise UsageError("--auto-seeds draws the seeds itself; give --seed or --auto-seeds.")
         if auto_seeds > MAX_AUTO_SEEDS:
             raise UsageError(f"--auto-seeds is {auto_seeds}; expected at most {MAX_AUTO_SEEDS}.")
         seeds = [secrets.randbelow(MAX_SEED) for _ in range(auto_seeds)]
@@ -105,12 +107,12 @@ def read_prompts(file: Path) -> list[str]:
     except FileNotFoundError:
         raise UsageError(f"--prompt-file {file}: there is no such file.") from None
     except UnicodeDecodeError:
-        raise UsageError(f"--prompt-file {file}: this is not UTF-8 text.") from None
+        raise StarflowError(f"--prompt-file {file}: this is not UTF-8 text.") from None
     except OSError as error:
-        raise UsageError(f"--prompt-file {file}: {error.strerror}.") from None
+        raise StarflowError(f"--prompt-file {file}: {error.strerror}.") from None
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise UsageError(f"--prompt-file {file} is empty; write one prompt a line.")
+        raise StarflowError(f"--prompt-file {file} is empty; write one prompt a line.")
     return prompts
 
 
@@ -129,6 +131,24 @@ def _prompt_text(file: Path) -> str:
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
     """The noise of --noise, or the one that a picture was made from, by its stored record."""
     if file is not None:
-        check_array_path(file, "--noise")
-        return read_noise(file)
+        return noise_in(file, "--noise")
     return None if stored is None else recorded_noise(stored, "the settings")
+
+
+def noise_in(file: Path, flag: str) -> np.ndarray:
+    """The noise (B, h, w, c) in a file that was named with ``flag``."""
+    with content_of(file):
+        check_array_path(file, flag)
+        return read_noise(file)
+
+
+@contextmanager
+def content_of(file: Path) -> Iterator[None]:
+    """What is wrong inside a file is not wrong usage: UsageError becomes StarflowError, unless the
+    file is not there at all."""
+    try:
+        yield
+    except UsageError as error:
+        if not file.exists():
+            raise UsageError(f"{file}: there is no such file.") from None
+        raise StarflowError(str(error)) from error

@@ -9,17 +9,19 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ..editing.inputs import contexts_of, latents_of
-from ..exact.scoring import Score, ScoreOptions, score_pictures
+from ..errors import Interrupted, StarflowError, UsageError
+from ..exact.scoring import Score, ScoreOptions
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
 from ..pictures.read import Picture, pictures_in
-from ..pipeline import Pipeline
+from ..version import __version__
 from . import options as o
-from .console import Console
+from .console import Console, counted
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
-from .picture_options import Fit, FitOption, open_model, take_picture
+from .picture_options import Fit, FitOption, open_model
+from .prompts import tell_prompts
+from .scoring import Scoring
 from .tables import aligned
 
 EPILOG = """\b
@@ -37,8 +39,6 @@ dequantisation). Likelihood measures how ordinary every detail is, not how good 
 simple pictures score high (see docs/likelihood.md). The posterior takes all prompts given as
 equally probable beforehand.
 """
-GROUP = 16  # pictures between two signs of progress
-
 Images = Annotated[
     list[Path],
     typer.Argument(
@@ -95,55 +95,59 @@ def score(
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
-    paths = pictures_in(images)
-    with open_model(choice, console) as pipe:
-        try:
-            scored = _score_all(pipe, paths, prompts, options, fit, console)
-        finally:
-            console.clear()
-        console.say(_meaning(scored[0][1], len(scored)))
-        records = [_record(picture, score, prompts) for picture, score in scored]
-        maps = [_save_map(map_, p, s, len(prompts), len(scored)) for p, s in scored if map_]
+    _check_quotes(images, prompt)
+    work = Scoring(pictures_in(images), prompts, options, fit, console)
+    try:
+        with open_model(choice, console) as pipe:
+            tell_prompts(pipe, prompts, console)
+            work.run(pipe)
+    except KeyboardInterrupt:
+        # What is finished is worth having: a folder may have taken hours.
+        _print(work, None, messages.json_, choice, console)
+        done = f"after {len(work.found)} of {counted(len(work.paths), 'picture')}"
+        kept = "their scores are above" if work.found else "nothing is scored"
+        raise Interrupted(f"Interrupted {done}; {kept}.") from None
+    finally:
+        console.clear()
+    _print(work, map_, messages.json_, choice, console)
+    if work.failed:
+        raise StarflowError(
+            f"{len(work.failed)} of {counted(len(work.paths), 'picture')} could not be scored."
+        )
+
+
+def _check_quotes(images: list[Path], prompts: list[str] | None) -> None:
+    """Words of a prompt without quotes are taken for pictures: say so."""
+    stray = [str(p) for p in images if not p.suffix and not p.exists()]
+    if prompts and stray:
+        raise UsageError(
+            f"{stray[0]}: there is no such file. If it belongs to the prompt, put all of it in "
+            f'quotes: --prompt "{" ".join([prompts[-1], *stray])}".'
+        )
+
+
+def _print(
+    work: Scoring, map_: Path | None, as_json: bool, choice: o.ModelChoice, console: Console
+) -> None:
+    """What was scored, on standard output, and its maps."""
+    if not work.found:
+        return
+    first = work.found[0][1]
+    console.say(_meaning(first))
+    records = [_record(picture, score, work.prompts) for picture, score in work.found]
     records.sort(key=lambda r: -r["prompts"][0]["log_p"])
-    if messages.json_:
-        first = scored[0][1]
-        about = {
-            "images": records, "maps": maps, "noise": first.noise, "noise_std": first.noise_std,
-            "draws": first.draws, "seed": seed,
-        }  # fmt: skip
-        typer.echo(json.dumps(about))
+    about = {
+        "noise": first.noise, "noise_std": first.noise_std, "draws": first.draws,
+        "seed": first.seed,
+    }  # fmt: skip
+    maps = [] if map_ is None else _save_maps(work, map_, {**about, **_origin(choice)})
+    if as_json:
+        failed = {"failed": work.failed} if work.failed else {}
+        typer.echo(json.dumps({"images": records, "maps": maps, **about, **failed}))
         return
     typer.echo(_table(records))
     for path in maps:
         typer.echo(path)
-
-
-def _score_all(
-    pipe: Pipeline,
-    paths: list[Path],
-    prompts: list[str],
-    options: ScoreOptions,
-    fit: Fit,
-    console: Console,
-) -> list[tuple[Picture, Score]]:
-    """Every picture under every prompt and, in the last row, the null caption."""
-    conditions = prompts if prompts == [""] else [*prompts, ""]
-    found: list[tuple[Picture, Score]] = []
-    contexts: dict[str, Any] = {}
-    pictures = [take_picture(pipe, path, fit, console) for path in paths]
-    for start in range(0, len(pictures), GROUP):
-        group = pictures[start : start + GROUP]
-        for ratio in dict.fromkeys(r for _, r in group):
-            if ratio not in contexts:
-                contexts[ratio] = contexts_of(pipe, conditions, ratio)
-            own = [p for p, r in group if r == ratio]
-            x = latents_of(pipe, [p.image for p in own])
-            scores = score_pictures(pipe.flow, x, contexts[ratio], options)
-            found += zip(own, scores, strict=True)
-            console.draw(
-                "score", f"{len(found)}/{len(paths)} pictures", len(found) / len(paths), None
-            )
-    return found
 
 
 def _record(picture: Picture, score: Score, prompts: list[str]) -> dict[str, Any]:
@@ -178,26 +182,47 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _save_map(path: Path, picture: Picture, score: Score, count: int, pictures: int) -> str:
-    best = int(score.mean[:count].argmax())
+def _origin(choice: o.ModelChoice) -> dict[str, Any]:
+    return {
+        "generator": "mlx-starflow", "version": __version__, "command": "score",
+        "model": choice.model or "default",
+    }  # fmt: skip
+
+
+def _save_maps(work: Scoring, map_: Path, about: dict[str, Any]) -> list[str]:
+    return [_save_map(map_, p, s, work.prompts, len(work.found), about) for p, s in work.found]
+
+
+def _save_map(
+    path: Path,
+    picture: Picture,
+    score: Score,
+    prompts: list[str],
+    pictures: int,
+    about: dict[str, Any],
+) -> str:
+    best = int(score.mean[: len(prompts)].argmax())
+    own = {"source": picture.path, "prompts": prompts, "map_of": prompts[best]}
     bits = score.surprise[best] * score.grid.tokens / score.numbers / np.log(2)
     offset = 7.0 if score.noise == "uniform" else 0.0  # log2(128): from density to 8-bit pixels
     values = (bits + offset).reshape(score.grid.height, score.grid.width)
     if pictures > 1:
         path = path.with_name(f"{path.stem}_{Path(picture.path).stem}{path.suffix}")
-    return str(save_picture(heatmap(picture.image, values, "bits/dim"), path, overwrite=False))
+    drawn = heatmap(picture.image, values, "bits/dim")
+    return str(save_picture(drawn, path, {**about, **own}, overwrite=False))
 
 
-def _meaning(score: Score, pictures: int) -> str:
+def _meaning(score: Score) -> str:
     if score.noise == "gaussian":
         return (
             f"Scores of the latent with noise of deviation {score.noise_std:g} added, as the model "
-            f"was trained: means over {score.draws} draws, ± their standard error."
+            f"was trained: means over {counted(score.draws, 'draw')}, ± their standard error."
         )
     if score.noise == "uniform":
         return (
-            f"Scores of 8-bit pixels, uniformly dequantised: means over {score.draws} draws, ± "
-            "their standard error. Bits per dimension are an upper bound of the coding cost."
+            "Scores of 8-bit pixels, uniformly dequantised: means over "
+            f"{counted(score.draws, 'draw')}, ± their standard error. Bits per dimension are an "
+            "upper bound of the coding cost."
         )
     return "Scores of the pictures as they are, without noise."
 

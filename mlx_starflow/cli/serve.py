@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import Interrupted, UsageError
 from ..generation.capabilities import installed
 from . import options as o
 from .console import Console
-from .failures import Interrupted
 from .options import HOW, OUTPUT, TALK, option
 from .picture_options import open_model
 

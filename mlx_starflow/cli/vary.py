@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from ..editing.vary import encode_pictures, varied
 from ..errors import UsageError
 from ..generation.settings import MAX_PICTURES
 from . import options as o
@@ -17,16 +15,16 @@ from .console import Console
 from .drawing import run
 from .job import Batch, Job
 from .options import HOW, WHAT, option
-from .outputs import DEFAULT, check_output
+from .outputs import DEFAULT
 from .picture_options import (
     Fit,
     FitOption,
     Guidance,
     Image,
     PromptOption,
-    open_model,
-    take_picture,
 )
+from .start import STRENGTH, StartPicture
+from .viewer import show_files
 
 EPILOG = """\b
 Examples:
@@ -39,7 +37,7 @@ Strength = Annotated[
     float,
     option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
             "noise is turned, on the sphere, towards fresh noise: 0 is the picture as the model "
-            "denoises it, 1 forgets it. Default: 0.2."),
+            f"denoises it, 1 forgets it. Default: {STRENGTH}."),
 ]  # fmt: skip
 NumImages = Annotated[
     int, option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
@@ -53,7 +51,7 @@ Seed = Annotated[
 
 def vary(
     image: Image,
-    strength: Strength = 0.2,
+    strength: Strength = STRENGTH,
     prompt: PromptOption = "",
     seed: Seed = 0,
     num_images: NumImages = 1,
@@ -61,6 +59,7 @@ def vary(
     fit: FitOption = Fit.refuse,
     output: o.Output = None,
     *,
+    open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
@@ -72,32 +71,22 @@ def vary(
     the prompt says what has to stay.
     """
     console = Console(messages.quiet, verbose)
-    output = output or Path(DEFAULT)
-    check_output(output)
-    if num_images < 1:
-        raise UsageError(f"--num-images is {num_images}; expected 1 or more.")
     if num_images > MAX_PICTURES:
         raise UsageError(f"--num-images is {num_images}; expected at most {MAX_PICTURES}.")
-    seeds = tuple(range(seed, seed + num_images))
-    with open_model(choice, console) as pipe:
-        picture, ratio = take_picture(pipe, image, fit, console)
-        if guidance is None:
-            guidance = pipe.config.defaults.guidance if prompt else 0.0
-        made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed=seed)
-        noise = varied(made.z[0], strength, seeds)
-        options = {"guidance": guidance, "aspect_ratio": ratio, "denoise": True}
-        job = Job(
-            model=choice.model,
-            dtype=choice.type_name,
-            quantize=choice.recipe,
-            low_ram=False,
-            batches=[Batch((prompt,) * num_images, seeds)],
-            options=options,
-            output=output,
-            noise=np.array(noise),
-            noise_file=str(image),
-            carried={"varied": {"source": str(image), "strength": strength}},
-        )
-        report = run(job, console, pipe)
+    options = {"denoise": True} if guidance is None else {"denoise": True, "guidance": guidance}
+    job = Job(
+        model=choice.model,
+        dtype=choice.type_name,
+        quantize=choice.recipe,
+        low_ram=False,
+        batches=[Batch((prompt,) * num_images, tuple(range(seed, seed + num_images)))],
+        options=options,
+        output=output or Path(DEFAULT),
+        noise_file=str(image),
+        image=StartPicture(image, strength, fit),
+    )
+    report = run(job, console)
     for record in report.records:
         typer.echo(json.dumps(record) if messages.json_ else record["path"])
+    if open_:
+        show_files([r["path"] for r in report.records], console)

@@ -35,19 +35,22 @@ def encode_pictures(
     guidance: float = 0.0,
     aspect_ratio: str = "1:1",
     noise_seed: int | None = None,
+    negative: str = "",
+    **options,
 ) -> EncodedPictures:
     """Pictures of a size of the model, one prompt each, as noise.
 
     noise_seed: None encodes the clean latents, from which decoding returns them exactly. A seed
     adds the noise that the model was trained with, the same draw to all: the result is then as
-    typical as fresh noise is, and decoding has to be followed by denoising.
+    typical as fresh noise is, and decoding has to be followed by denoising. ``negative`` stands in
+    for the null caption; ``options`` are further fields of ``SampleOptions``.
     """
     x = latents_of(pipe, pictures)
     if noise_seed is not None:
         x = with_noise(pipe, x, noise_seed)
-    rows = pipe.prompt_rows(prompts, aspect_ratio)
+    rows = pipe.prompt_rows(prompts, aspect_ratio, negative)
     context, own = rows.for_sampling(prompts, guidance), rows.own(prompts)
-    z = encode(pipe.flow, x, context, guidance=guidance).z
+    z = encode(pipe.flow, x, context, guidance=guidance, **options).z
     mx.eval(x, z)
     return EncodedPictures(x, z, context, own)
 

@@ -69,6 +69,7 @@ def encode_block(
     if not isinstance(block, Block):
         return u, mx.zeros((u.shape[0],))
     u = reverse(u) if flip else u
+    options = options.in_block(index, len(flow.blocks))
     sigma, b = Conditional(block, grid, context, u.shape[0], options).all_at_once(u)
     v = (u - b) / sigma
     return reverse(v) if flip else v, -mx.log(sigma).sum(axis=(1, 2))

@@ -72,7 +72,8 @@ def infill_steps(
         if isinstance(block, Block):
             flip = flow.config.blocks[index].flip
             turn = reverse if flip else _same
-            conditional = Conditional(block, grid, context, u.shape[0], options)
+            own = options.in_block(index, len(flow.blocks))
+            conditional = Conditional(block, grid, context, u.shape[0], own)
             order = to_draw[::-1] if flip else to_draw
             work = _draw(conditional, turn(u), turn(known[index]), order)
             while True:

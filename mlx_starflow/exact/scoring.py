@@ -15,6 +15,7 @@ the scores themselves.
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -122,13 +123,25 @@ def score_pictures(
     contexts: text features (P, L, D), int labels (P,), or None for an unconditional model
     (P = 1). Pixels are in [-1, 1], 255 -> 1. Errors: UsageError, NumericsError.
     """
-    options = options or ScoreOptions()
+    work = score_steps(flow, x, contexts, options or ScoreOptions())
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def score_steps(
+    flow: Flow, x: mx.array, contexts: Context, options: ScoreOptions
+) -> Generator[float, None, list[Score]]:
+    """``score_pictures`` as a stream of the share that is done, from 0 to 1."""
     kind = noise_kind(flow.config, options.noise)
     draws = 1 if kind == "none" else options.draws
     key, drawn = mx.random.key(options.seed), []
-    for _ in range(draws):
+    for number in range(draws):
         key, own = mx.random.split(key)
         drawn.append(surprise(flow, noised(x, flow.config, kind, own), contexts, options.batch))
+        yield (number + 1) / draws
     nats = np.stack(drawn)  # (K, P, B, T)
     return [
         Score(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..bundle.vocabulary import read_vocabulary
 from ..errors import UsageError
 from ..flow import Context
 from ..text import Cut
@@ -42,6 +43,27 @@ class PromptRows:
         if self.rows is None:
             raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
         return mx.concatenate([own, mx.repeat(self.rows[-1:], own.shape[0], axis=0)])
+
+
+def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each prompt with words that the model was not trained with; none for a model
+    that does not list its words."""
+    vocabulary = read_vocabulary(components.directory)
+    if vocabulary is None:
+        return ()
+    notes = (vocabulary.note(prompt) for prompt in dict.fromkeys(prompts))
+    return tuple(note for note in notes if note)
+
+
+def cut_prompts(
+    components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1"
+) -> tuple[str, ...]:
+    """A sentence for each prompt that is longer than the model's text. Loads the text encoder."""
+    encoder, text = components.text_encoder, components.config.text
+    if encoder is None or text is None:
+        return ()
+    cuts = encoder.cuts(tuple(dict.fromkeys(prompts)), aspect_ratio)
+    return tuple(cut.warning(text.length) for cut in cuts)
 
 
 def prompt_rows(

@@ -6,6 +6,7 @@ Runs in one thread (see ``worker``); leaving the iteration stops the work.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from ..device.clock import Clock
 from ..device.machine import device_name, mlx_version
 from ..device.precision import tf32_in_use
 from ..device.wired import wired
+from ..errors import UsageError
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
 from ..flow import Context, Flow
@@ -26,6 +28,7 @@ from ..pictures.arrays import check_finite, to_pictures
 from ..sampling import AUTO, BlockReport, Step, invert_steps
 from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
+from ..vae.tiling import SMALLEST
 from ..version import __version__
 from .components import Components, precision
 from .context import PromptRows, prompt_rows
@@ -128,7 +131,7 @@ def _generation(
         components.drop("flow")
 
     yield Entering("decode")
-    images = to_pictures(decode(components, x))
+    images = to_pictures(decode(components, x, settings.vae_tiling))
     clock.lap("decode")
     yield Decoded("decode")
     metadata = _metadata(components, settings, weights, reports, warnings, clock)
@@ -152,10 +155,18 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     return dataclasses.replace(settings, sample=options)
 
 
-def decode(components: Components, latents: mx.array) -> mx.array:
-    """Latents (B, h, w, c) -> images (B, H, W, C) in about [-1, 1]."""
+def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx.array:
+    """Latents (B, h, w, c) -> images (B, H, W, C) in about [-1, 1]. ``tiled``: in tiles of half
+    the longer side, which takes a fraction of the memory; large latents are always tiled."""
     vae = components.vae
-    images = latents if vae is None else vae.decode(latents)
+    if vae is None:
+        images = latents
+    elif tiled:
+        if "tile" not in inspect.signature(vae.decode).parameters:
+            raise UsageError("This model's autoencoder has no tiles; leave vae_tiling out.")
+        images = vae.decode(latents, tile=max(SMALLEST, -(-max(latents.shape[1:3]) // 2)))
+    else:
+        images = vae.decode(latents)
     mx.eval(images)
     return images
 
@@ -181,8 +192,12 @@ def _phases(components: Components, settings: Settings) -> tuple[Phase, ...]:
     flow = components.flow_config
     size = [b.layers * b.channels * (b.channels + b.mlp_channels) for b in flow.blocks]
     total = max(sum(size), 1)
-    guidance = settings.sample.guidance
-    guided = [2 if guidance and (b.conditioned or flow.num_classes) else 1 for b in flow.blocks]
+    last = len(flow.blocks) - 1
+    guided = [
+        2 if settings.sample.in_block(i, last + 1).guidance and (b.conditioned or flow.num_classes)
+        else 1
+        for i, b in enumerate(flow.blocks)
+    ]  # fmt: skip
     cost: dict[str, float] = {"text": 0.05 * total} if flow.text_channels else {}
     for i in reversed(range(len(size))):
         cost[block_name(i, len(size))] = size[i] * guided[i]

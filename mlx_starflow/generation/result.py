@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import mlx.core as mx
 from PIL import Image
 
 from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from ..sampling import BlockReport
 from .settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Finished pictures and everything that made them."""
 
@@ -38,6 +40,21 @@ class Result:
                 "seeds": list(self.settings.seeds),
             }
         return {**own, **data}
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the picture, or all of them on one."""
+        content = BytesIO()
+        shown = self.images[0] if len(self.images) == 1 else contact_sheet(self.images)
+        shown.save(content, format="PNG")
+        return content.getvalue()
+
+    def __repr__(self) -> str:
+        """The pictures and what asked for them, not their numbers."""
+        s = self.settings
+        return (
+            f"Result({len(self.images)} of {s.width}x{s.height}, prompts={list(s.prompts)}, "
+            f"seeds={list(s.seeds)})"
+        )
 
     def save(self, index: int, path: str | Path, overwrite: bool = True) -> Path:
         """Write one picture (PNG, JPEG or WebP by suffix) with its settings inside it."""

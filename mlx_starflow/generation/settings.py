@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import random
 import secrets
 import typing
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
 
 MAX_SEED = 2**32  # seeds below are what mflux and mlx-lm take too
+RANDOM = "random"  # as an aspect ratio: one of the model's, by the seed
 MAX_PICTURES = 1024  # in one batch
 MAX_SIDE = 1 << 16  # pixels
 MAX_BLOCKS = 1000  # of a flow whose windows are stored
@@ -27,8 +29,18 @@ _OPTION_KINDS: dict[str, Any] = {  # stored beside the fields of SampleOptions
     "noise_std": float,
     "denoiser": str,
     "negative_prompt": str,
+    "vae_tiling": bool,
 }
-_OTHER_OPTIONS = (*_OPTION_KINDS, "seed", "num_images", "width", "height", "noise", "cancel")
+_OTHER_OPTIONS = (
+    *_OPTION_KINDS,
+    "seed",
+    "num_images",
+    "width",
+    "height",
+    "noise",
+    "cancel",
+    "progress",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class Settings:
     noise_std: float | None  # None: the model's own
     denoiser: str | None  # "score" | "learned"; None: without denoising
     negative_prompt: str = ""  # what guidance leads away from; "" is the null caption
+    vae_tiling: bool = False  # decode in tiles, also where the picture is small
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "settings") -> Settings:
@@ -126,6 +139,7 @@ def resolve(
     noise_std: float | None = None,
     denoiser: str | None = None,
     negative_prompt: str | None = None,
+    vae_tiling: bool | None = None,
     **sampling: Any,
 ) -> Settings:
     """Fill in the model's defaults and refuse what it cannot do (UsageError with the reason).
@@ -135,16 +149,22 @@ def resolve(
     arguments see ``Pipeline.generate``.
     """
     prompts = _prompts(prompt, num_images, flow)
+    seeds = _seeds(seed, num_images, len(prompts))
+    if aspect_ratio == RANDOM:
+        aspect_ratio = _random_ratio(flow, factor, width, height, seeds[0])
     ratio, size = _size(flow, factor, aspect_ratio, width, height)
+    if vae_tiling and factor == 1:
+        raise UsageError("vae_tiling is for models with an autoencoder; this one makes pixels.")
     denoise = model.defaults.denoise if denoise is None else denoise
     sample = _sample_options(model, flow, sampling)
     return Settings(
         prompts=prompts,
-        seeds=_seeds(seed, num_images, len(prompts)),
+        seeds=seeds,
         width=size[0],
         height=size[1],
         aspect_ratio=ratio,
         sample=sample,
+        vae_tiling=bool(vae_tiling),
         negative_prompt=_negative(negative_prompt, flow, sample.guidance),
         **_denoising(flow, denoise, noise_std, denoiser),
     )
@@ -199,6 +219,18 @@ def sizes(flow: FlowConfig, factor: int) -> dict[str, tuple[int, int]]:
     unit = factor * flow.patch_size
     ratios = ASPECT_RATIOS if flow.mix_aspect else ("1:1",)
     return {ratio: image_size(ratio, flow.grid_size * unit, unit) for ratio in ratios}
+
+
+def _random_ratio(
+    flow: FlowConfig, factor: int, width: int | None, height: int | None, seed: int
+) -> str:
+    """One of the model's aspect ratios, the same for the same seed."""
+    known = list(sizes(flow, factor))
+    if len(known) == 1:
+        raise UsageError(f"aspect_ratio 'random': this model makes {known[0]} only.")
+    if width is not None or height is not None:
+        raise UsageError("aspect_ratio 'random' chooses the size; leave width and height out.")
+    return random.Random(seed).choice(known)
 
 
 def _size(

@@ -44,6 +44,7 @@ class StoredSettings:
     weights: str | None  # fingerprint
     noise: dict[str, Any] | None  # a noise that was given in place of the seeds'
     best_of: dict[str, Any] | None
+    varied: dict[str, Any] | None  # the picture that this one started from
     command: str | None  # None: made by generate
     unknown: tuple[str, ...]  # keys that this version does not know
 
@@ -54,6 +55,7 @@ class StoredSettings:
         options, known = read_options(fields)
         prompts, seeds, index = read_pictures(fields)
         noise, best_of = fields.fields("noise", None), fields.fields("best_of", None)
+        varied = fields.fields("varied", None)
         return cls(
             prompts=prompts,
             seeds=seeds,
@@ -65,6 +67,7 @@ class StoredSettings:
             weights=fields.text("weights", None, most=200),
             noise=noise.data if noise else None,
             best_of=best_of.data if best_of else None,
+            varied=varied.data if varied else None,
             command=fields.text("command", None, most=100),
             unknown=tuple(sorted(shown(name) for name in set(data) - known - FACTS)),
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ..errors import ImageError, UsageError
 from .arrays import write_whole
+from .metadata import stored_in
 
 FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
 
@@ -26,11 +28,16 @@ def check_animation(path: Path, fps: float) -> None:
 
 
 def save_animation(
-    frames: Sequence[Image.Image], path: Path, fps: float = 8.0, bounce: bool = False
+    frames: Sequence[Image.Image],
+    path: Path,
+    fps: float = 8.0,
+    bounce: bool = False,
+    metadata: dict[str, Any] | None = None,
 ) -> Path:
     """Write frames as an endless animation, never over a file; returns the path.
 
-    ``bounce`` runs them back as well. Errors: UsageError, ImageError.
+    ``bounce`` runs them back as well. ``metadata`` is stored in the file, as in a picture.
+    Errors: UsageError, ImageError.
     """
     check_animation(path, fps)
     if not frames:
@@ -38,6 +45,7 @@ def save_animation(
     row = [*frames, *reversed(frames[1:-1])] if bounce else list(frames)
     options = {"save_all": True, "append_images": row[1:], "duration": round(1000 / fps), "loop": 0}
     form = FORMATS[path.suffix.lower()]
+    options |= stored_in(form, metadata)
     if form == "WEBP":
         options["quality"] = 90
     content = BytesIO()  # whole in memory first: Pillow does not report every failed write

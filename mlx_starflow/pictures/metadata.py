@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageUsageError
 from ..files.json import JSONError, parse_json, read_json
 from .arrays import format_of, write_whole
 from .opening import opened
@@ -45,18 +45,23 @@ def save_picture(
 
 
 def _save_options(form: str, metadata: dict[str, Any] | None, quality: int) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    options = stored_in(form, metadata)
+    return options if form == "PNG" else options | {"quality": quality}
+
+
+def stored_in(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """Pillow's options that store settings in a file of a format: PNG, JPEG, WEBP or GIF."""
+    options: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()} if form == "PNG" else {}
+    if metadata is None:
+        return options
+    text = json.dumps(metadata)
+    if form == "GIF":  # has comments and nothing else
+        return {"comment": f"{PNG_KEY}{text}".encode("ascii")}
+    if form == "JPEG" and len(text) > _JPEG_LIMIT:
+        text = json.dumps(_without_noise(metadata))
+    options["exif"] = _exif(text)
     if form == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-    else:
-        options["quality"] = quality
-    if metadata is not None:
-        text = json.dumps(metadata)
-        if form == "JPEG" and len(text) > _JPEG_LIMIT:
-            text = json.dumps(_without_noise(metadata))
-        options["exif"] = _exif(text)
-        if form == "PNG":
-            options["pnginfo"].add_text(PNG_KEY, text)
+        options["pnginfo"].add_text(PNG_KEY, text)
     return options
 
 
@@ -70,7 +75,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         try:
             data = read_json(path, MAX_SETTINGS, ImageError)
         except FileNotFoundError:
-            raise ImageError(f"{path}: there is no such file.") from None
+            raise ImageUsageError(f"{path}: there is no such file.") from None
     else:
         text = _text_in(path)
         if text is None:
@@ -104,16 +109,19 @@ def _text_in(path: Path) -> str | None:
         return _stored_text(picture)
 
 
-def _exif(text: str) -> Image.Exif:
+def _exif(text: str) -> bytes:
     exif = Image.Exif()
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + text.encode("ascii")
-    return exif
+    return exif.tobytes()  # Pillow takes an Exif whose first directory is empty for none
 
 
 def _stored_text(picture: Image.Image) -> str | None:
     text = picture.info.get(PNG_KEY)
     if isinstance(text, str):
         return text
+    remark = picture.info.get("comment")
+    if isinstance(remark, bytes) and remark.startswith(PNG_KEY.encode()):
+        return remark[len(PNG_KEY) :].decode("ascii", errors="replace")
     comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
     if isinstance(comment, bytes) and comment.startswith(_ASCII):
         return comment[len(_ASCII) :].decode("ascii", errors="replace")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError, StarflowError
+from ..errors import ImageError, ImageUsageError, StarflowError
 from ..files.regular import NotRegular, open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -38,7 +38,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     except StarflowError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"{path}: there is no such file.") from None
+        raise ImageUsageError(f"{path}: there is no such file.") from None
     except NotRegular as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
     except Image.DecompressionBombError:
@@ -54,6 +54,15 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             f"{path}: this is not a picture that can be read ({reason}). Is it complete, and a "
             "PNG, JPEG or WebP?"
         ) from None
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file begins as a picture of a known format does, whatever it is called."""
+    try:
+        with opened(path):
+            return True
+    except ImageError:
+        return False
 
 
 def _check_pixels(picture: Image.Image, path: str | Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import ImageError, UsageError
+from ..errors import ImageError, ImageUsageError, UsageError
 from ..files.regular import is_regular
-from .opening import SUFFIXES, opened
+from .opening import SUFFIXES, is_picture, opened
 
 FITS = ("refuse", "crop", "stretch")
 STRIP = 256  # rows that are laid on white at once
@@ -34,7 +34,7 @@ def open_picture(path: str | Path) -> Picture:
     """
     path, notes = Path(path), []
     if path.is_dir():
-        raise ImageError(f"{path} is a directory; name a picture in it.")
+        raise ImageUsageError(f"{path} is a directory; name a picture in it.")
     with opened(path) as image:
         if image.format != "MPO" and _animated(image):  # an MPO holds views of one photograph
             raise ImageError(
@@ -108,7 +108,7 @@ def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") 
         return picture
     listing = ", ".join(f"{w}x{h}" for w, h in sizes)
     if fit == "refuse":
-        raise ImageError(
+        raise ImageUsageError(
             f"{picture.path} is {width}x{height} pixels; this model's pictures are {listing}. "
             "Use --fit crop or --fit stretch, or scale it yourself."
         )
@@ -132,7 +132,7 @@ def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     picture = open_picture(path)
     if picture.image.size != size:
         w, h = picture.image.size
-        raise ImageError(
+        raise ImageUsageError(
             f"The mask {path} is {w}x{h} pixels and the picture {size[0]}x{size[1]}; they must "
             "be of one size."
         )
@@ -154,7 +154,8 @@ def _alpha_of(path: str | Path) -> np.ndarray | None:
 
 
 def pictures_in(paths: list[Path]) -> list[Path]:
-    """Files as they are and, for each directory, the pictures in it by name (not deeper).
+    """Files as they are and, for each directory, the pictures in it by name (not deeper): files
+    with a picture's suffix, and others that begin as one. Hidden files are passed over.
 
     ImageError where a directory holds none or nothing is there.
     """
@@ -162,11 +163,18 @@ def pictures_in(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             if not path.exists():
-                raise ImageError(f"{path}: there is no such file.")
+                raise ImageUsageError(f"{path}: there is no such file.")
             found.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and is_regular(p))
+        inside = sorted(p for p in path.iterdir() if _counts(p))
         if not inside:
             raise ImageError(f"{path} holds no pictures ({', '.join(SUFFIXES)}).")
         found += inside
     return found
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file of a folder is one of its pictures."""
+    if path.name.startswith(".") or not is_regular(path):
+        return False
+    return path.suffix.lower() in SUFFIXES or is_picture(path)

@@ -70,7 +70,7 @@ class Conditional:
             self.guided = options.guidance > 0 and (block.config.conditioned or temperature != 1)
         else:
             self.guided = options.guidance > 0 and block.config.conditioned
-        if block.flow.text_channels and not self.guided and context is not None:
+        if not self.guided and context is not None:
             context = context[:batch]
         self.context = context
         rows = 2 * batch if self.guided else batch

@@ -74,6 +74,11 @@ class SampleOptions:
     )
     guide: str = _asked("ab", "TarFlow: which outputs guidance changes.", choices=("ab", "a", "b"))
     annealed: bool = _asked(False, "TarFlow: guidance grows along the tokens.")
+    guidance_blocks: str = _asked(
+        "all",
+        "Models conditioned in every block: guide all blocks, or only the deep one.",
+        choices=("all", "deep"),
+    )
     compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
     secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block
     certify: bool = True  # measure the residual of every block with one more pass
@@ -87,6 +92,10 @@ class SampleOptions:
             raise UsageError(f"guidance is {self.guidance}; expected 0 (none) or more.")
         if self.guide not in ("ab", "a", "b"):
             raise UsageError(f"guide is {self.guide!r}; expected 'ab', 'a' or 'b'.")
+        if self.guidance_blocks not in ("all", "deep"):
+            raise UsageError(
+                f"guidance_blocks is {self.guidance_blocks!r}; expected 'all' or 'deep'."
+            )
         if not self.attention_temperature > 0:
             raise UsageError(
                 f"attention_temperature is {self.attention_temperature}; expected more than 0."
@@ -99,6 +108,13 @@ class SampleOptions:
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
+
+    def in_block(self, index: int, blocks: int) -> SampleOptions:
+        """These options for block ``index`` of ``blocks``: without guidance where it is asked for
+        in the deep block only."""
+        if self.guidance_blocks == "all" or index == blocks - 1:
+            return self
+        return dataclasses.replace(self, guidance=0.0)
 
     @classmethod
     def asked(cls) -> tuple[dataclasses.Field, ...]:

@@ -23,9 +23,9 @@ def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOp
     deep = len(flow.blocks) - 1
     plan = []
     for index in range(len(flow.blocks)):
-        own = options
+        own = options.in_block(index, len(flow.blocks))
         if options.secants is None:
-            own = dataclasses.replace(options, secants=index == deep)
+            own = dataclasses.replace(own, secants=index == deep)
         if options.sampler != AUTO:
             plan.append(own)
         elif options.windows is not None:

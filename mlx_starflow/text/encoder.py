@@ -10,7 +10,7 @@ from ..config import TextConfig
 from ..errors import TextError
 from .features import Cut, TextFeatures, listed, stacked
 from .templates import prompt_text
-from .tokenizer import PromptTokenizer
+from .tokenizer import PromptTokenizer, Tokens
 
 Embed = Callable[[mx.array], mx.array]  # token ids (L,) -> features (L, D) float32
 
@@ -34,15 +34,19 @@ class PromptEncoder:
         Each prompt is encoded alone, and where padding is masked only its real tokens are:
         its numbers do not depend on its neighbours. Too long a prompt is cut, and the cut reported.
         """
-        rows, cuts = [], []
-        for i, prompt in enumerate(listed(prompts)):
-            text = prompt_text(prompt, self.config, aspect_ratio)
-            tokens = self._tokenizer.encode(text, self.config.length)
-            if tokens.cut:
-                cuts.append(Cut(i, tokens.cut))
-            rows.append(self._row(tokens.ids))
+        rows, tokens = [], self._tokens(prompts, aspect_ratio)
+        for own in tokens:
+            rows.append(self._row(own.ids))
             mx.eval(rows[-1])
-        return TextFeatures(stacked(rows, self.config), tuple(cuts))
+        return TextFeatures(stacked(rows, self.config), _cuts(tokens))
+
+    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+        """Which of the prompts ``encode`` would cut, told by their tokens alone."""
+        return _cuts(self._tokens(prompts, aspect_ratio))
+
+    def _tokens(self, prompts: Sequence[str], aspect_ratio: str) -> list[Tokens]:
+        texts = [prompt_text(prompt, self.config, aspect_ratio) for prompt in listed(prompts)]
+        return [self._tokenizer.encode(text, self.config.length) for text in texts]
 
     def _row(self, ids: tuple[int, ...]) -> mx.array:
         """(L, D) of one prompt's real tokens, padded."""
@@ -61,3 +65,7 @@ class PromptEncoder:
         if ids:  # a tokenizer without special tokens turns "" into nothing
             row[self._tokenizer.place(len(ids), length)] = self._embed(mx.array(ids))
         return row
+
+
+def _cuts(tokens: Sequence[Tokens]) -> tuple[Cut, ...]:
+    return tuple(Cut(i, own.cut) for i, own in enumerate(tokens) if own.cut)

@@ -44,6 +44,9 @@ class TextEncoder(Protocol):
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, L, D) of N prompts; "" is the null caption."""
 
+    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+        """Which of the prompts are longer than the model's text."""
+
 
 def stacked(rows: list[mx.array], config: TextConfig) -> mx.array:
     """(N, L, D) of N arrays (L, D); N may be 0."""

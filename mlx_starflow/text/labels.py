@@ -10,7 +10,7 @@ import mlx.core as mx
 from ..config import TextConfig
 from ..errors import TextError
 from ..files.fields import shown
-from .features import TextFeatures, listed, stacked
+from .features import Cut, TextFeatures, listed, stacked
 
 MAX_SHOWN, MAX_COMPARED = 80, 2000  # characters and names, of the search for a similar name
 
@@ -52,6 +52,10 @@ class LabelEncoder:
             f"{shown(label)} is no class of this model: give a class name or a number from 0 to "
             f"{self.classes - 1}, or an empty text for no class.{hint}"
         )
+
+    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+        """None: a label is never cut."""
+        return ()
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
         """Features (N, 1, classes + 1) of N class names or numbers. Errors: see ``index``."""

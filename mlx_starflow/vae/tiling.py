@@ -8,6 +8,8 @@ import mlx.core as mx
 
 from ..errors import UsageError
 
+SMALLEST = 8  # cells along one side of a tile
+
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First index of each tile along one side; the last tile is moved back to end at ``length``.
@@ -42,8 +44,8 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
     evaluated before the next begins, so memory is that of one tile and the result.
     Errors: UsageError when the tile is smaller than 8.
     """
-    if tile < 8:
-        raise UsageError(f"tile is {tile}; the smallest tile is 8 latent cells.")
+    if tile < SMALLEST:
+        raise UsageError(f"tile is {tile}; the smallest tile is {SMALLEST} latent cells.")
     batch, height, width, _ = x.shape
     overlap = tile // 4
     rows = tile_starts(height, tile, overlap)

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import mlx_starflow as sf
-from mlx_starflow.cli.outputs import contact_sheet
+from mlx_starflow.pictures.sheet import contact_sheet
 
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 SUBJECTS = ("a fox", "a white rabbit", "a blue bird", "a mushroom", "a red car", "a house")

@@ -1,0 +1,85 @@
+"""The words of a command line, put into the form that the parser knows.
+
+``--seed 1 2 3`` and ``--image fox.png 0.3`` give one flag several values; the parser takes one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import UsageError
+from ..generation.settings import MAX_SEED
+
+_NUMBER = re.compile(r"\d+")
+_SHARE = re.compile(r"0?\.\d+|[01](\.0*)?")
+
+
+class Seeds(tuple[int, ...]):
+    """The numbers that stand after one ``--seed``."""
+
+
+def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
+    """The command line with the values of each ``--seed`` and ``--image`` put together.
+
+    ``commands``: the parser's commands by name; their parameters tell which flags there are and
+    whether ``--seed`` may be given several times. Errors: UsageError.
+    """
+    command = next((commands[a] for a in arguments if a in commands), None)
+    if command is None:
+        return arguments
+    flags = {name: p for p in getattr(command, "params", ()) for name in p.opts}
+    seed = flags.get("--seed")
+    if seed is not None and seed.multiple:
+        arguments = join_seeds(arguments)
+    elif seed is not None and _before_end(arguments).count("--seed") > 1:
+        raise UsageError(f"{command.name} takes one --seed; it is given several times.")
+    return split_strength(arguments) if "--image-strength" in flags else arguments
+
+
+def join_seeds(arguments: list[str]) -> list[str]:
+    """``--seed 1 2 3`` as ``--seed "1 2 3"``: whole numbers belong to the flag before them."""
+    joined: list[str] = []
+    inside = False
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return joined + arguments[i:]
+        if inside and _NUMBER.fullmatch(argument) and joined[-1] != "--seed":
+            joined[-1] += f" {argument}"
+            continue
+        if argument.startswith("-") or (inside and joined[-1] != "--seed"):
+            inside = argument == "--seed"
+        joined.append(argument)
+    return joined
+
+
+def split_strength(arguments: list[str]) -> list[str]:
+    """``--image fox.png 0.3`` as ``--image fox.png --image-strength 0.3``."""
+    split: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return split + arguments[i:]
+        if i > 1 and arguments[i - 2] in ("--image", "--image-path") and _SHARE.fullmatch(argument):
+            split.append("--image-strength")
+        split.append(argument)
+    return split
+
+
+def read_seeds(text: str) -> Seeds:
+    """The numbers of one ``--seed``. Errors: UsageError."""
+    for part in text.split() or [text]:
+        if not re.fullmatch(r"\d{1,20}", part) or int(part) >= MAX_SEED:
+            raise UsageError(
+                f"--seed {part}: expected a whole number from 0 to {MAX_SEED - 1}, or several with "
+                "spaces between them."
+            )
+    return Seeds(map(int, text.split()))
+
+
+def all_seeds(given: list[Seeds] | None) -> list[int]:
+    """The numbers of every ``--seed``, in order."""
+    return [number for seeds in given or () for number in seeds]
+
+
+def _before_end(arguments: list[str]) -> list[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments

@@ -1,0 +1,60 @@
+"""Pictures of other commands than ``generate``: what to type to make them again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ..errors import UsageError
+from ..files.fields import Fields
+from ..files.visible import visible
+
+# Command -> the settings that were its flags, and those that were its arguments.
+_FLAGS: dict[str, dict[str, str]] = {
+    "edit": {
+        "mask": "--mask", "boxes": "--box", "prompt": "--prompt", "seed": "--seed",
+        "guidance": "--guidance", "model": "--model",
+    },
+    "interpolate": {
+        "seeds": "--seed", "prompts": "--prompt", "frames": "--frames", "guidance": "--guidance",
+        "fps": "--fps", "model": "--model",
+    },
+    "score": {"prompts": "--prompt", "draws": "--draws", "seed": "--seed", "model": "--model"},
+}  # fmt: skip
+_ARGUMENTS = {"edit": "source", "interpolate": "pictures", "score": "source"}
+
+
+def refuse_other_commands(data: dict[str, Any], where: str) -> None:
+    """UsageError for the settings of a command that ``--config-from-metadata`` does not repeat,
+    with the command line that does."""
+    command = Fields(data, where, UsageError).text("command", None, most=100)
+    if command is None:
+        return
+    line = _command_line(command, data)
+    how = f" Make it again with: {line}" if line else ""
+    raise UsageError(
+        f"{where} was made by {command!r}; --config-from-metadata repeats pictures of generate, "
+        f"decode and vary.{how}"
+    )
+
+
+def _command_line(command: str, data: dict[str, Any]) -> str:
+    if command not in _FLAGS:
+        return ""
+    words = ["mlx-starflow", command, *_texts(data.get(_ARGUMENTS[command]))]
+    for name, flag in _FLAGS[command].items():
+        value = data.get(name)
+        if name == "boxes" and isinstance(value, list):
+            value = [",".join(_texts(box)) for box in value]
+        if name == "model" and value == "default":
+            continue
+        for text in _texts(value):
+            words += [flag, text]
+    return visible(shlex.join(words))
+
+
+def _texts(value: Any) -> list[str]:
+    """A value's own text, or that of each in a list; what is no number and no text is left out."""
+    values = value[:8] if isinstance(value, list) else [value]
+    plain = [v for v in values if isinstance(v, str | int | float) and not isinstance(v, bool)]
+    return [str(v)[:200] for v in plain if v != ""]

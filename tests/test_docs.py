@@ -1,0 +1,137 @@
+"""Every snippet of the README and of docs/ is run as it stands there, or its reason not to be is
+given here. What the README's commands need is made by its earlier commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run  # noqa: F401
+from conftest import case_dir
+from PIL import Image
+
+import mlx_starflow as sf
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+NOT_RUN = {  # beginning of a line -> why it is not run here
+    "make ": "sets up an environment; continuous integration runs make demo and the tests",
+    "python3 -m venv": "sets up an environment",
+    ". .venv": "sets up an environment",
+    "pip install": "sets up an environment",
+    "python -m recipes": "takes hours, and the recipe's own weights",
+    "mlx-starflow serve": "serves until it is stopped; its own tests run it",
+    "mlx-starflow mcp": "serves until it is stopped; its own tests run it",
+    "mlx-starflow benchmark": "takes minutes; its flags are checked and its own tests run it",
+    "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
+    "[--": "more of the synopsis",
+}
+TEXT = ("weights     MB", "mlx_starflow/")  # blocks that show results or a map
+# Blocks of CONTRIBUTING.md are templates, which tests/test_extending.py follows.
+TEMPLATES = ("your_sampler", "your_command")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of every fenced block."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, textwrap.dedent(text)) for _, language, text in found]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a block, continued ones joined and comments taken off."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.split(" #")[0].strip() for line in lines if line.strip()]
+
+
+def reason(line: str) -> str | None:
+    return next((why for begin, why in NOT_RUN.items() if line.startswith(begin)), None)
+
+
+SHELL = [(p.name, text) for p in PAGES for language, text in blocks(p)
+         if language == "" and not text.startswith(TEXT)]  # fmt: skip
+PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
+          if language == "python" and not any(t in text for t in TEMPLATES)]  # fmt: skip
+
+
+@pytest.fixture
+def place(converted, tmp_path, monkeypatch):
+    """A directory where the small reference model stands for the embedded one."""
+    for module in ("hub.locate", "cli.info", "cli.models"):
+        monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", converted)
+    monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
+    if reason(line):
+        return
+    if not line.startswith("mlx-starflow "):
+        subprocess.run(line, shell=True, check=True, cwd=place)
+        return
+    for part in line.split(" && "):
+        # The reference model's pictures are half as large as the embedded model's.
+        words = shlex.split(part.replace("32,32,64,64", "16,16,32,32"))[1:]
+        flow = case_dir("t2i_tiny")
+        given = {
+            "checkpoint.pth": flow / "checkpoint.pth", "model.yaml": flow / "config.yaml",
+            "stabilityai/sd-vae-ft-ema": case_dir("vae_tiny"),
+            "google/flan-t5-xl": case_dir("t5_tiny"),
+        }  # fmt: skip
+        outcome = run(*(given.get(word, word) for word in words))
+        assert outcome.status == 0, f"{part}\n{outcome.err}"
+
+
+def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  # noqa: F811
+    """All commands of the README, one after another, in an empty directory."""
+    monkeypatch.setattr("typer.launch", lambda path: 0)
+    lines = [line for page, text in SHELL if page == "README.md" for line in commands(text)]
+    assert sum(line.startswith("mlx-starflow") for line in lines) > 15
+    for line in lines:
+        carry_out(line, run, place)
+    made = {path.name for path in place.iterdir()}
+    assert {"fox.png", "cat.png", "again.png", "surprise.png", "morph.webp", "my-model"} <= made
+
+
+@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != "README.md"])
+def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
+    """Here the pictures that they begin with are given."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    (place / "paintings").mkdir()
+    for name in ("fox.png", "cat.png", "mine.png", "other.png", "paintings/a.png"):
+        Image.fromarray(pixels).save(place / name)
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 22)).save(place / "mask.png")
+    for name, text in SHELL:
+        for line in commands(text) if name == page else ():
+            carry_out(line, run, place)
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=[f"{p}-{i}" for i, (p, _) in
+                                                       enumerate(PYTHON)])  # fmt: skip
+def test_the_python_of_every_page_runs(place, converted, monkeypatch, page, text):
+    if "tkinter" in text:
+        pytest.importorskip("tkinter", reason="this Python has no tkinter")
+        pytest.importorskip("PIL.ImageTk", reason="Pillow has no Tk here")
+    load = sf.load
+    monkeypatch.setattr(sf, "load", lambda *_, **__: load(converted), raising=False)
+    flow = case_dir("t2i_tiny")
+    shutil.copy(flow / "checkpoint.pth", "model.pth")
+    shutil.copy(flow / "config.yaml", "model.yaml")
+    names: dict = {"__name__": "snippet"}
+    exec(compile(text, page, "exec"), names)
+    if "pipe" in names:
+        names["pipe"].close()
+
+
+def test_every_reason_is_needed():
+    lines = [line for _, text in SHELL for line in commands(text)]
+    for begin in NOT_RUN:
+        used = any(line.startswith(begin) for line in lines)
+        assert used or begin.split()[-1] in ("serve", "mcp"), begin
