@@ -16,6 +16,7 @@ import mlx.core as mx
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid
 from .conditional import Conditional
+from .invert import stacked_context
 from .options import SampleOptions
 from .tolerance import constant, measure_floor, tolerance_of
 
@@ -64,6 +65,8 @@ def reachable_tolerance(
     ``context`` as ``invert`` takes it; None: made up. Takes some 33 passes over every block.
     """
     floor, promised = 0.0, 0.0
+    if context is not None or not flow.config.text_channels:
+        context = stacked_context(flow, context, batch, options)
     for index, block in enumerate(flow.blocks):
         if isinstance(block, Block):
             rows = _made_up(flow, batch, options) if context is None else context
