@@ -66,8 +66,8 @@ def _rows(pipe: Pipeline, pictures: np.ndarray, which: list[int], step: float) -
     back = restored_pictures(pipe, mx.concatenate(parts), Grid(side, side), context, made[0].step)
     for i, m, picture in zip(which, made, back, strict=True):
         yield {
-            "weights": pipe.fingerprint, "picture": content(pictures[i]), "step": step, "bytes": len(m.data),
-            "code": m.code_bytes, "ideal": m.ideal_bytes, "portable": m.portable,
+            "weights": pipe.fingerprint, "picture": content(pictures[i]), "step": step,
+            "bytes": len(m.data), "code": m.code_bytes, "ideal": m.ideal_bytes, "portable": m.portable,
             "seed": m.seed, "psnr": psnr(pictures[i], picture),
         }  # fmt: skip
 
