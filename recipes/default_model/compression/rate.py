@@ -24,7 +24,7 @@ from mlx_starflow.pipeline import Pipeline
 
 from .rivals import psnr
 
-STEPS = (0.35, 0.5, 0.7, 0.9, 1.1)
+STEPS = (0.25, 0.35, 0.5, 0.7, 0.9, 1.1)
 _BATCH = 10  # pictures restored at once
 
 
@@ -67,8 +67,8 @@ def _rows(pipe: Pipeline, pictures: np.ndarray, which: list[int], step: float) -
     for i, m, picture in zip(which, made, back, strict=True):
         yield {
             "weights": pipe.fingerprint, "picture": content(pictures[i]), "step": step,
-            "bytes": len(m.data), "code": m.code_bytes, "ideal": m.ideal_bytes, "portable": m.portable,
-            "seed": m.seed, "psnr": psnr(pictures[i], picture),
+            "bytes": len(m.data), "code": m.code_bytes, "ideal": m.ideal_bytes,
+            "portable": m.portable, "seed": m.seed, "psnr": psnr(pictures[i], picture),
         }  # fmt: skip
 
 
