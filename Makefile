@@ -1,21 +1,29 @@
 # make demo   set up everything and draw a picture        make test   set up everything and test it
-# make lint   ruff, as continuous integration runs it     make clean  remove the environment
+# make studio set up everything and open the page          make lint   ruff, as CI runs it
+# make clean  remove the environment
 
 PYTHON ?= python3
 STAMP = .venv/.installed
 STAMP_DEV = .venv/.installed-dev
+STAMP_SERVER = .venv/.installed-server
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo studio test test-slow screenshot lint clean
 
 demo: $(STAMP)
 	@picture=$$(.venv/bin/mlx-starflow generate "a fox in snow" --seed 7 --output demo.png) \
 		&& echo "The picture: $(CURDIR)/$$picture"
+
+studio: $(STAMP_SERVER)
+	@.venv/bin/mlx-starflow serve --open
 
 test: $(STAMP_DEV)
 	@.venv/bin/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP_DEV)
 	@.venv/bin/python -m pytest -m slow
+
+screenshot: $(STAMP_DEV)
+	@MLX_STARFLOW_SCREENSHOT=1 .venv/bin/python -m pytest -m slow tests/test_serve_page.py -k readme
 
 lint: $(STAMP_DEV)
 	@.venv/bin/ruff check .
@@ -26,10 +34,15 @@ $(STAMP): pyproject.toml .ci/environment.py
 	@$(PYTHON) .ci/environment.py
 	@touch $@
 
+$(STAMP_SERVER): pyproject.toml .ci/environment.py
+	@echo "Making the environment in .venv (a few minutes the first time) ..." >&2
+	@$(PYTHON) .ci/environment.py server
+	@touch $(STAMP) $@
+
 $(STAMP_DEV): pyproject.toml .ci/environment.py
 	@echo "Making the environment in .venv (a few minutes the first time) ..." >&2
 	@$(PYTHON) .ci/environment.py dev
-	@touch $(STAMP) $@
+	@touch $(STAMP) $(STAMP_SERVER) $@
 
 clean:
 	rm -rf .venv demo*.png

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,9 +25,10 @@ from mlx_starflow.bundle.quantize import (
 )
 from mlx_starflow.bundle.safetensors import ShardWriter
 from mlx_starflow.config import ModelConfig, SourceConfig, TextConfig
+from mlx_starflow.files.regular import is_regular
 from mlx_starflow.version import __version__
 
-from .components import component_directory, licence_files, licence_of
+from .components import component_directory, copy_beside, licence_files, licence_of
 from .options import ConvertOptions, ConvertProgress, ConvertReport
 from .read.digest import RunningDigest
 from .read.sources import Checkpoint, open_checkpoint
@@ -97,19 +97,20 @@ def convert_steps(options: ConvertOptions) -> Iterator[Event]:
             stack.callback(source.close)
             parts.append(_text_part(options, text, source, architecture.text))
         check_space(options.output, sum(part.written_bytes for part in parts))
-        digest = RunningDigest([f.path for f in checkpoint.files])
-        stack.callback(digest.cancel)
+        digests = [RunningDigest(part.sources.files) for part in parts]
+        for digest in digests:
+            stack.callback(digest.cancel)
         with staged_directory(options.output, options.overwrite) as work:
-            for part in parts:
-                yield from _write(part, work, checkpoint, digest)
-            checkpoint_digest = digest.finish()
+            for part, digest in zip(parts, digests, strict=True):
+                yield from _write(part, work, digest)
+            checkpoint_digest = [digest.finish() for digest in digests][0]
             for part in parts:
                 for file in part.sources.files:
                     file.check_unchanged()
             config = _model_config(options, architecture, parts, checkpoint_digest)
             write_json(work / "config.json", config.to_dict())
             for path in licence_files(options.checkpoint):
-                shutil.copyfile(path, work / path.name)
+                copy_beside(path, work)
             verified = None
             if options.verify:
                 verified = yield from verify_bundle(work, parts[0].stores)
@@ -130,7 +131,7 @@ def convert_steps(options: ConvertOptions) -> Iterator[Event]:
 
 
 def _source_bytes(store: Store) -> int:
-    return store.source.view().nbytes
+    return store.source.nbytes
 
 
 def _code(options: ConvertOptions, kind: str, store: Store) -> str:
@@ -193,19 +194,17 @@ def _text_part(
     source = text_source(directory, checkpoint, wanted)
     stores = [Store(t, name, t.shape, "F32") for name, t in source.tensors.items()]
     config, stores = _typed(options, "text", source.config, stores)
-    files = tuple(directory / name for name in TOKENIZER_FILES if (directory / name).is_file())
+    files = tuple(directory / name for name in TOKENIZER_FILES if is_regular(directory / name))
     return _Part("text_encoder", config, stores, files, checkpoint)
 
 
-def _write(
-    part: _Part, work: Path, checkpoint: Checkpoint, digest: RunningDigest
-) -> Iterator[ConvertProgress]:
+def _write(part: _Part, work: Path, digest: RunningDigest) -> Iterator[ConvertProgress]:
     """Write a component, walking through its source from front to back."""
     directory = work / part.name
     directory.mkdir()
     write_json(directory / "config.json", part.config)
     for path in part.files:
-        shutil.copyfile(path, directory / path.name)
+        copy_beside(path, directory)
     # Laid out by name as other tools do, filled in the order of the source.
     stores = sorted(part.stores, key=lambda s: s.name)
     writer = ShardWriter(directory, [plan for store in stores for plan in store.plans()])
@@ -218,8 +217,7 @@ def _write(
                 done += count
                 yield ConvertProgress(part.name, done, total)
             mx.clear_cache()
-            if part.sources is checkpoint:
-                digest.follow(order[store.source.file], store.source.end)
+            digest.follow(order[store.source.file], store.source.end)
     except BaseException:
         writer.abort()
         raise

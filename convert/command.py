@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from mlx_starflow.errors import Interrupted, UsageError
+from mlx_starflow.files.visible import raw
 
 from .bundle import convert_steps
 from .options import ConvertOptions, ConvertProgress, ConvertReport
@@ -147,14 +148,14 @@ class _Bar:
         share = event.done / event.total if event.total else 1.0
         full = int(share * _WIDTH)
         left = (now - self._began) * (1 / share - 1) if share > 0 else 0.0
-        sys.stderr.write(
+        raw(sys.stderr).write(
             f"\r\x1b[K{_PHASES[event.phase]:>12} [{'=' * full}{' ' * (_WIDTH - full)}] "
             f"{_size(event.done)} of {_size(event.total)}, {_clock(left)} left"
         )
         sys.stderr.flush()
 
     def clear(self) -> None:
-        sys.stderr.write("\r\x1b[K")
+        raw(sys.stderr).write("\r\x1b[K")
         sys.stderr.flush()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlx_starflow.errors import ModelNotFoundError
+from mlx_starflow.errors import CheckpointError, ModelNotFoundError
+from mlx_starflow.files.regular import inside, is_regular, read_regular
 from mlx_starflow.hub.resolve import download_component
 
 from .options import ConvertOptions
 
 MAX_LICENCE_BYTES = 1 << 20
+MAX_FILE_BYTES = 128 << 20  # of a tokenizer file
 _APPLE = (
     "Apple Machine Learning Research Model is licensed under the Apple Machine Learning Research "
     "Model License Agreement. This copy was converted to MLX by mlx-starflow."
@@ -42,9 +44,36 @@ def licence_files(checkpoint: Path) -> list[Path]:
         p
         for p in folder.iterdir()
         if re.match(r"(LICEN[CS]E|NOTICE|ACKNOWLEDG)", p.name, re.IGNORECASE)
-        and p.is_file()
+        and is_regular(p)
         and p.stat().st_size <= MAX_LICENCE_BYTES
     )
+
+
+def copy_beside(path: Path, directory: Path) -> None:
+    """Copy a licence or a tokenizer file into a bundle.
+
+    A link may lead to a file of its own directory, or to a blob of the hub's cache that the
+    directory belongs to. Errors: CheckpointError for one that leads elsewhere: a model must not
+    choose which other files of this computer go into a bundle.
+    """
+    if not inside(path, path.parent) and not inside(path, _blobs(path.parent)):
+        raise CheckpointError(
+            f"{path} is a link that leaves its directory; it is not copied. Put the file itself "
+            "there."
+        )
+    try:
+        data = read_regular(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    (directory / path.name).write_bytes(data)
+
+
+def _blobs(directory: Path) -> Path:
+    """Where the hub's cache keeps the contents of a snapshot; for others the directory itself."""
+    for parent in (directory, *directory.parents):
+        if parent.parent.name == "snapshots":
+            return parent.parent.parent / "blobs"
+    return directory
 
 
 def licence_of(options: ConvertOptions) -> tuple[str, str]:

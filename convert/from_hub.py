@@ -12,10 +12,13 @@ from typing import Any
 from mlx_starflow.bundle.load import write_json
 from mlx_starflow.bundle.safetensors import ShardWriter
 from mlx_starflow.config import TextConfig
+from mlx_starflow.files.regular import is_regular
 from mlx_starflow.hub.resolve import Sources
 
 from .bundle import Event, convert_steps
+from .components import copy_beside
 from .options import ConvertOptions, ConvertProgress
+from .read.digest import RunningDigest
 from .read.sources import open_checkpoint
 from .rules.text import TOKENIZER_FILES, text_source
 from .rules.vae import vae_config, vae_stores
@@ -96,15 +99,18 @@ def convert_component(
             encoder = text_source(source, checkpoint, text)
             config = encoder.config
             stores = [_as_stored(Store(t, n, t.shape, "F32")) for n, t in encoder.tensors.items()]
-            files = [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
+            files = [source / name for name in TOKENIZER_FILES if is_regular(source / name)]
         plans = [plan for store in stores for plan in store.plans()]
         total = sum(plan.nbytes for plan in plans)
         check_space(output, total)
+        digest = RunningDigest(checkpoint.files)
+        stack.callback(digest.cancel)
         with staged_directory(output) as work:
             write_json(work / "config.json", config)
             for path in files:
-                (work / path.name).write_bytes(path.read_bytes())
+                copy_beside(path, work)
             _write(stores, ShardWriter(work, plans), kind, total, tell)
+            digest.finish()
             for file in checkpoint.files:
                 file.check_unchanged()
 

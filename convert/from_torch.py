@@ -7,10 +7,12 @@ import sys
 import typer
 
 from mlx_starflow.errors import Interrupted, StarflowError, UsageError
+from mlx_starflow.files.visible import visible_output
 
 from .command import convert_command
 
 
+@visible_output()
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; ``arguments`` None = the process's own.
 

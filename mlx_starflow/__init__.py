@@ -10,11 +10,15 @@ of a flow: ``invert`` (noise to data), ``encode`` (data to noise), ``log_prob``,
 Importing the package imports nothing of it: every name is looked up when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from .interrupts import hide_interrupts_of_the_command
 
-from .device.blas import load_openblas
-from .device.precision import forbid_tf32
+hide_interrupts_of_the_command()  # as early as can be; other programs are left alone
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from .device.blas import load_openblas  # noqa: E402
+from .device.precision import forbid_tf32  # noqa: E402
 
 forbid_tf32()  # both have to come before the first import of mlx.core, see their modules
 load_openblas()

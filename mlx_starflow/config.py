@@ -296,8 +296,8 @@ def is_repository(name: str) -> bool:
     return re.fullmatch(f"{part}/{part}", name) is not None and ".." not in name
 
 
-def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) -> None:
-    """ConfigError where the parts of a bundle do not fit each other."""
+def check_together(model: ModelConfig, flow: FlowConfig) -> None:
+    """ConfigError where a bundle and its flow do not fit each other."""
     text = model.text
     if model.model_type != flow.model_type:
         raise ConfigError(
@@ -318,12 +318,19 @@ def check_together(model: ModelConfig, flow: FlowConfig, vae: VAEConfig | None) 
             f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "
             f"flow was trained with {flow.text_length} of {flow.text_channels}."
         )
-    if vae is not None and vae.latent_channels != flow.in_channels:
+    if "vae" not in model.components and flow.in_channels not in (1, 3):
+        raise ConfigError(
+            f"The pictures of this model would have {flow.in_channels} channels, not 1 or 3."
+        )
+
+
+def check_autoencoder(vae: Any, flow: FlowConfig) -> None:
+    """ConfigError where the configuration of an autoencoder does not fit the flow."""
+    if vae.latent_channels != flow.in_channels:
         raise ConfigError(
             f"vae/config.json: latent_channels is {vae.latent_channels}, and the flow has "
             f"in_channels {flow.in_channels}."
         )
-    outside = "vae" in model.components  # its own channels are checked when it is loaded
-    pixels = getattr(vae, "out_channels", 3) if vae or outside else flow.in_channels
+    pixels = getattr(vae, "out_channels", 3)
     if pixels not in (1, 3):
-        raise ConfigError(f"The pictures of this model would have {pixels} channels, not 1 or 3.")
+        raise ConfigError(f"vae/config.json: out_channels is {pixels}; expected 1 or 3.")

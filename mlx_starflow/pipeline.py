@@ -158,6 +158,10 @@ class Pipeline:
             notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
         return notes
 
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
+        return self._components.decoding_bytes(height, width)
+
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
         return self._components.label(prompt)

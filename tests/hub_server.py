@@ -10,10 +10,12 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+Lie = Callable[[BaseHTTPRequestHandler, bytes, int], None]  # handler, honest bytes, first byte
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -36,6 +38,9 @@ class Hub:
     without_ranges: set[str] = field(default_factory=set)  # always answered from their first byte
     vanished: set[str] = field(default_factory=set)  # listed, and then not there
     token: str | None = None  # the one that is let in
+    etags: dict[str, str] = field(default_factory=dict)  # file -> another hash than its own
+    lies: dict[str, Lie] = field(default_factory=dict)  # file, or "listing" -> the answer to GET
+    sizes: dict[str, int] = field(default_factory=dict)  # file -> the size that is listed
     requests: list[Request] = field(default_factory=list)
     url: str = ""
 
@@ -86,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             return self._refuse(404 if token else 401, "RepoNotFound", with_body)
         if listing:
-            return self._json(_info(repository, files), with_body)
+            if "listing" in self.hub.lies and with_body:
+                return self.hub.lies["listing"](self, b"", 0)
+            return self._json(_info(repository, files, self.hub.sizes), with_body)
         name = resolved[2]
         refusal = self.hub.refusals.get(name)
         if refusal:
@@ -97,8 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(name, files[name], start, with_body)
 
     def _file(self, name: str, data: bytes, start: int, with_body: bool) -> None:
+        if name in self.hub.lies and with_body:
+            return self.hub.lies[name](self, data, start)
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        etag = self.hub.etags.get(name, hashlib.sha256(data).hexdigest())
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(data) - start))
@@ -145,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _info(repository: str, files: dict[str, bytes]) -> dict:
+def _info(repository: str, files: dict[str, bytes], sizes: dict[str, int]) -> dict:
     return {
         "_id": "0" * 24,
         "id": repository,
@@ -155,7 +165,7 @@ def _info(repository: str, files: dict[str, bytes]) -> dict:
         "tags": [],
         "downloads": 0,
         "siblings": [
-            {"rfilename": name, "size": len(data), "blobId": "0" * 40}
+            {"rfilename": name, "size": sizes.get(name, len(data)), "blobId": "0" * 40}
             for name, data in files.items()
         ],
     }

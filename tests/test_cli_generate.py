@@ -65,7 +65,7 @@ REPLAYED = {
     "prompt": ("colours", []),
 }
 # Tested by themselves below.
-FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model"}
+FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty"}
 
 
 @pytest.fixture

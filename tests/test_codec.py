@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
+from command import run  # noqa: F401
 from families import FAMILIES, example, random_flow
 from PIL import Image
 
@@ -240,3 +242,29 @@ def test_without_the_package_the_sentence_says_what_to_install(colours, monkeypa
     pipe = sf.load(colours)
     with pytest.raises(UsageError, match=r"mlx-starflow\[codec\]"):
         sf.codec.compress(pipe, picture(pipe, 0))
+
+
+def test_the_commands(colours, run, tmp_path):  # noqa: F811
+    pipe = sf.load(colours)
+    for i in range(2):
+        picture(pipe, i).save(tmp_path / f"{i}.png")
+    common = ("-m", colours, "--quiet")
+    made = run(
+        "compress", "0.png", "-o", "a.flow", "--step", 0.1, "--prompt", "red", "--json", *common
+    )
+    record = json.loads(made.out)
+    assert made.status == 0 and record["bytes"] == (tmp_path / "a.flow").stat().st_size
+    assert 0 < record["ideal_bytes"] <= record["bytes"] and record["psnr"] > 20
+    back = run("decompress", "a.flow", "-o", "back.png", *common)
+    assert back.lines == ["back.png"]
+    expected = sf.codec.decompress(pipe, (tmp_path / "a.flow").read_bytes())
+    assert Image.open(tmp_path / "back.png").tobytes() == expected.tobytes()
+    several = run("compress", "0.png", "1.png", "-o", "small", "--no-check", *common)
+    assert several.lines == ["small/0.flow", "small/1.flow"]
+    folder = run("decompress", "small", "-o", "out", "--json", *common)
+    assert [f["path"] for f in json.loads(folder.out)["files"]] == ["out/0.png", "out/1.png"]
+    (tmp_path / "bad.flow").write_bytes((tmp_path / "a.flow").read_bytes()[:-1])
+    bad = run("decompress", "bad.flow", *common)
+    assert bad.status == 1 and "bad.flow" in bad.err and not (tmp_path / "bad.png").exists()
+    for wrong in (("--step", 1, "--quality", 3), ("-o", "x.png"), ("--step", "nan")):
+        assert run("compress", "0.png", *wrong, *common).status == 2

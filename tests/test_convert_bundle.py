@@ -36,7 +36,8 @@ def test_the_whole_pipeline(tmp_path):
     assert report.verified["weight_error"] == 0.0
     assert report.verified["round_trip_error"] < 1e-4
     names = {p.name for p in (output / "text_encoder").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    weights = {"config.json", "model.safetensors", "SHA256SUMS"}
+    assert names == {*weights, "tokenizer.json", "tokenizer_config.json"}
     assert not any(n.startswith("decoder.") for n in types(output / "text_encoder"))
     source = read_header(case_dir("vae_tiny") / "diffusion_pytorch_model.safetensors")
     shapes = {t.name: t.shape for t in source if len(t.shape) == 4}

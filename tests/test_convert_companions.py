@@ -27,8 +27,8 @@ def test_a_text_encoder_of_the_wrong_width(tmp_path):
     with pytest.raises(TextError, match="64 wide, the flow was trained with 32"):
         convert(tmp_path / "out", text_encoder=str(folder))
     for change, reason in (
-        ({"num_layers": 10**9}, "num_layers is '1000000000'"),
-        ({"d_kv": None}, "d_kv is 'None'"),
+        ({"num_layers": 10**9}, "num_layers is 1000000000"),
+        ({"d_kv": None}, "d_kv is null"),
         ({"d_ff": 81}, "shape"),
         ({"num_layers": 2}, "block.2.*no place"),
         ({"feed_forward_proj": "relu", "is_gated_act": False}, "wi.weight.*missing"),
@@ -55,9 +55,9 @@ def test_an_autoencoder_that_does_not_belong(tmp_path):
         ({"block_out_channels": [32, 64]}, "img_size 64 with 2 pixels|no place|shape"),
         ({"layers_per_block": 2}, "missing"),
         ({"latent_channels": 8}, "latent_channels is 8"),
-        ({"layers_per_block": 10**9}, "layers_per_block is '1000000000'"),
-        ({"latent_channels": True}, "latent_channels is 'True'"),
-        ({"block_out_channels": [32, -64]}, "block_out_channels is '-64'"),
+        ({"layers_per_block": 10**9}, "layers_per_block is 1000000000"),
+        ({"latent_channels": True}, "latent_channels is True"),
+        ({"block_out_channels": [32, -64]}, "block_out_channels is -64"),
         ({"block_out_channels": "32"}, "block_out_channels must be a list"),
         ({"norm_num_groups": 31}, "31 groups"),
         ({"scaling_factor": 0}, "scaling_factor must be"),

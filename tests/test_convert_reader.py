@@ -12,8 +12,8 @@ import pytest
 import torch_files as tf
 from conftest import case_dir
 
-from convert.read.mapped import MappedFile
 from convert.read.sources import open_checkpoint
+from convert.read.tensor_file import TensorFile
 from mlx_starflow.errors import CheckpointError
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -191,7 +191,7 @@ def test_a_real_checkpoint_of_torch():
 
 def test_a_file_that_changes_is_noticed(tmp_path):
     path = tf.save(tmp_path / "a.pth", {"w": BASE})
-    file = MappedFile(path)
+    file = TensorFile(path)
     file.check_unchanged()
     with path.open("ab") as out:
         out.write(b"x")

@@ -10,8 +10,8 @@ from conftest import case_dir
 from hostile.fuzz import fuzz
 
 from convert.options import ConvertOptions
-from convert.read.mapped import SourceTensor
 from convert.read.sources import Checkpoint, open_checkpoint
+from convert.read.tensor_file import SourceTensor
 from convert.rules.families import read_architecture
 from convert.rules.layout import account, flow_layout
 from mlx_starflow.errors import StarflowError

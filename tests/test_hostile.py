@@ -112,7 +112,7 @@ YAML_FILES = {
         "a0: &a0 [x, x]\n"
         + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
         + "arguments: [{channels: *a59}]",
-        "channels is",
+        "aliases",
     ),
     "a YAML that is binary": ("\0\1\2", "not a YAML"),
     "a YAML of another kind": ("model: {channels: 3}", "expected the published form"),

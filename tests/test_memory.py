@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import mlx.core as mx
@@ -11,10 +13,12 @@ from bundles import colours_bundle
 from mlx.utils import tree_flatten
 
 import mlx_starflow as sf
-from mlx_starflow.bundle.load import load_component
+from mlx_starflow.bundle.load import load_component, write_component
 from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
+from mlx_starflow.device import wired as wired_module
 from mlx_starflow.errors import OutOfMemoryError
 from mlx_starflow.flow import Flow
+from mlx_starflow.generation import memory_need as need_module
 from mlx_starflow.generation.components import Components
 from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
 from mlx_starflow.generation.memory_need import (
@@ -25,6 +29,8 @@ from mlx_starflow.generation.memory_need import (
     sampling_bytes,
 )
 from mlx_starflow.generation.settings import resolve
+from mlx_starflow.hub.locate import EMBEDDED
+from mlx_starflow.sampling import conditional
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 from mlx_starflow.vae import AutoencoderKL
 from mlx_starflow.vae.memory import decoding_bytes
@@ -74,7 +80,97 @@ def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ra
     measured = max(result.metadata["peak_memory_bytes"].values()) - before
     components = Components(converted, "tiny")
     need = memory_need(components, request(components, "a fox", num_images=pictures)).peak(low_ram)
-    assert measured * 0.95 <= need <= measured * 3, f"said {need}, took {measured}"
+    assert measured * 0.85 <= need <= measured * 3, f"said {need}, took {measured}"
+
+
+@pytest.mark.parametrize(
+    ("options", "pictures"),
+    [
+        (dict(dtype="float32"), 1),
+        (dict(dtype="float32"), 3),
+        (dict(dtype="float16"), 1),
+        (dict(quantize=8), 1),
+        (dict(quantize=4), 1),
+    ],
+)
+def test_the_estimate_is_within_15_percent_of_the_peak(options, pictures):
+    """On the embedded model, whose arrays are larger than what every program has about it."""
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    words = dict(sampler="sequential", num_images=pictures)
+    with sf.load(**options) as pipe:
+        peaks = pipe.generate("a fox in snow", seed=1, **words).metadata["peak_memory_bytes"]
+    components = Components(EMBEDDED, "default", options.get("dtype"), options.get("quantize"))
+    need = memory_need(components, request(components, "a fox in snow", **words)).peak(False)
+    assert need == pytest.approx(max(peaks.values()) - before, rel=0.15)
+
+
+def test_dropping_a_component_frees_it_without_the_collector(colours, monkeypatch):
+    """Compiled steps and all: their block must not be kept alive by them."""
+    monkeypatch.setattr(conditional, "on_gpu", lambda: True)  # as on a GPU: compiled
+    gc.collect()
+    gc.disable()
+    try:
+        held = []
+        with sf.load(colours, low_ram=True) as pipe:
+            for seed in range(10):
+                pipe.generate("red", seed=seed, sampler="sequential")
+                held.append(mx.get_active_memory())
+        flow = Components(colours, "colours").flow
+        whole = sum(array.nbytes for _, array in tree_flatten(flow.parameters()))
+        gone = weakref.ref(flow)
+        options = sf.SampleOptions(sampler="sequential", compile=True)
+        for _ in sf.invert_steps(flow, mx.zeros((1, 12, 12, 3)), mx.zeros((1, 1, 5)), options):
+            pass
+        assert any("_steps" in block.__dict__ for block in flow.blocks)
+        del flow
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert max(held[1:]) - min(held[1:]) < 0.2 * whole, held
+
+
+def test_quantizing_frees_each_matrix_before_the_next(tmp_path):
+    """What is in memory meanwhile is the whole and one matrix, not the whole twice."""
+    settings = released(channels=256)
+    flow = Flow(settings)
+    weights = {k: v.astype(mx.float32) for k, v in tree_flatten(flow.parameters())}
+    write_component(tmp_path / "flow", settings.to_dict(), weights)
+    del flow, weights
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    module = load_component(tmp_path / "flow", build("flow"), "float32", 8)
+    peak = mx.get_peak_memory() - before
+    whole = component_bytes(tmp_path / "flow", "float32")
+    packed = sum(array.nbytes for _, array in tree_flatten(module.parameters()))
+    assert peak < whole + 0.3 * packed
+
+
+def test_the_wired_limit_is_set_around_the_work_and_put_back(monkeypatch):
+    limits, now = [], [7]
+
+    def set_limit(size):
+        old, now[0] = now[0], size
+        limits.append(size)
+        return old
+
+    facts = {"max_recommended_working_set_size": 1000}
+    monkeypatch.setattr(wired_module, "has_metal", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda *_: facts)
+    monkeypatch.setattr(mx, "set_wired_limit", set_limit)
+    with wired_module.wired():
+        assert now == [1000]
+        with wired_module.wired():  # another pipeline at the same time
+            assert now == [1000]
+        assert now == [1000]
+    assert now == [7] and limits == [1000, 7]
+    with pytest.raises(KeyError), wired_module.wired():
+        raise KeyError
+    assert now == [7]
+    monkeypatch.setattr(wired_module, "has_metal", lambda: False)
+    with wired_module.wired():
+        assert now == [7]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +261,21 @@ def test_the_released_model_in_gigabytes():
     assert 0.2e9 < decoding_bytes(vae, 32, 32) < 1e9
     large = decoding_bytes(vae, 256, 256) - decoding_bytes(vae, 64, 64)
     assert large < 3 * 2048 * 2048 * 3 * 4, "a large picture is decoded in tiles"
+
+
+@pytest.mark.parametrize(("bits", "gigabytes"), [(4.5, 8), (16, 16)])
+def test_the_released_model_fits(monkeypatch, bits, gigabytes):
+    """With --low-ram, in the share of its memory that macOS recommends for one program (two thirds
+    of a small Mac), counted as on a GPU."""
+    monkeypatch.setattr(need_module, "on_gpu", lambda: True)
+    flow, share = released(), 2 / 3
+    matrices = sum(b.layers * 12 * b.channels**2 for b in flow.blocks)
+    weights = matrices * bits / 8 + 60e6  # beside the matrices: ends, norms and biases in float32
+    work = max(sampling_bytes(flow, 1024, 1, True, 2), denoising_bytes(flow, 1024, 1, False))
+    text = 1.22e9 * bits / 8 + 0.1e9  # the encoder of flan-t5-xl
+    decode = 0.4e9 + decoding_bytes(VAEConfig((128, 256, 512, 512)), 32, 32)
+    peak = max(weights + work, text, decode)
+    assert peak < share * gigabytes * 1e9, f"{peak / 1e9:.2f} GB"
 
 
 def test_the_device_has_memory():

@@ -315,6 +315,8 @@ def test_origins_that_were_asked_for_may_call(colours, area):
         preflight = server.client.options(GENERATE, headers=headers)
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == "https://good.example"
+        assert server.get("/health", headers={"host": "good.example"}).status_code == 200
+        assert server.get("/health", headers={"host": "evil.example"}).status_code == 403
         answer = server.post(GENERATE, {"prompt": "red"}, headers=headers)
         assert answer.headers["access-control-allow-origin"] == "https://good.example"
         refused = server.post(

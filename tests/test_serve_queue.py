@@ -116,6 +116,18 @@ def test_a_client_with_much_work_does_not_keep_others_waiting(pipe):
     assert len(queue.take(lambda item: 4)) == 4 and len(queue) == 4
 
 
+def test_clients_of_a_batch_are_awaited_a_moment_but_one_alone_is_not(pipe):
+    queue, jobs = Queue(10), [job_of(pipe, "red", (i,)) for i in range(3)]
+    for i, job in enumerate(jobs):
+        threading.Timer(0.05 * i, lambda job=job: queue.put(job, lambda: 1)).start()
+    assert len(queue.take(lambda item: 4, expected=3, patience=5.0)) == 3
+    queue.put(job_of(pipe), lambda: 1)
+    began = time.monotonic()
+    assert len(queue.take(lambda item: 4)) == 1 and time.monotonic() - began < 1
+    queue.put(job_of(pipe), lambda: 1)
+    assert len(queue.take(lambda item: 4, expected=3, patience=0.05)) == 1
+
+
 def test_what_is_cancelled_while_it_is_taken_does_not_end_the_queue(pipe):
     queue, job, after = Queue(10), job_of(pipe), job_of(pipe, "blue")
     queue.put(job, lambda: 1)

@@ -13,7 +13,7 @@ LONGEST = 400  # lines of a file
 
 # Lowest first: a room imports only from rooms in lines above its own.
 ROOMS = (
-    ("errors", "version"),
+    ("errors", "version", "interrupts"),
     ("files",),
     ("config",),
     ("device", "pictures"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,7 +17,8 @@ from conftest import case_dir, case_info, case_tensors
 from mlx_starflow.config import TextConfig
 from mlx_starflow.errors import ConfigError, TextError, WeightsError
 from mlx_starflow.text import load_encoder
-from mlx_starflow.text.gemma import GemmaHidden, build_gemma
+from mlx_starflow.text.gemma import GemmaHidden, build_gemma, build_with_mlx_lm
+from mlx_starflow.text.gemma_layers import Gemma
 from mlx_starflow.text.t5 import T5Config, T5Encoder, relative_buckets
 
 TOLERANCE = 1e-4  # of the largest absolute value
@@ -252,3 +255,28 @@ def test_relative_buckets(buckets, distance):
     assert np.array_equal(table[:exact, 0], np.arange(exact))
     assert np.all(np.diff(table[:, 0]) >= 0) and table[:, 0].max() == half - 1
     assert np.all(table[distance:, 0] == half - 1)
+
+
+@pytest.mark.parametrize("case", ["gemma2_tiny", "gemma3_tiny"])
+def test_our_gemma_layers_are_mlx_lms(components, case):
+    """In float32, with every weight a number of its own."""
+    config = json.loads((components[case] / "config.json").read_text())
+    ours, theirs = build_gemma(config), build_with_mlx_lm(config)
+    assert isinstance(ours, Gemma) and not isinstance(theirs, Gemma)
+    weights = list(mx.load(str(components[case] / "model.safetensors")).items())
+    ours.load_weights(weights, strict=True)
+    theirs.load_weights(weights, strict=True)
+    ids = mx.array([2, 5, 7, 11, 3, 8])
+    window = config.get("sliding_window") or 0
+    mine, other = GemmaHidden(ours, window)(ids), GemmaHidden(theirs, window)(ids)
+    assert mx.abs(mine - other).max().item() < 1e-5 * mx.abs(other).max().item()
+
+
+def test_a_small_gemma_needs_no_mlx_lm():
+    program = (
+        "import sys, mlx_starflow as sf\n"
+        "sf.load().encode_prompts(['a fox'])\n"
+        "print([m for m in ('mlx_lm', 'transformers', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

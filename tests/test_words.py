@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mlx_starflow.vocabulary import Vocabulary
 
+from mlx_starflow.bundle.vocabulary import Vocabulary
 from mlx_starflow.text.tokenizer import PromptTokenizer
 from recipes.default_model.painter import SUBJECTS, caption, random_scene, understood, vocabulary
 from recipes.default_model.painter.words import PLURAL, TOKENS, names, plural

@@ -1,11 +1,19 @@
-"""SHA-256 of the source, computed beside the conversion instead of in a pass of its own."""
+"""SHA-256 of the source, and the checksums inside of it, computed beside the conversion instead of
+in a pass of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
+
+from mlx_starflow.errors import CheckpointError
+
+from .tensor_file import TensorFile
 
 READ_BYTES = 8 << 20
 MAX_LAG = 512 << 20
@@ -18,13 +26,15 @@ class RunningDigest:
     disk once. ``follow`` says how far the converter is, and waits where the digest lags too far.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, files: Sequence[TensorFile]) -> None:
+        paths = [file.path for file in files]
         self._paths = paths
+        self._checks = [_Checksums(file) for file in files]
         self._hashes = [hashlib.sha256() for _ in paths]
         self._sizes = [p.stat().st_size for p in paths]
         self._total = sum(self._sizes)
         self._goal = self._done = 0
-        self._error: OSError | None = None
+        self._error: OSError | CheckpointError | None = None
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="digest", daemon=True)
         self._thread.start()
@@ -38,12 +48,22 @@ class RunningDigest:
                 self._change.wait(1.0)
 
     def finish(self) -> str:
-        """The digest of the one file, or of the lines "digest  name" of several."""
+        """The digest of the one file, or of the lines "digest  name" of several. Errors:
+        CheckpointError for a file that became shorter, or whose content has another checksum, or
+        another SHA-256 where the hub's cache names it by that."""
         self.follow(0, self._total)
         self._thread.join()
         if self._error is not None:
             raise self._error
         digests = [h.hexdigest() for h in self._hashes]
+        for path, found, check in zip(self._paths, digests, self._checks, strict=True):
+            check.finish()
+            named = path.resolve().name
+            if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
+                raise CheckpointError(
+                    f"{path} is damaged: its SHA-256 is not the one it was downloaded with. Remove "
+                    f"{path.resolve()} and download it again."
+                )
         if len(digests) == 1:
             return digests[0]
         lines = [f"{d}  {p.name}\n" for d, p in zip(digests, self._paths, strict=True)]
@@ -57,13 +77,13 @@ class RunningDigest:
 
     def _run(self) -> None:
         try:
-            for path, size, digest in zip(self._paths, self._sizes, self._hashes, strict=True):
-                if not self._hash(path, size, digest):
+            for file in zip(self._paths, self._sizes, self._hashes, self._checks, strict=True):
+                if not self._hash(*file):
                     return
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             self._error = error
 
-    def _hash(self, path: Path, size: int, digest: hashlib._Hash) -> bool:
+    def _hash(self, path: Path, size: int, digest: hashlib._Hash, check: _Checksums) -> bool:
         start = self._done
         with path.open("rb", buffering=0) as file:
             while self._done < start + size:
@@ -75,9 +95,43 @@ class RunningDigest:
                     room = min(READ_BYTES, self._goal - self._done, start + size - self._done)
                 block = os.read(file.fileno(), room)
                 if not block:
-                    raise OSError(f"{path} became shorter while it was being read")
+                    raise CheckpointError(f"{path} became shorter while it was being read.")
                 digest.update(block)
+                check.update(block)
                 with self._change:
                     self._done += len(block)
                     self._change.notify_all()
         return True
+
+
+class _Checksums:
+    """CRC-32 of the entries of a zip archive while the file goes by from front to back."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self._path, self._entries = file.path, list(reversed(file.checksums))
+        self._at = self._crc = 0
+
+    def update(self, block: bytes) -> None:
+        """The next bytes of the file. Errors: CheckpointError."""
+        start, self._at = self._at, self._at + len(block)
+        while self._entries:
+            begin, end, _, _ = self._entries[-1]
+            if begin >= self._at:
+                break
+            self._crc = zlib.crc32(block[max(begin - start, 0) : end - start], self._crc)
+            if end > self._at:
+                break
+            self._compare()
+
+    def finish(self) -> None:
+        while self._entries:
+            self._compare()
+
+    def _compare(self) -> None:
+        _, _, expected, name = self._entries.pop()
+        found, self._crc = self._crc, 0
+        if found != expected:
+            raise CheckpointError(
+                f"{self._path}: the checksum of {name!r} is wrong: the file is damaged. Download "
+                "it again."
+            )

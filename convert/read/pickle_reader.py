@@ -46,12 +46,27 @@ def read_pickle(data: bytes, where: str, call: Call, fetch: Fetch) -> Any:
     ``call(name, arguments)`` decides what a call in the pickle becomes, and ``fetch(id)`` what a
     persistent id refers to; both raise CheckpointError to refuse. ``where`` begins every message.
     """
-    if len(data) > MAX_PICKLE_BYTES:
+    check_size(len(data), where)
+    return _Machine(data, where, call, fetch).run()
+
+
+def check_size(size: int, where: str) -> None:
+    """CheckpointError for a pickle that is too large; to be asked before it is read."""
+    if size > MAX_PICKLE_BYTES:
         raise CheckpointError(
-            f"{where}: the pickle has {len(data)} bytes; a state dict's never reaches "
+            f"{where}: the pickle has {size} bytes; a state dict's never reaches "
             f"{MAX_PICKLE_BYTES}. This file is not a plain state dict."
         )
-    return _Machine(data, where, call, fetch).run()
+
+
+def described(value: Any) -> str:
+    """An object of a pickle for a message. Containers are not spelled out: they may share their
+    parts, and what is small in memory may be endless in words."""
+    if isinstance(value, Name | str):
+        return ascii(str(value)[:200])
+    if isinstance(value, int | float | None):
+        return str(value)[:80]
+    return f"a {type(value).__name__}"
 
 
 class _Machine:

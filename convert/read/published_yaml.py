@@ -16,9 +16,13 @@ from typing import Any
 import yaml
 
 from mlx_starflow.errors import ConfigError
+from mlx_starflow.files.fields import shown
+from mlx_starflow.files.regular import read_regular
 
 MAX_YAML_BYTES = 1 << 16
 MAX_ITEMS = 1000
+MAX_DEPTH, MAX_EVENTS = 8, 10_000
+_NOTHING = ("", "~", "null", "Null", "NULL")  # of YAML
 _SWITCH = ("0", "1", "true", "false", "yes", "no", "on", "off")
 
 
@@ -83,15 +87,33 @@ def read_settings(path: Path, ignore: tuple[str, ...] = ()) -> Settings:
     Raises ConfigError naming the file and the key or value that is wrong.
     """
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError(f"{path} is too large for a model's configuration.")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_regular(path, MAX_YAML_BYTES).decode("utf-8")
+        _check_events(text)
+        # Every scalar stays a text: no dates, no numbers of thousands of digits, no objects.
+        data = yaml.load(text, Loader=yaml.BaseLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        first_line = str(error).splitlines()[0][:200]
+    except Exception as error:  # the parser raises more than its own errors
+        first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(f"{path} is not a YAML file ({first_line}).") from None
     return settings_from(_pairs(data, path), str(path), ignore)
+
+
+def _check_events(text: str) -> None:
+    """ValueError for what a published file never has: aliases, which can stand for endlessly much,
+    tags, which name kinds of objects, deep nesting, and many entries."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.BaseLoader)):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ValueError("it uses aliases")
+        if getattr(event, "tag", None):
+            raise ValueError(f"it uses the tag {event.tag[:80]!a}")
+        if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or count > MAX_EVENTS:
+            raise ValueError("it is nested too deep or has too many entries")
 
 
 def _pairs(data: Any, path: Path) -> dict[str, Any]:
@@ -120,7 +142,7 @@ def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = (
     values: dict[str, Any] = {}
     for key, value in pairs.items():
         if key in _TYPES:
-            if value is not None:
+            if value is not None and value not in _NOTHING:
                 values[key] = _parse(key, value, _TYPES[key], where)
         elif key not in ignore and not IGNORED.fullmatch(key):
             raise ConfigError(
@@ -186,9 +208,11 @@ def _parse(key: str, value: Any, kind: str, where: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    """A value on one line. Containers are not spelled out: aliases can make a page a galaxy."""
-    if isinstance(value, (str, int, float, bool, type(None))):
-        return str(value).strip()[:200]
+    """A value on one line. Containers are not spelled out: they may share their parts."""
+    if isinstance(value, str):
+        return value.strip()[:200]
+    if isinstance(value, (int, float, bool, type(None))):
+        return shown(value) if isinstance(value, int) and abs(value) > 1 << 64 else str(value)
     return f"a {type(value).__name__}"
 
 

@@ -1,8 +1,7 @@
-"""Opening a checkpoint, whatever form it has: one dictionary of mapped tensors comes out."""
+"""Opening a checkpoint, whatever form it has: one dictionary of tensors comes out."""
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from pathlib import Path
 
 from mlx_starflow.bundle.safetensors import read_header
 from mlx_starflow.errors import CheckpointError, WeightsError
+from mlx_starflow.files.json import read_json
+from mlx_starflow.files.regular import is_regular
 
-from .mapped import MappedFile, SourceTensor
+from .tensor_file import SourceTensor, TensorFile
 from .torch_zip import read_torch_zip
 from .unwrap import state_dict_of
 
@@ -33,11 +34,11 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name (wrappers removed), over one or more mapped files."""
+    """Tensors by name (wrappers removed), over one or more files."""
 
     path: Path
     tensors: dict[str, SourceTensor]
-    files: tuple[MappedFile, ...]
+    files: tuple[TensorFile, ...]
     notes: tuple[str, ...] = ()  # what was unwrapped or passed over
 
     @property
@@ -50,7 +51,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """Map a .pth, .bin or .safetensors file, an index of shards, or a directory of either.
+    """Open a .pth, .bin or .safetensors file, an index of shards, or a directory of either.
 
     Only tables of contents are read. Raises CheckpointError (or WeightsError for safetensors)
     naming what is wrong; nothing in any file is run.
@@ -61,16 +62,16 @@ def open_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
         path = _file_in(path)
     if path.name.endswith(".index.json"):
         paths = _shards(path)
-    elif path.is_file():
+    elif is_regular(path):
         paths = [path]
     else:
         raise CheckpointError(f"{path} is neither a file nor a directory.")
-    files: list[MappedFile] = []
+    files: list[TensorFile] = []
     tensors: dict[str, SourceTensor] = {}
     notes: list[str] = []
     try:
         for part in paths:
-            files.append(MappedFile(part))
+            files.append(TensorFile(part))
             found, said = _read(files[-1], weights_key)
             notes += said
             for name, tensor in found.items():
@@ -87,9 +88,9 @@ def open_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
 
 def _file_in(directory: Path) -> Path:
     for name in (*_INDEXES, *_SINGLES):
-        if (directory / name).is_file():
+        if is_regular(directory / name):
             return directory / name
-    found = sorted(p for p in directory.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+    found = sorted(p for p in directory.iterdir() if p.suffix in _SUFFIXES and is_regular(p))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -103,13 +104,11 @@ def _file_in(directory: Path) -> Path:
 
 def _shards(index: Path) -> list[Path]:
     """The files an index names; they must lie beside it."""
-    try:
-        if index.stat().st_size > MAX_INDEX_BYTES:
-            raise ValueError("it is too large")
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of shards ({error}).") from None
-    return [_beside(index, name) for name in _unique(names, index)]
+    data = read_json(index, MAX_INDEX_BYTES, CheckpointError)
+    names = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(names, dict):
+        raise CheckpointError(f"{index} is not an index of shards (it has no weight_map).")
+    return [_beside(index, name) for name in _unique(names.values(), index)]
 
 
 def _unique(names: Iterable, index: Path) -> list[str]:
@@ -123,15 +122,15 @@ def _beside(index: Path, name: str) -> Path:
     if "/" in name or "\\" in name or name.startswith("."):
         raise CheckpointError(f"{index}: the shard {name[:200]!r} lies outside its directory.")
     path = index.parent / name
-    if not path.is_file():
+    if not is_regular(path):
         raise CheckpointError(
             f"{index}: the shard {name} is missing beside it. Download the missing file."
         )
     return path
 
 
-def _read(file: MappedFile, key: str | None) -> tuple[dict[str, SourceTensor], list[str]]:
-    start = bytes(file.data[:64])
+def _read(file: TensorFile, key: str | None) -> tuple[dict[str, SourceTensor], list[str]]:
+    start = file.read(0, min(64, file.size))
     if start.startswith(b"PK\x03\x04"):
         return state_dict_of(read_torch_zip(file), str(file.path), key)
     if len(start) >= 9 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 40:
@@ -146,7 +145,7 @@ def _read(file: MappedFile, key: str | None) -> tuple[dict[str, SourceTensor], l
     raise CheckpointError(f"{file.path} {_explain(start, file)}")
 
 
-def _explain(start: bytes, file: MappedFile) -> str:
+def _explain(start: bytes, file: TensorFile) -> str:
     """What a file is that is no checkpoint we can read."""
     resave = (
         "Convert it once with PyTorch: torch.save(torch.load(path, weights_only=True, "
@@ -156,7 +155,7 @@ def _explain(start: bytes, file: MappedFile) -> str:
         return f"is in the format of PyTorch before 1.6, which is one long pickle. {resave}"
     if start.startswith(b"\x80"):
         return f"is a bare pickle, not a checkpoint of torch.save. {resave}"
-    if bytes(file.data[257:262]) == b"ustar":
+    if file.size > 262 and file.read(257, 262) == b"ustar":
         return f"is a tar archive, as PyTorch wrote before 2017. {resave}"
     if start.startswith(b"version https://git-lfs"):
         return (

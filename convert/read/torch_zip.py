@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 from mlx_starflow.bundle.safetensors import ITEM_BYTES, MAX_DIMENSIONS
 from mlx_starflow.errors import CheckpointError
 
-from .mapped import MappedFile, SourceTensor
-from .pickle_reader import Name, StateDict, read_pickle
+from .pickle_reader import Name, StateDict, check_size, described, read_pickle
+from .tensor_file import SourceTensor, TensorFile
 from .zip_directory import ZipEntry, read_directory
 
 # torch.<Kind>Storage -> element type
@@ -56,7 +57,7 @@ class _Storage:
     entry: ZipEntry
 
 
-def read_torch_zip(file: MappedFile) -> Any:
+def read_torch_zip(file: TensorFile) -> Any:
     """The saved object of a torch zip archive: SourceTensors in dicts, lists and tuples.
 
     Raises CheckpointError for TorchScript archives, for other zip files, and for pickles that ask
@@ -82,11 +83,12 @@ def read_torch_zip(file: MappedFile) -> Any:
             f"{file.path} is a zip archive but not one of torch.save: expected one entry "
             f"'*/data.pkl', found {len(pickles)} (it holds {held[:200]})."
         )
+    file.checksums = sorted((e.begin, e.end, e.crc, e.name) for e in entries.values() if e.crc)
     return _Reader(file, entries, pickles[0]).read()
 
 
 class _Reader:
-    def __init__(self, file: MappedFile, entries: dict[str, ZipEntry], pickle: str) -> None:
+    def __init__(self, file: TensorFile, entries: dict[str, ZipEntry], pickle: str) -> None:
         self.file, self.entries = file, entries
         self.prefix = pickle.removesuffix("data.pkl")
         self.pickle = entries[pickle]
@@ -100,13 +102,17 @@ class _Reader:
         entry = self.entries.get(self.prefix + "byteorder")
         if entry is None:
             return "little"
-        text = bytes(self.file.data[entry.begin : min(entry.end, entry.begin + 16)])
+        text = self.file.read(entry.begin, min(entry.end, entry.begin + 16))
         if text not in (b"little", b"big"):
             raise self.refuse(f"the byte order {text!r} is neither 'little' nor 'big'")
         return text.decode()
 
     def read(self) -> Any:
-        data = bytes(self.file.data[self.pickle.begin : self.pickle.end])
+        size = self.pickle.end - self.pickle.begin
+        check_size(size, self.where)
+        data = self.file.read(self.pickle.begin, self.pickle.end)
+        if self.pickle.crc not in (0, zlib.crc32(data)):
+            raise self.refuse("its checksum is wrong, so the file is damaged; download it again")
         return read_pickle(data, self.where, self.call, self.fetch)
 
     # What calls in the pickle become
@@ -213,4 +219,4 @@ class _Reader:
             inner = "UntypedStorage" if str(name) == "torch.storage.UntypedStorage" else name.name
             if (name.module == "torch" or inner == "UntypedStorage") and inner in table:
                 return table[inner]
-        raise self.refuse(f"{str(name)[:200]!r} is no supported element type")
+        raise self.refuse(f"{described(name)} is no supported element type")

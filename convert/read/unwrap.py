@@ -18,9 +18,10 @@ from typing import Any
 
 from mlx_starflow.errors import CheckpointError
 
-from .mapped import SourceTensor
+from .tensor_file import SourceTensor
 
 MAX_DEPTH = 4
+MAX_NAME, MAX_PARTS = 500, 40  # characters, and dots, of a tensor's name
 _TRAINING = ("optim", "scheduler", "scaler", "rng", "loss", "args", "config", "hparams")
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _LEADING = ("module", "model", "ema_model", "ema", "flow")
@@ -59,6 +60,7 @@ def state_dict_of(
     tensors, other = {}, []
     for name, value in saved.items():
         if isinstance(value, SourceTensor) and isinstance(name, str):
+            check_name(name, where)
             tensors[name] = value
         elif isinstance(value, (int, float, str, type(None))):
             other.append(str(name)[:80])
@@ -70,6 +72,15 @@ def state_dict_of(
     if other:
         notes.append(f"ignored what is no tensor: {', '.join(other[:10])}")
     return _rename(tensors, where), notes
+
+
+def check_name(name: str, where: str) -> None:
+    """CheckpointError for a tensor's name that is no name: it is taken apart and compared."""
+    if len(name) > MAX_NAME or name.count(".") > MAX_PARTS:
+        raise CheckpointError(
+            f"{where}: {name[:80]!r}... is too long for the name of a tensor "
+            f"({len(name)} characters)."
+        )
 
 
 def _choose(saved: dict, where: str) -> str:

@@ -1,6 +1,6 @@
 """The table of contents of a zip archive, checked before it is believed.
 
-Reads what ``torch.save`` writes (Zip64 included) straight from the map. Encrypted entries, names
+Reads what ``torch.save`` writes (Zip64 included). Encrypted entries, names
 that leave the archive, names that appear twice, and entries that overlap or reach beyond the file
 are refused by name. Compressed entries are marked and never unpacked.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mlx_starflow.errors import CheckpointError
 
-from .mapped import MappedFile
+from .tensor_file import TensorFile
 
 MAX_ENTRIES = 200_000
 MAX_DIRECTORY_BYTES = 64 << 20
@@ -29,16 +29,18 @@ class ZipEntry:
     begin: int
     end: int
     compressed: bool = False
+    crc: int = 0  # CRC-32 of the bytes; 0: not computed, as torch.save can be told
 
 
-def read_directory(file: MappedFile) -> dict[str, ZipEntry]:
+def read_directory(file: TensorFile) -> dict[str, ZipEntry]:
     """All entries of the archive by name. Raises CheckpointError naming what is wrong."""
     return _Directory(file).read()
 
 
 class _Directory:
-    def __init__(self, file: MappedFile) -> None:
-        self.file, self.data, self.size = file, file.data, file.size
+    def __init__(self, file: TensorFile) -> None:
+        self.file, self.size = file, file.size
+        self.table, self.table_begin = b"", 0  # the directory, once it is found
 
     def bad(self, why: str) -> CheckpointError:
         return CheckpointError(f"{self.file.path}: {why}. Download the file again.")
@@ -47,7 +49,10 @@ class _Directory:
         length = struct.calcsize(layout)
         if at < 0 or at + length > limit:
             raise self.bad("the archive's table of contents is cut off; the file is truncated")
-        return struct.unpack_from(layout, self.data, at)
+        inside = at - self.table_begin
+        if 0 <= inside and inside + length <= len(self.table):
+            return struct.unpack_from(layout, self.table, inside)
+        return struct.unpack(layout, self.file.read(at, at + length))
 
     def read(self) -> dict[str, ZipEntry]:
         count, start, length = self.locate()
@@ -55,6 +60,7 @@ class _Directory:
             raise self.bad(f"its table of contents claims {count} entries in {length} bytes")
         if start + length > self.size:
             raise self.bad("the archive's table of contents lies outside the file")
+        self.table, self.table_begin = self.file.read(start, start + length), start
         entries: dict[str, ZipEntry] = {}
         at = start
         for _ in range(count):
@@ -70,7 +76,7 @@ class _Directory:
 
     def locate(self) -> tuple[int, int, int]:
         """Number of entries, start and length of the central directory."""
-        end = self.data.rfind(_END, max(0, self.size - 65557))
+        end = self.file.find_last(_END, max(0, self.size - 65557))
         if end < 0:
             raise self.bad("the end of the zip archive is missing; the file is truncated")
         disk, first_disk, _, count, length, start, comment = self.unpack("<4x4H2IH", end, self.size)
@@ -78,9 +84,9 @@ class _Directory:
             raise self.bad("it is one part of a multi-part archive")
         if end + 22 + comment != self.size:
             raise self.bad("bytes follow the end of the zip archive")
-        if self.data[max(0, end - 20) : end - 16] == _LOCATOR64:
+        if end >= 20 and self.file.read(end - 20, end - 16) == _LOCATOR64:
             (at,) = self.unpack("<8xQ4x", end - 20, self.size)
-            if self.data[at : at + 4] != _END64:
+            if at + 4 > self.size or self.file.read(at, at + 4) != _END64:
                 raise self.bad("the Zip64 record of the archive is missing")
             count, length, start = self.unpack("<4x28xQQQ", at, self.size)
         elif _FULL32 in (length, start) or count == 0xFFFF:
@@ -89,8 +95,8 @@ class _Directory:
 
     def central(self, at: int, directory: int, limit: int) -> tuple[ZipEntry, int]:
         """The entry whose central record is at ``at``, and where the next one begins."""
-        (signature, flags, method, packed, size, name_length, extra_length, comment_length) = (
-            self.unpack("<4s4xHH8xII3H", at, limit)
+        (signature, flags, method, crc, packed, size, name_length, extra_length, comment_length) = (
+            self.unpack("<4s4xHH4xIII3H", at, limit)
         )
         (offset,) = self.unpack("<I", at + 42, limit)
         if signature != _CENTRAL:
@@ -108,7 +114,8 @@ class _Directory:
         begin = self.data_begin(name, offset, method, directory)
         if begin + packed > directory:
             raise self.bad(f"the entry {name!r} reaches beyond the archive; it is truncated")
-        return ZipEntry(name, begin, begin + packed, method != 0 or packed != size), after
+        compressed = method != 0 or packed != size
+        return ZipEntry(name, begin, begin + packed, compressed, crc), after
 
     def zip64(self, fields: list[int], at: int, limit: int) -> None:
         """Replace the fields that read 0xFFFFFFFF by their 64-bit values."""

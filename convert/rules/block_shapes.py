@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlx_starflow.config import BlockConfig
 from mlx_starflow.errors import WeightsError
 
-from ..read.mapped import SourceTensor
+from ..read.tensor_file import SourceTensor
 
 _FIRST = "attn_blocks.0."
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mlx_starflow.config import BlockConfig, FlowConfig
 from mlx_starflow.errors import WeightsError
 
-from ..read.mapped import FLOATS, SourceTensor
+from ..read.tensor_file import FLOATS, SourceTensor
 
 
 @dataclass(frozen=True)

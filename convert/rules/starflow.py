@@ -8,8 +8,8 @@ import re
 from mlx_starflow.config import BlockConfig, FlowConfig, SampleDefaults
 from mlx_starflow.errors import ConfigError
 
-from ..read.mapped import SourceTensor
 from ..read.published_yaml import Settings
+from ..read.tensor_file import SourceTensor
 from .architecture import Architecture, contradiction
 from .block_shapes import BlockShapes
 from .starflow_text import text_config, text_repository

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlx_starflow.config import BlockConfig, FlowConfig, SampleDefaults
 from mlx_starflow.errors import ConfigError, WeightsError
 
-from ..read.mapped import SourceTensor
+from ..read.tensor_file import SourceTensor
 from .architecture import Architecture, contradiction
 from .block_shapes import BlockShapes
 

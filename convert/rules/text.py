@@ -11,12 +11,13 @@ from mlx.utils import tree_flatten
 
 from mlx_starflow.config import TextConfig
 from mlx_starflow.errors import ConfigError, TextError, WeightsError
+from mlx_starflow.files.fields import is_number, shown
 from mlx_starflow.text.gemma import build_gemma
 from mlx_starflow.text.t5 import T5Config, T5Encoder
 
-from ..read.mapped import FLOATS, SourceTensor
 from ..read.settings_json import check_whole, read_settings_json
 from ..read.sources import Checkpoint
+from ..read.tensor_file import FLOATS, SourceTensor
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -77,14 +78,14 @@ def _check_kind(directory: Path, config: dict[str, Any], wanted: TextConfig | No
     family = "t5" if kind == "t5" else "gemma" if str(kind).startswith("gemma") else None
     if family is None:
         raise TextError(
-            f"{directory}/config.json: model_type is {str(kind)[:80]!r}; expected a T5, Gemma 2 or "
+            f"{directory}/config.json: model_type is {shown(kind)}; expected a T5, Gemma 2 or "
             "Gemma 3 text encoder."
         )
     if wanted is None:
         raise TextError(f"The flow takes no text, so {directory} is of no use to it.")
     if wanted.encoder == "labels" or not wanted.encoder.startswith(family):
         raise TextError(
-            f"{directory} is a {kind} and the flow was trained with {wanted.encoder!r}. "
+            f"{directory} is a {shown(kind)} and the flow was trained with {wanted.encoder!r}. "
             "Give the text encoder that belongs to the checkpoint."
         )
     width = config.get("d_model" if family == "t5" else "hidden_size")
@@ -93,8 +94,8 @@ def _check_kind(directory: Path, config: dict[str, Any], wanted: TextConfig | No
         width = inner.get("hidden_size") if isinstance(inner, dict) else None
     if width != wanted.channels:
         raise TextError(
-            f"{directory}: the text encoder's features are {width} wide, the flow was trained with "
-            f"{wanted.channels}. Give the text encoder that belongs to the checkpoint."
+            f"{directory}: the text encoder's features are {shown(width)} wide, the flow was "
+            f"trained with {wanted.channels}. Give the text encoder that belongs to the checkpoint."
         )
 
 
@@ -176,14 +177,21 @@ def _flatten_rope(flat: dict[str, Any], rope: Any, where: str) -> None:
             raise ConfigError(f"{where}: scaled positions are not supported for Gemma 2.")
         scaling = {k: v for k, v in full.items() if k != "rope_theta"}
         flat["rope_scaling"] = {**scaling, "type": scaling["rope_type"]}
+    for key in ("rope_theta", "rope_local_base_freq"):
+        if not is_number(flat.get(key, 1.0), 1e-30, 1e30):
+            raise ConfigError(f"{where}: {key} is {shown(flat[key])}; expected a number above 0.")
 
 
 def _pattern(types: Any, usual: int, where: str) -> int:
     """Every how many layers attention is global, from the list of layer types."""
+    if type(usual) is not int or not 1 <= usual <= 1 << 16:
+        raise ConfigError(f"{where}: sliding_window_pattern is {shown(usual)}; expected a number.")
     if types is None:
-        return int(usual)
+        return usual
+    if not isinstance(types, list) or len(types) > 1000:
+        raise ConfigError(f"{where}: layer_types is {shown(types)}; expected a list of names.")
     layers = [t == "full_attention" for t in types]
-    pattern = layers.index(True) + 1 if True in layers else int(usual)
+    pattern = layers.index(True) + 1 if True in layers else usual
     if any(full != ((i + 1) % pattern == 0) for i, full in enumerate(layers)):
         raise ConfigError(f"{where}: layer_types follows no regular pattern.")
     return pattern

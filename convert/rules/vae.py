@@ -12,9 +12,9 @@ from mlx_starflow.config import VAEConfig
 from mlx_starflow.errors import ConfigError, WeightsError
 from mlx_starflow.vae import AutoencoderKL
 
-from ..read.mapped import FLOATS, SourceTensor
 from ..read.settings_json import check_whole, read_settings_json
 from ..read.sources import Checkpoint
+from ..read.tensor_file import FLOATS, SourceTensor
 from ..write.storing import Store
 
 _FIELDS = (

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import glob
-import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlx_starflow.config import COMPONENTS
 from mlx_starflow.errors import ConfigError, StarflowError, UsageError
+from mlx_starflow.files.json import read_json
+from mlx_starflow.files.regular import is_regular
 
+# Files that a bundle and its components consist of.
+_LICENCE = r"(?:LICEN[CS]E|NOTICE|ACKNOWLEDG).*"
+_TOP = re.compile(rf"config\.json|vocabulary\.json|MODEL_CARD\.md|README\.md|{_LICENCE}", re.I)
+_INNER = re.compile(
+    r"config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|SHA256SUMS"
+    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|spiece\.model|tokenizer\.model"
+)
 _OLD = "replaced"  # where the replaced target waits
 _RESERVE = 16 << 20  # left free on the disk, for file tables and everybody else
 
@@ -29,10 +40,11 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} exists. Choose another --output, or pass --overwrite.")
     if target.is_symlink() or not target.is_dir():
         raise UsageError(f"{target} is no directory; --overwrite replaces only converted models.")
-    if not _is_bundle(target):
+    foreign = _foreign(target)
+    if foreign is not None:
         raise UsageError(
-            f"{target} holds something else than a converted model; --overwrite leaves it alone. "
-            "Choose another --output."
+            f"{target} holds something else than a converted model ({foreign}); --overwrite leaves "
+            "it alone. Choose another --output."
         )
 
 
@@ -40,11 +52,25 @@ def _is_empty(target: Path) -> bool:
     return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
 
 
-def _is_bundle(directory: Path) -> bool:
+def _foreign(directory: Path) -> str | None:
+    """What in a directory is no part of a converted model; None if all of it is."""
     try:
-        return "format_version" in json.loads((directory / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
-        return False
+        config = read_json(directory / "config.json")
+    except (OSError, ConfigError):
+        return "config.json is missing or no JSON"
+    if not isinstance(config, dict) or "format_version" not in config:
+        return "config.json is not that of a bundle"
+    for root, folders, names in os.walk(directory):
+        inner = os.path.relpath(root, directory)
+        allowed = _TOP if inner == "." else _INNER
+        for name in names:
+            if not allowed.fullmatch(name) or not is_regular(os.path.join(root, name)):
+                return os.path.normpath(os.path.join(inner, name))
+        for name in folders:
+            path = os.path.join(root, name)
+            if inner != "." or name not in COMPONENTS or os.path.islink(path):
+                return os.path.normpath(os.path.join(inner, name))
+    return None
 
 
 def check_space(target: Path, needed: int) -> None:
@@ -72,7 +98,8 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     check_target(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_up(target)
+        with _alone(target.parent):
+            _clear_up(target)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
     work, lock = _partial_name(target, "work"), None
@@ -85,12 +112,25 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield work
         _sync(work)
-        check_target(target, overwrite)
-        _put_in_place(work, target)
+        with _alone(target.parent):  # several conversions may end at once
+            check_target(target, overwrite)
+            _put_in_place(work, target)
     finally:
         if lock is not None:
             os.close(lock)
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """One process at a time changes what stands in a directory, where it can be locked."""
+    lock = os.open(parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _partial_name(target: Path, kind: str) -> Path:

@@ -14,7 +14,7 @@ from mlx_starflow.bundle.quantize import GROUP_SIZE
 from mlx_starflow.bundle.safetensors import ITEM_BYTES, ShardWriter, TensorPlan
 from mlx_starflow.errors import WeightsError
 
-from ..read.mapped import SourceTensor
+from ..read.tensor_file import SourceTensor
 
 _TYPES = {code: dtype for dtype, code in CODES.items()}
 
@@ -54,7 +54,6 @@ class Store:
         if self.channels_last:
             values = self.checked(np.ascontiguousarray(self.source.view().transpose(0, 2, 3, 1)))
             writer.write(self.name, array_bytes(self.cast(values)))
-            self.source.file.release(self.source.begin, self.source.end)
             yield values.nbytes
             return
         item = ITEM_BYTES[self.dtype]

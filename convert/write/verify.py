@@ -42,13 +42,13 @@ def verify_bundle(
     WeightsError, NumericsError.
     """
     bundle = read_bundle_config(directory)
-    total = sum(s.source.view().nbytes for s in stores)
+    total = sum(s.source.nbytes for s in stores)
     yield ConvertProgress("verify", 0, total)
     flow = load_component(directory / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
     weights, worst, done = _Weights(flow), 0.0, 0
     for store in stores:
         worst = max(worst, _compare(weights, store))
-        done += store.source.view().nbytes
+        done += store.source.nbytes
         yield ConvertProgress("verify", done, total)
     found = {"weight_error": worst, **_run(flow)}
     del flow, weights

@@ -24,6 +24,7 @@ from ..files.regular import is_regular
 from .dtypes import CODES, dtype_named
 from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
 from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
+from .types import default_type, settle_half
 
 Build = Callable[[dict[str, Any]], nn.Module]
 MAX_INDEX_BYTES = 64 << 20
@@ -91,8 +92,8 @@ def load_component(
     """A component as a module with its weights in memory.
 
     ``build`` makes the module from config.json (without its "quantization" block). ``dtype``: of
-    what takes a type (see quantize.py); None = as stored, but float32 on a CPU, where 16-bit
-    products are slow. ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
+    what takes a type (see quantize.py); None = what suits this device (see types.py).
+    ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
     Errors: ModelNotFoundError, ConfigError, WeightsError naming file and tensor, UsageError.
     """
     directory = Path(directory)
@@ -105,6 +106,9 @@ def load_component(
     expected = dict(parameters_of(module))
     _check_names(directory, expected, tensors)
     kind, target = component_kind(config), _resolve(dtype)
+    if target is None:
+        numbers = sum(array.size for array in expected.values())
+        target = default_type(kind, 4 * numbers, block is not None or quantize is not None)
     weights = []
     for path in sorted({path for path, _ in tensors.values()}):
         arrays = load_arrays(path)
@@ -112,9 +116,12 @@ def load_component(
             # One at a time: beside the model there is never more than one tensor in memory.
             weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
     module.load_weights(weights, strict=True)
+    del weights, expected  # or quantizing would free none of them
     module.eval()
     if quantize is not None:
         quantize_module(module, config, quantize)
+    if dtype is None and target is None:
+        settle_half(module, kind, config)
     return module
 
 
@@ -130,8 +137,6 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
 def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     if isinstance(dtype, str):
         return dtype_named(dtype)
-    if dtype is None and mx.default_device() == mx.Device(mx.cpu):
-        return mx.float32
     return dtype
 
 

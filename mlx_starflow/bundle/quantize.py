@@ -20,6 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_unflatten
 
 from ..device.typed import layers_of
 from ..errors import UsageError
@@ -103,21 +104,23 @@ def quantize_module(module: nn.Module, config: dict[str, Any], recipe: Recipe) -
     is stored quantized with other bits.
     """
     recipe, kind, left = check_recipe(recipe), component_kind(config), []
-
-    def chosen(path: str, leaf: nn.Module) -> dict[str, int] | bool:
-        if not is_matrix(kind, path) or not hasattr(leaf, "to_quantized"):
-            return False
-        if leaf.weight.shape[-1] % GROUP_SIZE:
-            left.append(path)
-            return False
-        return {"group_size": GROUP_SIZE, "bits": bits_of(recipe, path, config)}
-
     for path, leaf in layers_of(module):
         if "scales" in leaf and leaf.bits != bits_of(recipe, path, config):
             raise UsageError(
                 f"The model is stored with {leaf.bits}-bit weights ({path}) and cannot become "
                 f"{recipe if recipe == 'mixed' else f'{recipe}-bit'}. Convert the checkpoint again."
             )
-    nn.quantize(module, GROUP_SIZE, class_predicate=chosen)
-    mx.eval(module.parameters())
+    # One matrix at a time: each is freed before the next is packed, and no evaluation is long.
+    leaves = dict(layers_of(module))
+    for path in list(leaves):
+        leaf = leaves.pop(path)
+        if not is_matrix(kind, path) or not hasattr(leaf, "to_quantized"):
+            continue
+        if leaf.weight.shape[-1] % GROUP_SIZE:
+            left.append(path)
+            continue
+        packed = leaf.to_quantized(GROUP_SIZE, bits_of(recipe, path, config))
+        mx.eval(packed.parameters())
+        module.update_modules(tree_unflatten([(path, packed)]))
+        del leaf, packed
     return left

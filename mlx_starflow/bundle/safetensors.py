@@ -20,6 +20,7 @@ from ..errors import WeightsError
 from ..files.fields import shown
 from ..files.json import JSONError, parse_object
 from ..files.regular import open_regular
+from .sums import write_sums
 
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -153,7 +154,7 @@ class ShardWriter:
     ) -> None:
         self.directory = directory
         shards = _divide(list(plans), max_shard_bytes)
-        names = _shard_names(len(shards))
+        names = self._names = _shard_names(len(shards))
         self._places: dict[str, tuple[int, int]] = {}  # name -> file descriptor, offset
         self._missing: dict[str, int] = {}  # name -> bytes still to come
         self._files: list[int] = []
@@ -217,6 +218,7 @@ class ShardWriter:
         for file in self._files:
             os.fsync(file)
         self.abort()
+        write_sums(self.directory, self._names)
 
     def abort(self) -> None:
         """Close the files as they are."""

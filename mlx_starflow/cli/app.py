@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ..files.visible import visible_output
+
 # Name of a command → its module here, the function in it, and the constant with its examples.
 COMMANDS = {
     "generate": ("generate", "generate", "EPILOG"),
@@ -23,12 +25,13 @@ COMMANDS = {
     "compress": ("compress", "compress", "EPILOG"),
     "decompress": ("decompress", "decompress", "EPILOG"),
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
+    "doctor": ("doctor", "doctor", "EPILOG"),
 }
 GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
-def build():
-    """The Typer application with all commands."""
+def build(only: str | None = None):
+    """The Typer application with all commands, or with the ``only`` one that is asked for."""
     from importlib import import_module
     from typing import Annotated
 
@@ -47,14 +50,18 @@ def build():
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    alone = only in (*COMMANDS, "convert")
     for name, (module, function, epilog) in COMMANDS.items():
-        home = import_module(f".{module}", __package__)
-        command = with_flags(getattr(home, function))
-        app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
-    convert = converter_module("command").convert_command
-    app.command("convert", cls=SectionedCommand)(convert)
-    for name, (module, group) in GROUPS.items():
-        app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
+        if not alone or name == only:
+            home = import_module(f".{module}", __package__)
+            command = with_flags(getattr(home, function))
+            app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
+    if not alone or only == "convert":
+        convert = converter_module("command").convert_command
+        app.command("convert", cls=SectionedCommand)(convert)
+    if not alone:
+        for name, (module, group) in GROUPS.items():
+            app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -77,11 +84,11 @@ def build():
     return app
 
 
-def parser():
-    """The parser of all commands; ``commands`` are they by name."""
+def parser(only: str | None = None):
+    """The parser of all commands, or of the ``only`` one; ``commands`` are they by name."""
     import typer
 
-    return typer.main.get_command(build())
+    return typer.main.get_command(build(only))
 
 
 def main() -> None:
@@ -99,6 +106,7 @@ def main() -> None:
     sys.exit(status)
 
 
+@visible_output()
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit status. The one place where errors are shown."""
     debug = "--debug" in arguments
@@ -113,7 +121,7 @@ def run(arguments: list[str]) -> int:
             )
         from .arguments import prepared
 
-        command = parser()
+        command = parser(arguments[0] if arguments else None)
         arguments = prepared(arguments, command.commands)
         status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import typer
@@ -107,8 +107,10 @@ def compress(
     several = len(paths) > 1 or images[0].is_dir()
     _check_place(output, several)
     options: dict[str, Any] = {"prompt": prompt, "seed": seed, "target_bytes": target_bytes}
-    if step is not None or quality is not None:
-        options["step"] = step if step is not None else step_of_quality(quality)
+    if quality is not None:
+        step = step_of_quality(quality)
+    if step is not None:
+        options["step"] = step
     records = []
     with open_model(choice, console) as pipe:
         tell_prompts(pipe, [prompt], console)
@@ -117,8 +119,7 @@ def compress(
             picture, _ = take_picture(pipe, path, fit, console)
             made = compress_picture(pipe, picture, **options)
             psnr = _psnr(pipe, made, picture.image) if check else None
-            place = _place(path, output, several)
-            written = write_whole(place, lambda f, m=made: f.write(m.data), overwrite=False)
+            written = _write(_place(path, output, several), made.data)
             records.append(_record(path, written, made, psnr))
             console.clear()
             console.say(_sentence(records[-1]))
@@ -148,10 +149,17 @@ def _place(path: Path, output: Path | None, several: bool) -> Path:
     return output / f"{path.stem}{SUFFIX}" if several else output
 
 
+def _write(path: Path, data: bytes) -> Path:
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    return write_whole(path, write, overwrite=False)
+
+
 def _psnr(pipe: Pipeline, made: Compressed, picture: Pillow.Image) -> float:
     back = decompress(pipe, made.data).convert("RGB")
     error = np.mean(np.square(np.asarray(back, np.float64) - np.asarray(picture, np.float64)))
-    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+    return float(10 * np.log10(255**2 / np.maximum(error, 1e-10)))
 
 
 def _record(source: Path, path: Path, made: Compressed, psnr: float | None) -> dict[str, Any]:

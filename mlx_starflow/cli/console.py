@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TextIO
 
+from ..files.visible import raw, visible
 from ..generation.events import BlockDone, BlockProgress, Event, Finished, Loading
 from ..generation.progress import Share
 
@@ -45,14 +46,15 @@ class Console:
         text = f"{phase:<12} [{'#' * filled}{'-' * (BAR - filled)}] {share:4.0%}{left}"
         if detail:
             text += f"  {detail}"
-        self._stream.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
+        text = visible(text)[: shutil.get_terminal_size().columns - 1]
+        raw(self._stream).write("\r" + text + "\x1b[K")
         self._stream.flush()
         self._drawn, self._drawn_at = True, now
 
     def clear(self) -> None:
         """Take the bar away."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
+            raw(self._stream).write("\r\x1b[K")
             self._stream.flush()
             self._drawn = False
 

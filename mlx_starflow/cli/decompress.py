@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -21,6 +23,7 @@ from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import open_model
 
+T = TypeVar("T")
 EPILOG = """\b
 Examples:
   mlx-starflow decompress fox.flow --output back.png
@@ -72,12 +75,12 @@ def decompress(
         check_output(output)
     held = [(path, _read(path)) for path in paths]
     for path, data in held:
-        _named(path, lambda d=data: inspect(d))
+        _named(path, partial(inspect, data))
     records = []
     with open_model(choice, console) as pipe:
         for number, (path, data) in enumerate(held):
             console.draw("decompress", str(path), number / len(held), None)
-            picture = _named(path, lambda d=data: decompress_file(pipe, d, denoise=denoise))
+            picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
             place = path.with_suffix(".png")
             if output is not None:
                 place = output / f"{path.stem}.png" if several else output
@@ -117,7 +120,7 @@ def _read(path: Path) -> bytes:
         return file.read(LARGEST_FILE + 1)
 
 
-def _named(path: Path, work):
+def _named(path: Path, work: Callable[[], T]) -> T:
     """The result of work(); its CodecError gets the file's name."""
     try:
         return work()

@@ -29,6 +29,7 @@ from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
 from .prompts import tell_prompts
+from .uncertainty import add_uncertainty
 
 TOLD_SEEDS = 8  # seeds drawn at random that are named
 
@@ -74,7 +75,10 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                 result = _draw(job, batch, pipe, console, progress, report)
                 if job.best_of:
                     batch = _best(batch, pipe, result, console)
+                saved = len(report.records)
                 _save(job, batch, result, report)
+                if job.uncertainty:
+                    add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
         _tell_residuals(report, console)
@@ -163,7 +167,11 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
             report.pictures.append(result.images[i])
         if job.sidecar:
             text = json.dumps(metadata, indent=2) + "\n"
-            write_whole(path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()))
+            beside = write_whole(
+                path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()), False
+            )
+            if beside != path.with_suffix(".json"):  # somebody's file was there
+                report.files.append(str(beside))
     if job.save_latents is not None:
         several = len(job.batches) > 1
         path = outputs.name(job.save_latents, batch.seeds[0], batch.prompt_number, several)

@@ -11,6 +11,7 @@ import typer
 
 from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
 from ..errors import UsageError
+from ..generation.settings import MAX_PICTURES
 from ..pictures.metadata import save_picture
 from ..pictures.read import open_mask
 from ..pipeline import Pipeline
@@ -105,6 +106,8 @@ def edit(
     if best_of:
         if len(seeds) > 1:
             raise UsageError("--best-of draws seeds S, S+1, ... itself; give one --seed.")
+        if best_of > MAX_PICTURES:
+            raise UsageError(f"--best-of is {best_of}; expected at most {MAX_PICTURES}.")
         seeds = tuple(range(seeds[0], seeds[0] + best_of))
     with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)

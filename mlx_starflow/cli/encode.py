@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..exact.encoding import round_trip_error
 from ..generation.noise_file import noise_settings, write_noise
 from ..generation.stored import StoredSettings
+from ..hub.acquire import check_stored_model
 from . import options as o
 from .console import Console
 from .drawing import run
@@ -176,6 +177,7 @@ def decode(
     model = choice.model
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
+        check_stored_model(model, str(noise))
     job = Job(
         model=model,
         dtype=choice.type_name,

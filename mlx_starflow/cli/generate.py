@@ -12,6 +12,7 @@ import typer
 
 from ..errors import UsageError
 from ..generation.stored import StoredSettings
+from ..hub.acquire import check_stored_model
 from ..pictures.metadata import read_metadata
 from . import options as o
 from .arguments import all_seeds
@@ -130,6 +131,12 @@ Stepwise = Annotated[
     option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also the picture "
             "after each block, and a strip of them."),
 ]  # fmt: skip
+Uncertainty = Annotated[
+    bool,
+    option("--uncertainty", panel=OUTPUT, help="Also how sure the flow is of the picture: maps of "
+            "the deviation and the surprise of every token, _uncertainty, and numbers in --json. "
+            "They do not tell good pictures from bad ones (docs/likelihood.md)."),
+]  # fmt: skip
 SaveLatents = Annotated[
     Path | None,
     option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also the numbers: .npy (the "
@@ -173,6 +180,7 @@ def generate(
     grid: Grid = False,
     stepwise_image_output_dir: Stepwise = None,
     save_latents: SaveLatents = None,
+    uncertainty: Uncertainty = False,
     metadata: Sidecar = None,
     config_from_metadata: Config = None,
     open_: o.Open = False,
@@ -225,9 +233,12 @@ def generate(
         best_of=best_of is not None,
         random_seeds=not seeds and (stored is None or auto_seeds is not None),
         swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
+        uncertainty=uncertainty,
     )
     if stored is not None:
         job = replayed(job, stored, changed)
+        if choice.model is None:
+            check_stored_model(job.model, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     console = Console(messages.quiet, verbose)

@@ -14,11 +14,13 @@ import numpy as np
 
 from ..errors import StarflowError, UsageError
 from ..generation.noise_file import read_noise, recorded_noise
-from ..generation.settings import MAX_SEED
+from ..generation.settings import MAX_PICTURES, MAX_SEED
 from ..generation.stored import StoredSettings
 from .job import Batch, Job
 from .outputs import check_array_path
 
+MAX_AUTO_SEEDS = 100_000
+MAX_PROMPTS = 16 << 20  # bytes of a file of prompts
 # Choosing one of the first on the command line puts aside the picture's choice of the others.
 RULES = {
     "sampler": ("tolerance", "block_size", "windows", "max_sweeps"),
@@ -80,11 +82,18 @@ def batches(
     if auto_seeds:
         if seeds:
             raise UsageError("--auto-seeds draws the seeds itself; give --seed or --auto-seeds.")
+        if auto_seeds > MAX_AUTO_SEEDS:
+            raise UsageError(f"--auto-seeds is {auto_seeds}; expected at most {MAX_AUTO_SEEDS}.")
         seeds = [secrets.randbelow(MAX_SEED) for _ in range(auto_seeds)]
     return list(_each(prompts or [None], seeds, num_images))
 
 
 def _each(prompts: list[str | None], seeds: list[int] | None, num_images: int) -> Iterator[Batch]:
+    if num_images > MAX_PICTURES:
+        raise UsageError(
+            f"--num-images is {num_images}; at most {MAX_PICTURES} are drawn together. Give "
+            "several seeds for more."
+        )
     for number, prompt in enumerate(prompts, start=1):
         for seed in seeds or [secrets.randbelow(MAX_SEED - num_images)]:
             row = tuple(range(seed, seed + num_images))
@@ -94,7 +103,7 @@ def _each(prompts: list[str | None], seeds: list[int] | None, num_images: int) -
 def read_prompts(file: Path) -> list[str]:
     """One prompt a line, blank lines left out; ``-`` is standard input."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = _prompt_text(file)
     except FileNotFoundError:
         raise UsageError(f"--prompt-file {file}: there is no such file.") from None
     except UnicodeDecodeError:
@@ -105,6 +114,18 @@ def read_prompts(file: Path) -> list[str]:
     if not prompts:
         raise StarflowError(f"--prompt-file {file} is empty; write one prompt a line.")
     return prompts
+
+
+def _prompt_text(file: Path) -> str:
+    """A file that a person named, which may also be a pipe."""
+    if str(file) == "-":
+        text = sys.stdin.read(MAX_PROMPTS + 1)
+    else:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(MAX_PROMPTS + 1)
+    if len(text) > MAX_PROMPTS:
+        raise UsageError(f"--prompt-file {file} has more than {MAX_PROMPTS >> 20} MB of prompts.")
+    return text
 
 
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
+from ..generation.settings import MAX_PICTURES
 from . import options as o
 from .console import Console
 from .drawing import run
@@ -69,6 +71,8 @@ def vary(
     the prompt says what has to stay.
     """
     console = Console(messages.quiet, verbose)
+    if num_images > MAX_PICTURES:
+        raise UsageError(f"--num-images is {num_images}; expected at most {MAX_PICTURES}.")
     options = {"denoise": True} if guidance is None else {"denoise": True, "guidance": guidance}
     job = Job(
         model=choice.model,

@@ -13,7 +13,8 @@ import typer
 from ..errors import ImageError, UsageError
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
-from ..pictures.read import SUFFIXES, Picture, pictures_in
+from ..pictures.opening import SUFFIXES
+from ..pictures.read import Picture, pictures_in
 from ..pipeline import Pipeline
 from ..watch import Finding, Reference, check, fit, read_reference, write_reference
 from ..watch.reference import DRAWS
@@ -212,7 +213,7 @@ class _Task:
         return _record(finding, written)
 
 
-def _follow(task: _Task, folders: list[Path], interval: float, json_: bool) -> None:
+def _follow(task: _Task, folders: list[Path], interval: float, as_json: bool) -> None:
     """Check what appears in the folders, once its size no longer changes."""
     done: set[Path] = set()
     seen: dict[Path, int] = {}
@@ -230,7 +231,7 @@ def _follow(task: _Task, folders: list[Path], interval: float, json_: bool) -> N
                 record = task.record(path, True)
             except ImageError as error:
                 record = {"path": str(path), "error": str(error)}
-            typer.echo(json.dumps(record) if json_ else _line(record))
+            typer.echo(json.dumps(record) if as_json else _line(record))
         time.sleep(interval)
 
 

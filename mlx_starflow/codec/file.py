@@ -110,12 +110,11 @@ def header_end(file: bytes) -> int:
 
 def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str | None, int]:
     """Seed, rows and columns; the prompt, if there is one; the place after them."""
-    numbers, place = [], _FIXED.size
-    for _ in range(3):
-        number, place = _number(file, place)
-        numbers.append(number)
+    seed, place = _number(file, _FIXED.size)
+    rows, place = _number(file, place)
+    columns, place = _number(file, place)
     if not flags & _PROMPT:
-        return tuple(numbers), None, place
+        return (seed, rows, columns), None, place
     length, place = _number(file, place)
     if length > LONGEST_PROMPT:
         raise CodecError(f"The file says its prompt has {length} bytes; it is damaged.")
@@ -123,7 +122,7 @@ def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str |
         prompt = _taken(file, place, length).decode()
     except UnicodeDecodeError:
         raise CodecError("The prompt in the file is not text; the file is damaged.") from None
-    return tuple(numbers), prompt, place + length
+    return (seed, rows, columns), prompt, place + length
 
 
 def matches(header: Header, data: bytes, symbols: np.ndarray) -> bool:

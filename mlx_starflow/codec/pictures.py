@@ -11,9 +11,10 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from ..config import COMPONENTS
 from ..device.machine import this_machine
 from ..editing.inputs import contexts_of, latents_of, picture_sizes, prepared
-from ..errors import CodecError, UsageError
+from ..errors import CodecError, NumericsError, UsageError
 from ..exact.codec import (
     Code,
     before_deep_block,
@@ -25,9 +26,9 @@ from ..exact.codec import (
 )
 from ..exact.codec_integers import MARGIN
 from ..exact.denoise import denoise as remove_noise
-from ..flow import Context
+from ..flow import Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, unpatchify
-from ..generation.components import COMPONENTS, precision
+from ..generation.components import precision
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from . import file
@@ -187,13 +188,18 @@ def _assembled(
     )
 
 
-def _coded(flow, u: mx.array, grid: Grid, context: Context, step: float, seed: int | None):
+def _coded(
+    flow: Flow, u: mx.array, grid: Grid, context: Context, step: float, seed: int | None
+) -> tuple[Code, int]:
     """The code and the seed of its dither."""
     for attempt in range(SEEDS) if seed is None else ():
         code = encode_tokens(flow, u, grid, context, step, attempt, MARGIN)
         if code is not None:
             return code, attempt
-    return encode_tokens(flow, u, grid, context, step, seed or 0), seed or 0
+    code = encode_tokens(flow, u, grid, context, step, seed or 0)
+    if code is None:
+        raise NumericsError("A parameter of the flow is not finite.")
+    return code, seed or 0
 
 
 def _within(

@@ -46,7 +46,11 @@ class Code:
 
 def deep_block(flow: Flow) -> int:
     """Index of the last block with layers, the one whose conditionals are the entropy model."""
-    found = [i for i, block in enumerate(flow.blocks) if isinstance(block, Block)]
+    return _deepest(flow)[0]
+
+
+def _deepest(flow: Flow) -> tuple[int, Block]:
+    found = [(i, block) for i, block in enumerate(flow.blocks) if isinstance(block, Block)]
     if not found:
         raise UsageError("This flow has no block with layers: there is no model to code with.")
     return found[-1]
@@ -108,7 +112,7 @@ def encode_tokens(
             return None
         writer.put(q[t], scale, integers.rounded(mean_place), offsets[t])
         ideal += cell_bits((inputs[t] - b) / sigma, step / sigma).sum()
-    return Code(writer.bytes(), q, extent, float(ideal), least)
+    return Code(writer.code(), q, extent, float(ideal), least)
 
 
 def tokens_of_symbols(flow: Flow, symbols: np.ndarray, step: float, seed: int) -> mx.array:
@@ -171,8 +175,8 @@ class _Conditionals:
     """sigma and b of one token after another, in a batch of one."""
 
     def __init__(self, flow: Flow, grid: Grid, context: Context) -> None:
-        index = deep_block(flow)
-        self._block = Conditional(flow.blocks[index], grid, context, 1, _OPTIONS)
+        index, block = _deepest(flow)
+        self._block = Conditional(block, grid, context, 1, _OPTIONS)
         self._channels = flow.config.token_channels
         self._deviation = None
         if "prior_var" in flow:
@@ -192,12 +196,10 @@ class _Conditionals:
 def ideal_bits(flow: Flow, u: mx.array, grid: Grid, context: Context, step: float) -> float:
     """About the bits that ``encode_tokens`` needs, from one parallel pass over u (1, T, D)."""
     q = mx.round(u / step) * step
-    index = deep_block(flow)
-    flip = flow.config.blocks[index].flip
-    q = reverse(q) if flip else q
-    sigma, b = Conditional(flow.blocks[index], grid, context, 1, _OPTIONS).all_at_once(q)
-    sigma, b, q = np.array(sigma), np.array(b), np.array(q)
-    return float(cell_bits((q - b) / sigma, step / sigma).sum())
+    index, block = _deepest(flow)
+    q = reverse(q) if flow.config.blocks[index].flip else q
+    sigma, b = Conditional(block, grid, context, 1, _OPTIONS).all_at_once(q)
+    return float(cell_bits(np.array((q - b) / sigma), np.array(step / sigma)).sum())
 
 
 def cell_bits(centre: np.ndarray, width: np.ndarray) -> np.ndarray:

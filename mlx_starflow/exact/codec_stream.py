@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Writer:
         """``extent``: symbols lie in -2^extent ... 2^extent."""
         self._extent, self._model = extent, _model(extent)
         self._encoder = coder().queue.RangeEncoder()
-        self._calls: list[tuple] = []
+        self._calls: list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = []
 
     def put(self, q: np.ndarray, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> None:
         """Symbols (n,) under Gaussians of these scale and mean indices, on the dithered grid."""
@@ -39,7 +40,7 @@ class Writer:
         self._encoder.encode(q, self._model, *parameters)
         self._calls.append((q, parameters))
 
-    def bytes(self) -> bytes:
+    def code(self) -> bytes:
         """The code, with the trailing bytes left out that the reader does not need: it reads
         zeros after the end."""
         data = self._encoder.get_compressed().astype(">u4").tobytes()
@@ -94,7 +95,7 @@ def _words(data: bytes) -> np.ndarray:
     return np.frombuffer(padded, ">u4").astype(np.uint32)
 
 
-def _endings(data: bytes):
+def _endings(data: bytes) -> Iterator[bytes]:
     """The bytes themselves, and the same number plus one in the last place."""
     yield data
     if data:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from ..device.pieces import LARGEST
 from ..errors import UsageError
-from ..flow import Block, Context, Flow
+from ..flow import Block, Context, Flow, layer_operations
+from .layerwise import score_by_layers
 from .likelihood import normal_log_prob
 
 METHODS = ("score", "learned")
@@ -49,24 +51,38 @@ def score(
 ) -> mx.array:
     """grad_x log p(x | context), (B, H, W, C).
 
-    ``checkpoint`` takes the pictures one by one and recomputes activations instead of keeping
-    them; None: where keeping them would take more than ``CHECKPOINT_BYTES``.
+    ``checkpoint`` takes the pictures one by one, recomputes activations instead of keeping them and
+    evaluates every layer by itself; None: where keeping them would take more than
+    ``CHECKPOINT_BYTES`` or the whole more arithmetic than one evaluation should have.
     """
     rows = x.shape[0]
     if checkpoint is None:
-        checkpoint = activation_bytes(flow, x.shape, context) > CHECKPOINT_BYTES
-    parts = []
-    for take in [slice(i, i + 1) for i in range(rows)] if checkpoint else [slice(None)]:
-        one = None if context is None else context[take]
-        parts.append(mx.grad(lambda y, c=one: _log_prob(flow, y, c, checkpoint))(x[take]))
-        mx.eval(parts[-1])
-    return mx.concatenate(parts)
+        checkpoint = (
+            activation_bytes(flow, x.shape, context) > CHECKPOINT_BYTES
+            or 3 * operations(flow, x.shape, context) > LARGEST
+        )
+    if checkpoint:
+        own = [None if context is None else context[i : i + 1] for i in range(rows)]
+        return mx.concatenate([score_by_layers(flow, x[i : i + 1], own[i]) for i in range(rows)])
+    gradient = mx.grad(lambda y: _log_prob(flow, y, context))(x)
+    mx.eval(gradient)
+    return gradient
 
 
-def _log_prob(flow: Flow, x: mx.array, context: Context, checkpoint: bool) -> mx.array:
-    pictures, log_scales = zip(*flow.blockwise(x, context, checkpoint), strict=True)
+def _log_prob(flow: Flow, x: mx.array, context: Context) -> mx.array:
+    pictures, log_scales = zip(*flow.blockwise(x, context), strict=True)
     logdet = sum((s.sum() for s in log_scales if s is not None), mx.array(0.0))
     return logdet + normal_log_prob(pictures[-1]).sum()
+
+
+def operations(flow: Flow, shape: tuple[int, ...], context: Context) -> float:
+    """Floating-point operations of one parallel pass through all blocks."""
+    tokens = shape[1] * shape[2] // flow.config.patch_size**2
+    text = 0 if context is None or context.ndim < 3 else context.shape[1]
+    return sum(
+        block.layers * layer_operations(block, shape[0], tokens + text * block.conditioned)
+        for block in flow.config.blocks
+    )
 
 
 def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:

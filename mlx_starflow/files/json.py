@@ -22,7 +22,8 @@ MAX_DIGITS = 60  # characters of a number
 
 # Also matches a text without an end, so that every byte is looked at once.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+# The next bracket outside of a text, or the end.
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z))*+([\[\]{}]|\Z)', re.DOTALL)
 
 
 class JSONError(ValueError):
@@ -99,13 +100,12 @@ def _check_size(data: bytes, most_values: int) -> None:
         data = _STRING.sub(b"", data)
         if data.count(b",") + data.count(b"[") + data.count(b"{") > most_values:
             raise JSONError(f"it has more than {most_values} values")
-    elif data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    else:
-        data = _STRING.sub(b"", data)
     depth = 0
     for match in _BRACKET.finditer(data):
-        depth += 1 if match[0] in b"[{" else -1
+        if match[1]:
+            depth += 1 if match[1] in b"[{" else -1
         if depth > MAX_DEPTH:
             raise JSONError(f"it is nested deeper than {MAX_DEPTH}")
 

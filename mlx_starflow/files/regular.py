@@ -63,7 +63,8 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     Errors: FileNotFoundError, NotRegular, TooLarge, other OSError.
     """
     with open_regular(path) as file:
-        data = file.read(most + 1)
+        # Not ``most`` at once: Python takes memory for all that is asked for.
+        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(data) > most:
         raise TooLarge(0, f"it has more than {most} bytes", os.fspath(path))
     return data

@@ -6,7 +6,11 @@ clipboard, move the cursor or reverse the direction of the text.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 # C0 and C1 controls but for tab and newline; line and paragraph separators; marks, overrides and
 # isolates of writing direction; other invisible format characters; halves of surrogate pairs.
@@ -19,3 +23,38 @@ _HIDDEN = re.compile(
 def visible(text: str) -> str:
     """The text with everything that a terminal would obey written as \\x1b, \\u202e, ..."""
     return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+class VisibleStream:
+    """A text stream on which everything appears as ``visible`` shows it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def raw(stream: Any) -> Any:
+    """The stream itself, for a progress bar's own cursor movements. Only text that is made by this
+    program, or has gone through ``visible``, may be written to it."""
+    return stream._stream if isinstance(stream, VisibleStream) else stream
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """Standard output and error are ``VisibleStream`` within; for a command line."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (s and VisibleStream(s) for s in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

@@ -19,12 +19,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
+from ..device.pieces import Pieces
+from ..device.products import linear
 from ..errors import UsageError
 from .cache import FixedView, KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
-from .products import linear
-from .rope import Rotation, rotation
+from .rope import Rotation, rotation, turn
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
 
@@ -42,6 +43,14 @@ class BlockState:
     def arrays(self) -> list[mx.array]:
         """All keys and values that there are."""
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
+
+
+def layer_operations(config: BlockConfig, batch: int, places: int) -> float:
+    """Floating-point operations of one layer for (batch, places) of a sequence."""
+    inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    mlp = (3 if config.gated_mlp else 2) * config.mlp_channels
+    products = config.channels * (2 * inner + 2 * kv + mlp)
+    return batch * places * (2.0 * products + 4.0 * inner * places)
 
 
 class Network(nn.Module):
@@ -128,19 +137,33 @@ class Block(Network):
     ) -> tuple[mx.array, mx.array]:
         """a and b (B, T, D) of all tokens u (B, T, D) at once, u in the block's order.
 
-        ``checkpoint`` recomputes each layer in the backward pass instead of keeping it.
+        ``checkpoint`` recomputes each layer in the backward pass instead of keeping it. A large
+        pass is evaluated in pieces.
         """
+        hidden, prefix, table = self.start(u, grid, context)
+        pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
+        for layer in self.layers:
+            run = nn.utils.checkpoint(layer) if checkpoint else layer
+            hidden = run(hidden, table, "causal", sharpness=sharpness)
+            pieces.add(work, hidden)
+        pieces.end(hidden)
+        return self.finish(hidden, prefix)
+
+    def start(
+        self, u: mx.array, grid: Grid, context: mx.array | None
+    ) -> tuple[mx.array, int, Rotation | None]:
+        """What the layers of a parallel pass begin with: the residual stream (B, S, channels), how
+        many of its places are text, and the rotation of all of them."""
         inputs, text = self._shift(u), self.text(context)
         prefix = 0 if text is None else text.shape[1]
         hidden = self._embed(inputs, grid, 0, self._class_offset(context))
         if text is not None:
             hidden = mx.concatenate([text, hidden], axis=1)
         table = self.rotation(grid, prefix)
-        if table is not None:
-            table = table.rows(0, hidden.shape[1])
-        for layer in self.layers:
-            run = nn.utils.checkpoint(layer) if checkpoint else layer
-            hidden = run(hidden, table, "causal", sharpness=sharpness)
+        return hidden, prefix, None if table is None else table.rows(0, hidden.shape[1])
+
+    def finish(self, hidden: mx.array, prefix: int) -> tuple[mx.array, mx.array]:
+        """a and b (B, T, D) from the residual stream after the layers of a parallel pass."""
         a, b = self._affine(hidden[:, prefix:])
         return (a, b) if self.flow.sos else (self._zero_first(a), self._zero_first(b))
 
@@ -221,8 +244,11 @@ class Block(Network):
         table = state.rotation
         if table is not None:
             table = table.rows(place, place + hidden.shape[1])
+        pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
         for layer, cache in zip(self.layers, state.caches, strict=True):
             hidden = layer(hidden, table, "causal", cache, place, state.sharpness)
+            pieces.add(work, hidden, cache.keys, cache.values)
+        pieces.end(hidden)
         return hidden
 
     def conditionals(
@@ -274,13 +300,13 @@ class Block(Network):
         if "offset" in arrays:
             hidden = hidden + arrays["offset"]
         places = prefix + places
-        turn = None
+        turned = None
         if "cos" in arrays:
             cos, sin = (mx.take(arrays[k], places, axis=0) for k in ("cos", "sin"))
-            turn = Rotation(cos, sin, self.config.position == "sequence")
+            turned = turn(cos, sin, self.config.position == "sequence")
         mask = mx.arange(visible) <= places[:, None]
         views = [FixedView(keys, values, visible) for keys, values in caches]
         for layer, view in zip(self.layers, views, strict=True):
-            hidden = layer(hidden, turn, mask, view, places[:1], arrays.get("sharpness"))
+            hidden = layer(hidden, turned, mask, view, places[:1], arrays.get("sharpness"))
         a, b = self._affine(hidden)
         return a, b, [(view.keys, view.values) for view in views]

@@ -6,7 +6,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ..config import BlockConfig, FlowConfig
-from .block import Network
+from ..device.pieces import Pieces
+from .block import Network, layer_operations
 from .grid import grid_of, patchify, unpatchify
 
 STEP = 0.3  # a constant of the published model, whatever its noise_std
@@ -26,7 +27,9 @@ class Denoiser(Network):
         if text is not None:
             hidden = mx.concatenate([text, hidden], axis=1)
         table = self.rotation(grid, prefix)
+        pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
         for layer in self.layers:
             hidden = layer(hidden, table, None)
+            pieces.add(work, hidden)
         noise = self.outputs(hidden[:, prefix:])
         return x - STEP * unpatchify(noise, grid, self.flow)

@@ -11,9 +11,9 @@ import mlx.nn as nn
 
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
+from ..device.products import kept_type, linear, product, product_type, with_bias
 from .cache import FixedView, KVCache
-from .products import kept_type, linear, product, product_type, with_bias
-from .rope import Rotation, rotate
+from .rope import Rotation, Turn, rotate
 
 
 class LayerNorm(nn.Module):
@@ -66,7 +66,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        rotation: Rotation | None,
+        rotation: Rotation | Turn | None,
         mask: str | mx.array | None,
         cache: KVCache | FixedView | None = None,
         start: int | mx.array = 0,
@@ -76,21 +76,20 @@ class Attention(nn.Module):
 
         ``sharpness`` (B, 1, 1, 1) multiplies the scale of the attention, per row.
         """
-        kept = kept_type(self.qkv)
-        (q, k, v), (q_bias, k_bias, v_bias) = self._heads(*product(self.qkv, self.norm(x)))
+        kept, kind = kept_type(self.qkv), product_type(self.qkv)
+        (qk, v), (qk_bias, v_bias) = self._heads(*product(self.qkv, self.norm(x)))
         if "query_norm" in self:
-            q, k = self.query_norm(with_bias(q, q_bias)), self.key_norm(with_bias(k, k_bias))
-            q_bias = k_bias = None
-        if rotation is None:
-            q, k = with_bias(q, q_bias), with_bias(k, k_bias)
-        else:
-            q, k = rotate(q, rotation, q_bias), rotate(k, rotation, k_bias)
+            q, k = mx.split(with_bias(qk, qk_bias), [self.heads], axis=1)
+            qk, qk_bias = mx.concatenate([self.query_norm(q), self.key_norm(k)], axis=1), None
+        qk = with_bias(qk, qk_bias) if rotation is None else rotate(qk, rotation, qk_bias)
+        if kept == kind and sharpness is None:
+            qk = qk.astype(kind)
+        q, k = mx.split(qk, [self.heads], axis=1)
         if sharpness is not None:
             q = q * sharpness
         k, v = k.astype(kept), with_bias(v, v_bias).astype(kept)
         if cache is not None:
             k, v = cache.update(k, v, start)
-        kind = product_type(self.qkv)
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # one query sees every key there is
@@ -99,13 +98,13 @@ class Attention(nn.Module):
         return self.post_norm(out) if "post_norm" in self else out
 
     def _heads(self, qkv: mx.array, bias: mx.array | None) -> tuple[list, list]:
-        """(B, S, all heads) as queries, keys and values (B, heads, S, head_dim), and their biases
+        """(B, S, all heads) as queries with keys, and values (B, heads, S, head_dim); their biases
         (heads, 1, head_dim) or None."""
-        cuts = [self.heads, self.heads + self.kv_heads]
+        cuts = [self.heads + self.kv_heads]
         heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
         parts = mx.split(heads, cuts, axis=1)
         if bias is None:
-            return parts, [None] * 3
+            return parts, [None] * 2
         return parts, mx.split(bias.reshape(-1, 1, self.head_dim), cuts)
 
 
@@ -143,7 +142,7 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        rotation: Rotation | None,
+        rotation: Rotation | Turn | None,
         mask: str | mx.array | None,
         cache: KVCache | FixedView | None = None,
         start: int | mx.array = 0,

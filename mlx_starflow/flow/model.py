@@ -10,6 +10,7 @@ import mlx.nn as nn
 from ..config import FlowConfig
 from ..errors import UsageError
 from .block import Block
+from .bounds import largest_product
 from .denoiser import Denoiser
 from .grid import Grid, grid_of, patchify, reverse, unpatchify
 
@@ -110,6 +111,18 @@ class Flow(nn.Module):
                 f"The context has {context.shape[0]} rows for a batch of {batch} pictures."
             )
         return context
+
+    def largest_product(self) -> float:
+        """A bound of every number that the layers hand to or get from a product in the type of
+        their weights, whatever the input: whether float16's range is enough."""
+        parts = [b for b in self.blocks if isinstance(b, Block)]
+        parts += [self.denoiser] if "denoiser" in self else []
+        bounds = [largest_product(layer) for part in parts for layer in part.layers]
+        text = [p.proj_txt for p in parts if "proj_txt" in p]
+        # Text features have a deviation of about one; a hundred times that is allowed for.
+        bounds += [100.0 * mx.abs(t.weight).sum(axis=1).max().item() for t in text
+                   if "scales" not in t]  # fmt: skip
+        return max(bounds, default=0.0)
 
     def training_grid(self) -> Grid:
         """The square token grid the model was trained on."""

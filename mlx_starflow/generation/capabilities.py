@@ -16,6 +16,7 @@ from .settings import MAX_SEED, sizes
 EXTRAS = {  # extra of the package -> modules that it brings
     "server": ("starlette", "uvicorn", "python_multipart"),
     "mcp": ("mcp",),
+    "codec": ("constriction",),
 }
 MOST_WORDS = 5000  # of a vocabulary that are listed
 

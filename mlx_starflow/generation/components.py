@@ -12,12 +12,21 @@ import mlx.nn as nn
 
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig, check_together
+from ..config import (
+    COMPONENTS,
+    FlowConfig,
+    ModelConfig,
+    VAEConfig,
+    check_autoencoder,
+    check_together,
+)
 from ..device.typed import layers_of, parameters_of
 from ..errors import ConfigError, UsageError
+from ..files.fields import shown
 from ..flow import Flow
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
+from ..hub.integrity import check_component
 from ..text import TextEncoder
 from ..vae import Autoencoder, build_vae, read_vae_config, vae_decoding_bytes
 
@@ -66,12 +75,16 @@ class Components:
     @cached_property
     def flow_config(self) -> FlowConfig:
         flow = FlowConfig.from_dict(*self._settings("flow"))
-        check_together(self.config, flow, self.vae_config if self.is_here("vae") else None)
+        check_together(self.config, flow)
         return flow
 
     @cached_property
     def vae_config(self) -> VAEConfig | None:
-        return read_vae_config(*self._settings("vae")) if self.has("vae") else None
+        if not self.has("vae"):
+            return None
+        vae = read_vae_config(*self._settings("vae"))
+        check_autoencoder(vae, self.flow_config)
+        return vae
 
     @cached_property
     def factor(self) -> int:
@@ -122,6 +135,8 @@ class Components:
 
     def _once(self, component: str, load: Callable[[], T]) -> T:
         if component not in self._loaded:
+            if self.has(component):
+                check_component(self.path(component))
             loaded = load()
             if isinstance(loaded, nn.Module):
                 mx.eval(parameters_of(loaded))  # an unevaluated array is tied to this thread
@@ -143,10 +158,10 @@ class Components:
         prompt, classes = prompt.strip(), self.flow_config.num_classes
         if not prompt:
             return -1
-        if prompt.isdecimal() and int(prompt) < classes:
+        if prompt.isdecimal() and len(prompt) < 10 and int(prompt) < classes:
             return int(prompt)
         raise UsageError(
-            f"{prompt!r} is no class of this model: give a number from 0 to {classes - 1}."
+            f"{shown(prompt)} is no class of this model: give a number from 0 to {classes - 1}."
         )
 
     @cached_property
@@ -174,6 +189,7 @@ class Components:
             return build_vae(config, "vae/config.json")
 
         vae = load_component(self.path("vae"), build)
+        check_autoencoder(vae.config, self.flow_config)
         if not self.is_here("vae") and vae.config.factor != self.factor:
             raise ConfigError(
                 f"{self.config.components['vae']} shrinks pictures {vae.config.factor} times; "

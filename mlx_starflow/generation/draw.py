@@ -17,6 +17,7 @@ from ..device.blas import blas_in_use
 from ..device.clock import Clock
 from ..device.machine import device_name, mlx_version
 from ..device.precision import tf32_in_use
+from ..device.wired import wired
 from ..errors import UsageError
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
@@ -58,6 +59,17 @@ def generation(
     low_ram: bool = False,
 ) -> Generator[Event, None, None]:
     """The events of one batch; the last one holds the result."""
+    with wired():
+        yield from _generation(components, settings, noise, previews, low_ram)
+
+
+def _generation(
+    components: Components,
+    settings: Settings,
+    noise: mx.array | None,
+    previews: bool,
+    low_ram: bool,
+) -> Generator[Event, None, None]:
     clock = Clock()
     plan = plan_memory(components, settings, low_ram)
     low_ram = plan.low_ram

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
-
-from ..bundle.dtypes import FLOAT_CODES, code_named
+from ..bundle.dtypes import FLOAT_CODES
 from ..bundle.load import read_json, weight_files
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
+from ..bundle.types import default_type
 from ..config import BlockConfig, FlowConfig
+from ..device.activations import on_gpu
+from ..device.pieces import LARGEST
 from ..exact.denoise import CHECKPOINT_BYTES
+from ..flow import layer_operations
 from .components import Components
 from .settings import Settings
 
@@ -66,7 +68,7 @@ def memory_need(
     batch = len(settings.prompts)
     height, width = settings.height // components.factor, settings.width // components.factor
     tokens = height * width // flow.patch_size**2
-    item = 4 if mx.default_device() == mx.Device(mx.cpu) else 2
+    item = kept_bytes(path, components.dtype, recipe)
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
         text_encoder=text,
@@ -85,15 +87,11 @@ def component_bytes(
 ) -> int:
     """Bytes that ``load_component`` with the same arguments keeps in memory."""
     config = read_json(Path(directory) / "config.json")
-    config.pop("quantization", None)
-    kind = component_kind(config)
-    target: int | None
-    if dtype is not None:
-        target = ITEM_BYTES[code_named(dtype)]
-    else:
-        target = 4 if mx.default_device() == mx.Device(mx.cpu) else None
+    stored = config.pop("quantization", None) is not None
+    kind, tensors = component_kind(config), list(_tensors(Path(directory)))
+    target = _target(kind, tensors, dtype, stored or quantize is not None)
     total = 0
-    for tensor in _tensors(Path(directory)):
+    for tensor in tensors:
         item = ITEM_BYTES[tensor.dtype]
         module, _, leaf = tensor.name.rpartition(".")
         if tensor.dtype not in FLOAT_CODES:
@@ -102,6 +100,8 @@ def component_bytes(
             item = 4 if kind == "vae" else item
         elif target is not None:
             item = target
+        elif leaf in ("scales", "biases"):
+            item = 2  # a GPU's default, whatever they are stored in
         bits: float = 8 * item
         whole_groups = tensor.shape and tensor.shape[-1] % GROUP_SIZE == 0
         if (
@@ -112,9 +112,32 @@ def component_bytes(
             and whole_groups
         ):
             # A scale and a bias for every group.
-            bits = bits_of(quantize, module, config) + 2 * 8 * item / GROUP_SIZE
+            scale = 2 if target is None else item
+            bits = bits_of(quantize, module, config) + 2 * 8 * scale / GROUP_SIZE
         total += math.ceil(math.prod(tensor.shape) * bits / 8)
     return total
+
+
+def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> int:
+    """Bytes of a number of the keys and values that a flow loaded like this keeps."""
+    config = read_json(Path(directory) / "config.json")
+    if config.pop("quantization", None) is not None or quantize is not None:
+        return 2
+    tensors = list(_tensors(Path(directory)))
+    target = _target("flow", tensors, dtype, False)
+    if target is not None:
+        return target
+    sizes = [ITEM_BYTES[t.dtype] for t in tensors if takes_type("flow", t.name)]
+    return min(sizes, default=4)
+
+
+def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: bool) -> int | None:
+    """Bytes of a number of what takes a type, None: as stored."""
+    if dtype is not None:
+        return ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+    numbers = sum(math.prod(t.shape) for t in tensors)
+    chosen = default_type(kind, 4 * numbers, quantized)
+    return None if chosen is None else chosen.size
 
 
 def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
@@ -134,25 +157,26 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     if learned and flow.denoiser is not None:
         length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
         return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
-    kept = inputs = largest = plain = 0
+    kept = inputs = largest = plain = work = 0
     for block in flow.blocks:
         length = tokens + (flow.text_length if block.conditioned else 0)
         layer = _layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
         plain += block.layers * _layer_bytes(block, length, length)
-        inputs += block.layers * length * block.channels * 4
+        inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
-    if plain * batch <= CHECKPOINT_BYTES:
-        return int(_MARGIN * kept * batch)
-    # One picture at a time; each layer is computed once more and differentiated.
-    return int(inputs + _MARGIN * 1.5 * largest)
+        work += 3 * batch * block.layers * layer_operations(block, 1, length)
+    if plain * batch <= CHECKPOINT_BYTES and work <= LARGEST:
+        return int(kept * batch)
+    # One picture and one layer at a time; what goes into each layer is kept.
+    return int(inputs + largest)
 
 
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
     """Activations of one layer for one row, in float32."""
     if not block.layers:
         return 0
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    on_cpu = not on_gpu()
     # On a CPU the exact GELU is a polynomial, and its gradient keeps every step of it.
     steps = 21 if on_cpu and gradient and not block.gated_mlp else 3
     hidden = queries * (8 * block.channels + steps * block.mlp_channels)

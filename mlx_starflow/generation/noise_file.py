@@ -42,14 +42,22 @@ def write_noise(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Pat
 
 
 def noise_settings(path: Path) -> dict[str, Any]:
-    """The settings stored by ``write_noise``; empty where another program wrote the file. Their
-    types are not checked here. Errors: UsageError."""
+    """The settings stored by ``write_noise``; empty where another program wrote the file. Those of
+    ``encode`` are of their types. Errors: UsageError."""
     if path.suffix != ".safetensors":
         return {}
     try:
-        return parse_object(read_strings(path).get(_KEY, "{}"))
+        fields = Fields(
+            parse_object(read_strings(path).get(_KEY, "{}")), f"{path}: its settings", UsageError
+        )
     except (WeightsError, JSONError) as error:
         raise UsageError(f"{path}: this file cannot be read ({error}).") from None
+    for name in ("source", "prompt", "model", "weights", "aspect_ratio"):
+        fields.text(name, None)
+    for name in ("guidance", "round_trip_error", "largest_latent"):
+        fields.number(name, None)
+    fields.whole("noise_seed", None)
+    return {name: value for name, value in fields.data.items() if value is not None}
 
 
 def read_noise(path: Path) -> np.ndarray:

@@ -260,6 +260,11 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
         raise UsageError(f"num_images is {num_images}; expected a whole number of 1 or more.")
     several = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     given = list(prompt) if several else [prompt]
+    if len(given) * num_images > MAX_PICTURES:
+        raise UsageError(
+            f"{len(given) * num_images} pictures in one batch are too many; at most "
+            f"{MAX_PICTURES} are drawn together. Give fewer at a time."
+        )
     prompts = ["" if p is None else str(p) for p in given]
     if not prompts:
         raise UsageError("The list of prompts is empty; give at least one.")
@@ -268,11 +273,6 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
             raise UsageError("This model is unconditional: it takes no prompt. Leave it out.")
     elif None in given and flow.text_channels:
         raise UsageError("This model needs a prompt.")
-    if len(prompts) * num_images > MAX_PICTURES:
-        raise UsageError(
-            f"{len(prompts) * num_images} pictures in one batch are too many; at most "
-            f"{MAX_PICTURES} are drawn together. Give fewer at a time."
-        )
     return tuple(p for p in prompts for _ in range(num_images))
 
 

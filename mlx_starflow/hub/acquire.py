@@ -6,10 +6,11 @@ import difflib
 from pathlib import Path
 
 from ..bundle.load import read_bundle_config
-from ..errors import HubError, ModelNotFoundError
+from ..errors import HubError, ModelNotFoundError, StarflowError, UsageError
+from ..files.fields import shown
 from .converter import converter_module
 from .download import Tell
-from .known import KNOWN, known_model
+from .known import EMBEDDED, KNOWN, known_model
 from .resolve import Sources, resolve, resolve_component
 
 
@@ -28,6 +29,26 @@ def acquire(
         if near is None:
             raise
         raise type(error)(f"{error} Did you mean {near!r}?") from error
+
+
+def check_stored_model(name: str | None, where: str) -> None:
+    """UsageError where the model that a file names for itself is not wholly on this disk.
+
+    What somebody's picture says must not fetch anything: only the default, and models that are
+    complete here with all their components, may be chosen by it.
+    """
+    if name in (None, EMBEDDED):
+        return
+    try:
+        bundle = resolve(name)
+        for kind, reference in read_bundle_config(bundle).components.items():
+            resolve_component(bundle, reference, kind)
+    except (StarflowError, OSError):
+        raise UsageError(
+            f"{where} was made with the model {shown(name, 200)}, which is not (completely) on "
+            "this disk. If you trust it, get it with: mlx-starflow models download NAME; or name "
+            "the model to use with --model."
+        ) from None
 
 
 def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None = None) -> Path:

@@ -1,12 +1,12 @@
 """Files of hub repositories on this disk: what is needed, what is there, and fetching the rest.
 
-All of the network goes through huggingface_hub, which keeps partial files and continues them, and
-which reads HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE. It is imported when first needed.
+All of the network goes through huggingface_hub, which reads HF_HOME, HF_TOKEN, HF_ENDPOINT and
+HF_HUB_OFFLINE. It is imported when first needed. What the hub says is checked before it is used:
+names stay inside of the cache, sizes and hashes are those that were announced.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,12 +15,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..bundle.load import shards_of
-from ..errors import HubError
+from ..bundle.load import MAX_INDEX_BYTES, shards_of
+from ..errors import ConfigError, HubError
+from ..files.fields import Fields, shown
+from ..files.json import read_json
+from ..files.regular import is_regular
+from ..files.visible import visible
 from .errors import explained
-from .resumable import fetch_blob
+from .integrity import blob_is_whole
+from .requests import get_listing
+from .resumable import fetch_file
 
-LARGE = 8 << 20  # files from here on are worth continuing; below, one request is enough
 LICENCE_FILES = ("LICEN[CS]E*", "NOTICE*", "ACKNOWLEDG*")
 _SETTINGS = {
     "vae": ("config.json",),
@@ -81,12 +86,12 @@ def cached_component(repository: str, kind: str) -> Path | None:
     if config is None:
         return None
     directory = config.parent
-    if kind == "text_encoder" and not (directory / "tokenizer.json").is_file():
+    if kind == "text_encoder" and _cached(repository, "tokenizer.json") is None:
         return None
     for stem in _STEMS[kind]:
         index = directory / f"{stem}.safetensors.index.json"
         names = _shards(index) if index.is_file() else [f"{stem}.safetensors"]
-        if names and all((directory / name).is_file() for name in names):
+        if names and all(_cached(repository, name) is not None for name in names):
             return directory
     return None
 
@@ -99,8 +104,19 @@ def checkpoint_files(repository: str, name: str) -> list[RemoteFile]:
             f"{repository} has no file {name}. It has: {_some(listing)}. "
             "Was it renamed? Download it by hand and use: mlx-starflow convert FILE --output DIR"
         )
-    licences = [f for f in listing if any(fnmatchcase(f.upper(), p) for p in LICENCE_FILES)]
-    return [RemoteFile(repository, f, listing[f]) for f in (name, *licences)]
+    # The licences first: a checkpoint that is complete has them beside it.
+    return [RemoteFile(repository, f, listing[f]) for f in (*licences_in(listing), name)]
+
+
+def licences_in(listing: dict[str, int]) -> list[str]:
+    """The licence and notice files of a listing, that are not in a folder of their own."""
+    return [f for f in listing if any(fnmatchcase(f.upper(), p) for p in LICENCE_FILES)]
+
+
+def has_licence(repository: str, name: str) -> bool:
+    """Whether a licence file lies beside a file of a repository in the hub's cache."""
+    path = _cached(repository, name)
+    return path is not None and bool(licences_in({p.name: 0 for p in path.parent.iterdir()}))
 
 
 def component_files(repository: str, kind: str) -> list[RemoteFile]:
@@ -137,14 +153,35 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
 
 
 def list_repository(repository: str) -> dict[str, int]:
-    """File names and sizes of a repository: one request. Errors: HubError."""
-    from huggingface_hub import HfApi
-
+    """File names and sizes of a repository: one request. Errors: HubError, also for a name that
+    would lead outside of the cache."""
     try:
-        info = HfApi().model_info(repository, files_metadata=True)
+        _check_online()
+        listing = get_listing(repository)
     except Exception as error:
         raise explained(error, repository) from error
-    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    fields = Fields(listing, f"The hub's list of the files of {repository}", HubError)
+    found = {}
+    for file in fields.many("siblings", ()):
+        name = file.text("rfilename", most=1000)
+        check_name(name, repository)
+        found[name] = file.whole("size", 0)
+    return found
+
+
+def check_name(name: str, repository: str) -> None:
+    """HubError for a file name that leads out of its directory, or could."""
+    parts = name.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or any(c in name for c in "\\:")
+        or visible(name) != name
+        or "\n" in name
+    ):
+        raise HubError(
+            f"{repository} names a file {shown(name)}, which would lie outside of its directory. "
+            "Nothing of it is fetched."
+        )
 
 
 def fetch(file: RemoteFile, tell: Tell | None = None) -> Path:
@@ -152,16 +189,15 @@ def fetch(file: RemoteFile, tell: Tell | None = None) -> Path:
 
     Errors: HubError; what has arrived stays, and the next call continues it.
     """
-    from huggingface_hub import hf_hub_download
+    check_name(file.name, file.repository)
 
     def arrived(done: int, total: int) -> None:
         if tell is not None:
             tell(DownloadProgress(file, done, total))
 
     try:
-        if file.size >= LARGE or not file.size:
-            fetch_blob(file.repository, file.name, arrived)
-        path = Path(hf_hub_download(file.repository, file.name, tqdm_class=_Silent))
+        _check_online()
+        path = fetch_file(file.repository, file.name, file.size, arrived)
     except Exception as error:
         raise explained(error, file.repository, file.name) from error
     arrived(path.stat().st_size, path.stat().st_size)
@@ -194,37 +230,27 @@ def check_space(directory: Path, needed: int, what: str) -> None:
 
 
 def _cached(repository: str, name: str) -> Path | None:
+    """A file in the hub's cache whose content is what its name promises."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name)
-    return Path(found) if isinstance(found, (str, os.PathLike)) and Path(found).is_file() else None
+    if not isinstance(found, (str, os.PathLike)) or not is_regular(found):
+        return None
+    return Path(found) if blob_is_whole(Path(found)) else None
+
+
+def _check_online() -> None:
+    from huggingface_hub import constants, errors
+
+    if constants.is_offline_mode():
+        raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
 
 
 def _shards(index: Path) -> list[str]:
     try:
-        data = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return sorted(shards_of(read_json(index, MAX_INDEX_BYTES)))
+    except (OSError, ConfigError):
         return []
-    return sorted(shards_of(data)) if isinstance(data, dict) else []
-
-
-class _Silent:
-    """The progress bar that huggingface_hub is given: none."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def update(self, *_: Any) -> None:
-        pass
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        return self.update
 
 
 def _called(kind: str) -> str:

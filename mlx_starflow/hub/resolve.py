@@ -26,15 +26,17 @@ from .download import (
     checkpoint_files,
     component_files,
     fetch,
+    has_licence,
     hub_cache,
     list_repository,
     missing_files,
 )
+from .integrity import blob_is_whole
 from .known import EMBEDDED, KNOWN, KnownModel, known_model
 from .locate import locate
 from .resumable import partial_bytes
 
-BUNDLE_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja")
+BUNDLE_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", "SHA256SUMS")
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -
     needed: list[RemoteFile] = []
     if cached_checkpoint(model.repository, model.checkpoint) is None:
         needed += checkpoint_files(model.repository, model.checkpoint)
+    elif not has_licence(model.repository, model.checkpoint):
+        needed += _licences(model)
     for repository, kind in parts:
         if repository and cached_component(repository, kind) is None:
             needed += component_files(repository, kind)
@@ -206,6 +210,17 @@ def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -
                 f"{repository} changed while it was downloaded. Run the same command again."
             )
     return Sources(model, checkpoint, found[0], found[1], quantize)
+
+
+def _licences(model: KnownModel) -> list[RemoteFile]:
+    """The licence files of a checkpoint that another program has downloaded alone. Errors: HubError
+    where the hub cannot be asked and copies of the model must carry its licence."""
+    try:
+        return checkpoint_files(model.repository, model.checkpoint)
+    except HubError as error:
+        if not model.attribution:
+            return []
+        raise HubError(f"The licence of {model.name} is not on this disk. {error}") from error
 
 
 def _download(
@@ -229,7 +244,9 @@ def _repository(name: str, download: bool, tell: Tell | None) -> Path:
     """A hub repository that holds a bundle."""
     config = cached_checkpoint(name, "config.json")
     if config is not None and problem_in_bundle(config.parent) is None:
-        return config.parent
+        files = [path for path in config.parent.rglob("*") if path.is_file()]
+        if all(blob_is_whole(path) for path in files):
+            return config.parent
     if not download:
         raise _absent(name)
     listing = list_repository(name)
@@ -240,11 +257,11 @@ def _repository(name: str, download: bool, tell: Tell | None) -> Path:
             f"{name} holds no converted model (config.json and flow/config.json){has}. Download "
             "its checkpoint and use: mlx-starflow convert FILE --output DIR"
         )
-    files = [
-        RemoteFile(name, file, size)
-        for file, size in listing.items()
-        if file.endswith(BUNDLE_FILES) or "LICEN" in os.path.basename(file).upper()
-    ]
+    licences = [f for f in listing if "LICEN" in os.path.basename(f).upper()]
+    others = [f for f in listing if f.endswith(BUNDLE_FILES) and f not in licences]
+    last = [f for f in others if f == "config.json"]  # a bundle with it has its licences
+    wanted = [*licences, *(f for f in others if f not in last), *last]
+    files = [RemoteFile(name, file, listing[file]) for file in wanted]
     _download(name, files, "See the repository's own licence.", 0, tell)
     directory = fetch(RemoteFile(name, "config.json", listing["config.json"])).parent
     problem = problem_in_bundle(directory)

@@ -8,7 +8,8 @@ was made in, as compiled functions do in MLX: later pictures find it ready.
 from __future__ import annotations
 
 import threading
-from functools import partial
+import weakref
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -17,11 +18,21 @@ from ..flow import Block, BlockState
 BUCKET = 256  # keys
 
 
+class Ends(Protocol):
+    """Rows of a batch to those that the block runs on, and back. Hashable: steps with equal ends
+    are the same."""
+
+    def rows(self, previous: mx.array) -> mx.array: ...
+
+    def combine(self, block: Block, a: mx.array, b: mx.array, t: int | mx.array): ...
+
+
 class CompiledSteps:
     """Runs ``Block.fixed_step`` for n tokens at a time on a block's state."""
 
-    def __init__(self, block: Block, state: BlockState, n: int):
-        self.block, self.state, self.n = block, state, n
+    def __init__(self, block: Block, state: BlockState, n: int, ends: Ends):
+        """``ends``: what comes before and after the block, in the same graph."""
+        self.block, self.state, self.n, self.ends = block, state, n, ends
         self.capacity = state.caches[0].capacity
         self.arrays = {}
         if state.rotation is not None:
@@ -37,22 +48,31 @@ class CompiledSteps:
         return n == self.n and t >= 1 and all(c.keys is not None for c in self.state.caches)
 
     def __call__(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
-        """a and b (B, n, D) as from ``Block.conditionals``."""
+        """sigma and b (B, n, D), guided, as from ``Conditional.affine``."""
         end = self.state.prefix + t + self.n
         visible = min(-(-end // BUCKET) * BUCKET, self.capacity)
         step = self._step(visible)
         caches = [(c.keys, c.values) for c in self.state.caches]
         for cache in self.state.caches:
             cache.keys = cache.values = None  # or the step could not write in place
-        a, b, caches = step(previous, mx.array(t), self.arrays, caches)
+        sigma, b, caches = step(previous, mx.array(t), self.arrays, caches)
         for cache, (keys, values) in zip(self.state.caches, caches, strict=True):
             cache.keys, cache.values = keys, values
-        return a, b
+        return sigma, b
 
     def _step(self, visible: int):
         steps = self.block.__dict__.setdefault("_steps", {})
-        key = (threading.get_ident(), self.state.prefix, visible, self.n)
+        key = (threading.get_ident(), self.state.prefix, visible, self.n, self.ends)
         if key not in steps:
-            fixed = partial(self.block.fixed_step, prefix=self.state.prefix, visible=visible)
+            # The block keeps the step, so the step must not keep the block: a cycle would hold the
+            # weights until Python's collector runs, which nothing on a GPU makes it do.
+            block, prefix, ends = weakref.ref(self.block), self.state.prefix, self.ends
+
+            def fixed(previous, t, arrays, caches):
+                a, b, caches = block().fixed_step(
+                    ends.rows(previous), t, arrays, caches, prefix=prefix, visible=visible
+                )
+                return *ends.combine(block(), a, b, t), caches
+
             steps[key] = mx.compile(fixed)
         return steps[key]

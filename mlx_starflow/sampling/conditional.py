@@ -6,6 +6,8 @@ batch, and both halves continue with the same tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 import numpy as np
 
@@ -15,6 +17,36 @@ from ..flow.grid import Grid
 from .compiled import CompiledSteps
 from .guidance import guide_linear, guide_normal
 from .options import SampleOptions
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Both halves of guidance, [conditional; null] in the batch, as one; or none."""
+
+    guided: bool
+    weight: float
+    guide: str
+    annealed: bool
+    tokens: int
+
+    def rows(self, previous: mx.array) -> mx.array:
+        return mx.concatenate([previous, previous]) if self.guided else previous
+
+    def combine(
+        self, block: Block, a: mx.array, b: mx.array, t: int | mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """sigma and b (B, n, D) of tokens t ... from a and b of all rows."""
+        if not self.guided:
+            return block.sigma(a), b
+        weight = self.weight
+        (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
+        if block.flow.model_type == "tarflow":
+            if self.annealed:
+                place = (t + mx.arange(a_c.shape[1]))[:, None]
+                weight = weight * place / max(self.tokens - 1, 1)
+            a, b = guide_linear(a_c, b_c, a_u, b_u, weight, self.guide)
+            return block.sigma(a), b
+        return guide_normal(block.sigma(a_c), b_c, block.sigma(a_u), b_u, weight)
 
 
 class Conditional:
@@ -51,10 +83,14 @@ class Conditional:
         if block.flow.text_channels and block.config.conditioned:
             context, rows = shared_rows(context)
         self.state = block.begin(grid, context, self.sharpness, rows)
+        self.guide = Guidance(
+            self.guided, options.guidance, options.guide, options.annealed, self.tokens
+        )
         self.weight_reads = self.evaluations = 0
         self.compiled = None
         if options.compile if options.compile is not None else on_gpu():
-            self.compiled = CompiledSteps(block, self.state, steps_of or options.block_size or 1)
+            steps_of = steps_of or options.block_size or 1
+            self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
 
     def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
         """sigma and b (B, n, D) of tokens t ... t + n - 1 of the block's order.
@@ -64,32 +100,16 @@ class Conditional:
         """
         self.weight_reads += 1
         self.evaluations += previous.shape[1]
-        rows = mx.concatenate([previous, previous]) if self.guided else previous
         if self.compiled is not None and self.compiled.takes(previous.shape[1], t):
-            a, b = self.compiled(rows, t)
-        else:
-            a, b = self.block.conditionals(self.state, rows, t, self.grid)
-        return self._combine(a, b, t)
+            return self.compiled(previous, t)
+        a, b = self.block.conditionals(self.state, self.guide.rows(previous), t, self.grid)
+        return self.guide.combine(self.block, a, b, t)
 
     def all_at_once(self, u: mx.array) -> tuple[mx.array, mx.array]:
         """sigma and b (B, T, D) of every token of u (B, T, D), in one pass without a cache."""
-        rows = mx.concatenate([u, u]) if self.guided else u
+        rows = self.guide.rows(u)
         a, b = self.block.parameters_of(rows, self.grid, self.context, sharpness=self.sharpness)
-        return self._combine(a, b, 0)
-
-    def _combine(self, a: mx.array, b: mx.array, t: int) -> tuple[mx.array, mx.array]:
-        if not self.guided:
-            return self.block.sigma(a), b
-        weight = self.options.guidance
-        (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
-        if self.block.flow.model_type == "tarflow":
-            if self.options.annealed:
-                place = mx.arange(t, t + a_c.shape[1])[:, None]
-                weight = weight * place / max(self.tokens - 1, 1)
-            a, b = guide_linear(a_c, b_c, a_u, b_u, weight, self.options.guide)
-            return self.block.sigma(a), b
-        sigma_c, sigma_u = self.block.sigma(a_c), self.block.sigma(a_u)
-        return guide_normal(sigma_c, b_c, sigma_u, b_u, weight)
+        return self.guide.combine(self.block, a, b, 0)
 
 
 def shared_rows(context: mx.array) -> tuple[mx.array, mx.array | None]:

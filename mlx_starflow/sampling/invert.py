@@ -18,7 +18,7 @@ from .outcome import Outcome
 from .plan import AUTO, plan_blocks
 from .sequential import sequential
 from .sliding import sliding
-from .tolerance import SWEEPS, WITHIN
+from .tolerance import ABOVE, SWEEPS, WITHIN
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
 SAMPLERS: dict[str, Sampler] = {
@@ -101,10 +101,17 @@ def _invert_block(
         host_syncs=outcome.host_syncs,
         residual=residual,
         converged=converged,
-        accuracy=outcome.accuracy or (WITHIN if converged else SWEEPS),
+        accuracy=outcome.accuracy or _word(outcome, converged),
         floor=outcome.floor,
         seconds=time.perf_counter() - began,
     )
+
+
+def _word(outcome: Outcome, converged: bool) -> str:
+    """The word for a sampler that does not tell one itself."""
+    if converged:
+        return WITHIN
+    return ABOVE if outcome.converged else SWEEPS
 
 
 def check_options(flow: Flow, options: SampleOptions) -> None:

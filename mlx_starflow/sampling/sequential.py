@@ -9,7 +9,7 @@ import mlx.core as mx
 from .conditional import Conditional
 from .options import SampleOptions
 from .outcome import Outcome
-from .sliding import TOLERANCE
+from .tolerance import constant
 
 
 def sequential(
@@ -30,6 +30,6 @@ def sequential(
     tokens = mx.concatenate(done, axis=1)
     # One token at a time is the definition, but its rounding may grow along the sequence: where it
     # does, a parallel pass disagrees.
-    promised = options.tolerance or TOLERANCE[block.block.layers[0].dtype]
+    promised = options.tolerance or constant(block.block)
     allowed = promised * max(1.0, mx.abs(tokens).max().item())
     return Outcome(tokens, window=1, sweeps={1: block.tokens}, allowed=allowed)

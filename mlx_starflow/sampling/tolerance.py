@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
+from ..device.products import kept_type
 from ..flow import Block
-from ..flow.products import kept_type
 from .conditional import Conditional
 from .options import BlockReport
 

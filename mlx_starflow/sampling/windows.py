@@ -55,7 +55,7 @@ def windows_for(
     key = _key(flow, grid, batch, options)
     with _one_at_a_time:
         known = _read(cache)
-        if found := _measured(known.get(key), flow, grid):
+        if found := _measured(known.get(key), len(flow.blocks), grid.tokens):
             return found
         windows = calibrate(flow, grid, batch, options)
         found = Measured(windows, *reachable_tolerance(flow, grid, batch, options, context))
@@ -64,16 +64,16 @@ def windows_for(
     return found
 
 
-def _measured(entry: Any, flow: Flow, grid: Grid) -> Measured | None:
-    """An entry of the file; None where it is no measurement of this flow."""
+def _measured(entry: Any, blocks: int, tokens: int) -> Measured | None:
+    """An entry of the file; None where it is none of ours."""
     if not isinstance(entry, dict) or set(entry) != {"windows", "floor", "tolerance"}:
         return None
     windows, floor, tolerance = entry["windows"], entry["floor"], entry["tolerance"]
     if not is_number(floor, 0, 1) or not is_number(tolerance, 0, 1) or tolerance == 0:
         return None
-    if not isinstance(windows, list) or len(windows) != len(flow.blocks):
+    if not isinstance(windows, list) or len(windows) != blocks:
         return None
-    if not all(is_whole(window, 1, grid.tokens) for window in windows):
+    if not all(is_whole(window, 1, tokens) for window in windows):
         return None
     return Measured(tuple(map(int, windows)), float(floor), float(tolerance))
 

@@ -66,21 +66,35 @@ class Job:
         self.owner, self.kind, self._listener = owner, kind, listener
         self.created = time.time()
         self.cancel = threading.Event()
+        self._lock = threading.Lock()
         self.state = WAITING
         self.progress: dict[str, Any] = {}  # the last told of "queued" or "progress"
+        self.follows = True  # whether the listener wants to be told of progress
         self.items: list[Item] = []
         self.open = 0  # items that are not finished
 
     def tell(self, update: Update) -> None:
+        """Pass an update on; nothing comes after the end."""
+        if self.state in ENDED and update.event not in ("ended", "failed"):
+            return
         if update.event in ("queued", "progress"):
             self.progress = update.data
+            if not self.follows:
+                return
         self._listener(update)
+
+    def begin(self) -> None:
+        """Its first items are taken."""
+        with self._lock:
+            if self.state == WAITING:
+                self.state = WORKING
 
     def end(self, state: str, error: BaseException | None = None) -> None:
         """The job has ended; told once."""
-        if self.state in ENDED:
-            return
-        self.state = state
+        with self._lock:
+            if self.state in ENDED:
+                return
+            self.state = state
         if state == CANCELLED:
             error = error or Cancelled("The work was cancelled.")
         self.tell(Update("ended" if error is None else "failed", {"job": self.id}, error=error))

@@ -79,7 +79,7 @@ class _Api:
             raise RequestError(400, "best_of needs a prompt to compare with none.", "prompt")
         stream = fields.flag("stream", True)
         previews = stream and fields.flag("previews", True)
-        job, inbox = studio.draw(owner_of(request, fields), asked, previews)
+        job, inbox = studio.draw(owner_of(request, fields), asked, previews, follows=stream)
         return await self._answer(request, job, inbox, asked, stream)
 
     async def edit(self, request: Request) -> Response:

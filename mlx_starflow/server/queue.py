@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+import time
 from collections.abc import Callable, Hashable
 
 from .errors import RequestError
@@ -70,15 +71,24 @@ class Queue:
             self._items = [*items, *self._items]
             self.changed.notify_all()
 
-    def take(self, largest: Callable[[Item], int]) -> list[Item]:
+    def take(
+        self, largest: Callable[[Item], int], expected: int = 0, patience: float = 0.0
+    ) -> list[Item]:
         """The next batch, in order; waits for one. Empty once the queue is closed.
 
-        ``largest``: how many items may be drawn together with the given one.
+        largest: how many items may be drawn together with the given one. expected, patience: wait
+        so many seconds at most for so many items, since the clients of the batch before come back
+        one after another: the first of them would be drawn alone, and the others after it.
         """
+        until = time.monotonic() + patience
         while True:
             with self.changed:
                 while not self._items and not self.closed:
                     self.changed.wait()
+                while len(self._items) < expected and not self.closed:
+                    left = until - time.monotonic()
+                    if left <= 0 or not self.changed.wait(left):
+                        break
                 if self.closed:
                     return []
                 first = self._items[0]

@@ -29,12 +29,15 @@ from ..generation.events import (
 from ..generation.result import Result
 from ..pipeline import Pipeline
 from .errors import RequestError
-from .job import CANCELLED, DONE, ENDED, FAILED, WORKING, DrawJob, Drawn, Item, Job, TaskJob, Update
+from .job import CANCELLED, DONE, ENDED, FAILED, DrawJob, Drawn, Item, Job, TaskJob, Update
 from .pace import Pace, left
 from .queue import Queue, agreement, whole_seconds
 
 log = logging.getLogger("mlx_starflow.server")
 REMEMBERED = 200  # jobs whose state can still be asked for
+PATIENCE = 0.1  # of a batch's time, for its clients to come back
+MOST_PATIENCE = 1.0  # seconds
+PROGRESS_SECONDS = 0.1  # between two updates of a batch's progress
 MOST_KINDS = 100  # agreements whose largest batch is remembered
 
 
@@ -77,12 +80,11 @@ class Scheduler:
         return self._jobs.get(name)
 
     def cancel(self, job: Job) -> None:
-        """Stop a job: what waits is dropped, what is being drawn is not delivered, and a batch of
-        which nobody wants a picture any more ends at its next step."""
+        """Stop a job at once: what waits is dropped, what is being drawn is not delivered, and a
+        batch of which nobody wants a picture any more ends at its next step."""
         job.cancel.set()
         self.queue.drop(job)
-        if not any(item.job is job for item in self._running):
-            self._end(job)
+        self._end(job)
 
     def status(self) -> dict[str, Any]:
         """Counts for /api/queue."""
@@ -109,7 +111,7 @@ class Scheduler:
         return not self._thread.is_alive()
 
     def _cancel_all(self) -> None:
-        for job in self.queue.close():
+        for job in [*self.queue.close(), *_jobs_of(self._running)]:
             self._end(job)
 
     def _end(self, job: Job) -> None:
@@ -122,15 +124,17 @@ class Scheduler:
         try:
             _ = self._pipe.text_encoder, self._pipe.flow, self._pipe.vae
         except Exception:  # every request will be told
-            log.exception("the model could not be loaded")
+            if not self._stopping.is_set():
+                log.exception("the model could not be loaded")
 
     def _work(self) -> None:
         self._load()
-        while batch := self.queue.take(self._most_together):
+        expected, patience = 0, 0.0
+        while batch := self.queue.take(self._most_together, expected, patience):
             self._running = batch
             self._seconds_left = self._pace_of(batch[0]).batch(len(batch))
             for job in _jobs_of(batch):
-                job.state = WORKING
+                job.begin()
             self._tell_places()
             began = time.perf_counter()
             try:
@@ -143,10 +147,10 @@ class Scheduler:
                 self._failed(batch, error)
             finally:
                 self._running, self._seconds_left = [], None
-                for job in _jobs_of(batch):
-                    if job.cancel.is_set():
-                        self._end(job)
             self.batches += 1
+            # A request alone is not kept waiting: only after a batch of several.
+            expected = len(batch) if len(batch) > 1 else 0
+            patience = min(PATIENCE * (time.perf_counter() - began), MOST_PATIENCE)
             del batch
         self._cancel_all()
         mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
@@ -250,8 +254,7 @@ class Scheduler:
         wanted = [item for item in batch if not item.cancelled]
         if isinstance(error, Cancelled) or self._stopping.is_set():
             for job in _jobs_of(batch):
-                if job.cancel.is_set() or self._stopping.is_set():
-                    self._end(job)
+                self._end(job)
             return
         if not isinstance(error, StarflowError):
             log.exception("drawing failed")
@@ -319,7 +322,7 @@ class _Follower:
             job.id: [item.index for item in batch if item.job is job] for job in self._jobs
         }
         self._began, self._expected = began, expected
-        self._share = 0.0
+        self._share = self._told = 0.0
         self._before: dict[str, tuple[float, Phase]] = {}
 
     def tell(self, event: Event) -> float | None:
@@ -336,8 +339,12 @@ class _Follower:
             before += phase.share
         self._share = share = max(self._share, before)
         seconds = left(share, time.perf_counter() - self._began, self._expected)
+        now = time.perf_counter()
         if isinstance(event, Preview | Finished):
             return seconds
+        if isinstance(event, BlockProgress) and now - self._told < PROGRESS_SECONDS:
+            return seconds
+        self._told = now
         data = event.to_dict()
         for job in self._jobs:
             if not job.cancel.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,8 +126,11 @@ class Studio:
         self._savers.shutdown(wait=True, cancel_futures=True)
         return ended
 
-    def draw(self, owner: str, asked: Asked, previews: bool = False) -> tuple[DrawJob, Inbox]:
-        """Line up the pictures of a request. Errors: UsageError for what the model cannot do,
+    def draw(
+        self, owner: str, asked: Asked, previews: bool = False, follows: bool = False
+    ) -> tuple[DrawJob, Inbox]:
+        """Line up the pictures of a request; ``follows``: with updates of its progress, each of
+        which costs the event loop a turn. Errors: UsageError for what the model cannot do,
         RequestError where the queue is full."""
         prompts = None if not self.prompt_needed and not asked.prompt else asked.prompt
         count = {"num_images": len(asked.seeds)}
@@ -136,6 +139,7 @@ class Studio:
             self.pipe.label(prompt)
         inbox = Inbox()
         job = DrawJob(owner, inbox, settings, asked.options, previews)
+        job.follows = follows
         self.scheduler.submit(job)
         return job, inbox
 
@@ -146,7 +150,9 @@ class Studio:
         self.scheduler.submit(job)
         return job, inbox
 
-    async def follow(self, job: Job, inbox: Inbox, asked: Asked) -> AsyncIterator[Update | Saved]:
+    async def follow(
+        self, job: Job, inbox: Inbox, asked: Asked
+    ) -> AsyncGenerator[Update | Saved, None]:
         """The updates of a job with its pictures, saved, in the place of "drawn" and of a task's
         "finished"; cancels the job when it is left before its end."""
         waiting: list[asyncio.Task[Saved]] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -103,9 +102,8 @@ def vary_task(
         noise = np.array(varied(made.z[0], strength, seeds))
         options: dict[str, Any] = {"guidance": weight, "aspect_ratio": ratio}
         before, finished = {}, None
-        asked = None if _unconditional(pipe) else [prompt] * len(seeds)
-        more = {"num_images": len(seeds)} if asked is None else {}
-        for event in pipe.stream(asked, list(seeds), noise=noise, **options, **more):
+        prompts = [prompt] * len(seeds)
+        for event in pipe.stream(prompts, list(seeds), noise=noise, **options):
             if isinstance(event, Started):
                 share = 0.0
                 for phase in event.phases:
@@ -207,8 +205,8 @@ def encode_task(picture: Image.Image, prompt: str, guidance: float | None) -> Ta
             "aspect_ratio": ratio,
             "notes": list(fitted.notes),
             "noise": noise_record("", np.array(z)),
-            "log_prob_of_noise": float(normal_log_prob(z)[0].item()),
-            "norm": float(mx.linalg.norm(z.reshape(-1)).item()),
+            "log_prob_of_noise": float(np.array(normal_log_prob(z))[0]),
+            "norm": float(np.linalg.norm(np.array(z))),
             "dimensions": int(z.size),
         }
 
@@ -231,11 +229,6 @@ def _guidance(pipe: Pipeline, asked: float | None, prompt: str) -> float:
     if asked is not None:
         return asked
     return pipe.config.defaults.guidance if prompt else 0.0
-
-
-def _unconditional(pipe: Pipeline) -> bool:
-    flow = pipe.flow.config
-    return not (flow.text_channels or flow.num_classes)
 
 
 def _fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -268,7 +261,7 @@ def _score_record(score: Score, prompts: Sequence[str]) -> dict[str, Any]:
     null = score.log_p.shape[0] - 1
     gain, gain_error = score.advantage(over=null)
     posterior = score.posterior(len(prompts))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "prompt": prompt,
             "log_p": float(score.mean[i]),

@@ -19,9 +19,10 @@ class PromptEncoder:
     """A tokenizer and an encoder behind one method. Made by ``load_encoder``."""
 
     def __init__(
-        self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed, rows: int
+        self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed, rows: int | None
     ) -> None:
-        """``rows``: of the encoder's table of tokens; an id beyond would read foreign memory."""
+        """``rows``: of the encoder's table of tokens, whose ids are compared with it: one beyond
+        would read foreign memory. None: ``embed`` does that itself."""
         self.config = config
         self._tokenizer = tokenizer
         self._embed = embed
@@ -53,7 +54,7 @@ class PromptEncoder:
         if not self.config.masked:
             ids = self._tokenizer.pad(ids, length)
         largest = max(ids, default=0)
-        if largest >= self._rows:
+        if self._rows is not None and largest >= self._rows:
             raise TextError(
                 f"The tokenizer gives the token {largest}, and the text encoder knows "
                 f"{self._rows} tokens. Are tokenizer.json and the weights of one model?"

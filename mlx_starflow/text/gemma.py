@@ -1,6 +1,7 @@
-"""Gemma 2 and 3 as text encoders, made of mlx-lm's own layers. The only home of mlx-lm.
+"""Gemma 2 and 3 as text encoders. The only home of mlx-lm.
 
-mlx-lm is imported when an encoder is loaded, not before: it costs about a second.
+The layers are our own (``gemma_layers``) but for rotations that are scaled, which mlx-lm knows in
+all their kinds; it is imported only then, since that costs about a second.
 Weights are named as mlx-lm names them, ``model.embed_tokens.weight``, ``model.layers.…``,
 ``model.norm.weight``; a checkpoint saved as a bare ``Gemma2Model`` lacks the prefix, which its
 conversion adds. The head is tied to the table, so ``lm_head.weight`` is not stored. The
@@ -19,24 +20,24 @@ import mlx.nn as nn
 from ..bundle.load import check_quantization, load_arrays, weight_files
 from ..bundle.safetensors import read_header
 from ..device.activations import gelu_tanh
+from ..device.pieces import Pieces
+from ..device.typed import parameters_of
 from ..errors import ConfigError, WeightsError
 from ..files.fields import Fields
+from .gemma_layers import Gemma, GemmaConfig
 
 MODEL_TYPES = ("gemma2", "gemma3_text")
 TABLE = "model.embed_tokens"
 
 
 def build_gemma(config: dict[str, Any]) -> nn.Module:
-    """mlx-lm's model for a config.json of type "gemma2" or "gemma3_text".
+    """The model for a config.json of type "gemma2" or "gemma3_text".
 
-    Errors: ConfigError for another type, nested settings that mlx-lm would pass over in silence,
-    or attention in both directions.
+    Errors: ConfigError for another type, nested settings that would be passed over in silence, or
+    attention in both directions.
     """
-    from mlx_lm.models import gemma2, gemma3_text
-
-    modules = {"gemma2": gemma2, "gemma3_text": gemma3_text}
     kind = config.get("model_type")
-    if kind not in modules:
+    if kind not in MODEL_TYPES:
         raise ConfigError(
             f"text_encoder/config.json: model_type is {kind!r}; expected one of "
             f"{', '.join(MODEL_TYPES)}. Convert the text encoder again."
@@ -52,8 +53,18 @@ def build_gemma(config: dict[str, Any]) -> nn.Module:
             "text_encoder/config.json: attention in both directions is not what a Gemma text "
             "encoder does here; expected use_bidirectional_attention to be false or absent."
         )
-    module = modules[kind]
     _check_numbers(Fields(config, "text_encoder/config.json"))
+    if not config.get("rope_scaling"):
+        return Gemma(GemmaConfig.from_dict(config))
+    return build_with_mlx_lm(config)
+
+
+def build_with_mlx_lm(config: dict[str, Any]) -> nn.Module:
+    """mlx-lm's own model for a flat config.json."""
+    from mlx_lm.models import gemma2, gemma3_text
+
+    kind = config["model_type"]
+    module = {"gemma2": gemma2, "gemma3_text": gemma3_text}[kind]
     try:
         model = module.Model(module.ModelArgs.from_dict(config))
     except Exception as error:  # mlx-lm checks nothing: whatever its layers raise
@@ -82,6 +93,7 @@ _POSITIVE = (
 
 def _check_numbers(fields: Fields) -> None:
     """Sizes and numbers that mlx-lm would believe. Errors: ConfigError naming the key."""
+    fields.whole("vocab_size", low=1)  # the token ids are compared with it
     for key, high in _SIZES.items():
         fields.whole(key, None, low=0 if key == "num_hidden_layers" else 1, high=high)
     for key in _POSITIVE:
@@ -111,12 +123,18 @@ class GemmaHidden:
         self.channels = model.args.hidden_size
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """mlx-lm's own forward pass rounds Gemma 3's embedding scale to bfloat16 and has no sliding
-        window in Gemma 2, so the layers are gone through one by one."""
-        body = self._model.model
+        """The layers one by one: mlx-lm's own pass rounds Gemma 3's embedding scale to bfloat16 and
+        has no sliding window in Gemma 2."""
+        body, pieces, work = self._model.model, Pieces(), 0.0
         x = _scaled(body.embed_tokens(ids[None]), self.channels)
+        if isinstance(self._model, Gemma):
+            x = x.astype(mx.float32)
+            pieces, work = self._model.pieces(ids.size)
         for i, layer in enumerate(body.layers):
-            x = _through(layer, x, self._mask(i, ids.shape[0]))
+            mask = self._mask(i, ids.shape[0])
+            own = isinstance(self._model, Gemma)
+            x = layer(x, mask) if own else _through(layer, x, mask)
+            pieces.add(work, x)
         return body.norm(x)[0].astype(mx.float32)
 
     def _mask(self, layer: int, length: int) -> mx.array:
@@ -192,6 +210,7 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
                 "Convert the text encoder again."
             )
     table.update({name: found[name] for name in table.parameters()})
+    mx.eval(parameters_of(table))  # an array that waits to be read is tied to this thread
     return GemmaTable(table, channels)
 
 

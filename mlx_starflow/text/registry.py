@@ -79,7 +79,7 @@ def load_encoder(
     settings = _read_config(directory / "config.json")
     _check(directory, settings, config, kind)
     tokenizer = PromptTokenizer(directory)
-    rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", low=1)
+    rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", None, low=1)
     return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype), rows)
 
 

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh, silu
+from ..device.pieces import Pieces
 from ..errors import ConfigError
 from ..files.fields import Fields, shown
 
@@ -78,7 +79,7 @@ class T5Config:
         values |= {
             "relative_attention_num_buckets": buckets,
             "relative_attention_max_distance": distance,
-            "layer_norm_epsilon": fields.number("layer_norm_epsilon", 1e-6, low=0, high=1),
+            "layer_norm_epsilon": fields.number("layer_norm_epsilon", 1e-6, low=1e-30, high=1),
         }
         return cls(**values, activation=activation, gated=gated)
 
@@ -193,8 +194,11 @@ class T5Encoder(nn.Module):
             self.config.relative_attention_max_distance,
         )
         bias = first.relative_attention_bias(buckets).transpose(2, 0, 1)[None]
+        pieces, c = Pieces(), self.config
+        matrices = 4 * c.num_heads * c.d_kv + (3 if c.gated else 2) * c.d_ff
         for block in self.encoder.block:
             x = block(x, bias, dtype)
+            pieces.add(2.0 * ids.size * c.d_model * matrices, x)
         return self.encoder.final_layer_norm(x)
 
 

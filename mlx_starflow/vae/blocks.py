@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from ..device.activations import silu
+from ..device.pieces import Pieces
 from .conv import Conv3x3
 
 # diffusers builds every GroupNorm of this autoencoder with 1e-6 instead of torch's 1e-5.
@@ -129,10 +131,17 @@ class Stage(nn.Module):
             self.upsamplers = [Upsample(out_channels)]
 
     def __call__(self, x: mx.array) -> mx.array:
+        pieces = Pieces()
         for resnet in self.resnets:
             x = resnet(x)
-        if "downsamplers" in self:
-            x = self.downsamplers[0](x)
-        if "upsamplers" in self:
-            x = self.upsamplers[0](x)
+            pieces.add(_operations(x, resnet), x)
+        for step in (*self.get("downsamplers", ()), *self.get("upsamplers", ())):
+            x = step(x)
+            pieces.add(_operations(x, step), x)
         return x
+
+
+def _operations(x: mx.array, part: nn.Module) -> float:
+    """Floating-point operations that made x (B, H, W, C), by the weights of its convolutions."""
+    pixels = x.shape[0] * x.shape[1] * x.shape[2]
+    return 2.0 * pixels * sum(w.size for _, w in tree_flatten(part.parameters()) if w.ndim > 1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import mlx.core as mx
-
 from ..config import VAEConfig
+from ..device.activations import on_gpu
 from .conv import BAND_NUMBERS
 from .model import LARGE, TILE
 
@@ -26,5 +25,5 @@ def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
         numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
     scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
     # On a CPU convolutions also lay out the patches of a band of the picture.
-    bands = 3 * min(9 * numbers, BAND_NUMBERS) if mx.default_device() == mx.Device(mx.cpu) else 0
+    bands = 0 if on_gpu() else 3 * min(9 * numbers, BAND_NUMBERS)
     return max(4 * (numbers * _COPIES + bands), 2 * scores) + 2 * output

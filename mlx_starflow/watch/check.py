@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from .conformal import least_p_value, p_values, token_map
-from .measure import measure
+from .measure import Measured, measure
 from .reference import Reference
 
 
@@ -71,7 +71,9 @@ def check(
     ]
 
 
-def _finding(reference: Reference, measured, picture: Picture, false_alarms: float) -> Finding:
+def _finding(
+    reference: Reference, measured: Measured, picture: Picture, false_alarms: float
+) -> Finding:
     p, statistics = p_values(reference.measured, measured)
     distances, threshold = token_map(reference.measured, measured, false_alarms)
     grid = measured.grid
@@ -111,8 +113,11 @@ def regions(where: np.ndarray, threshold: float, size: tuple[int, int]) -> tuple
                     above[beside] = False
                     waiting.append(beside)
         rows, columns = np.array(group).T
-        box = (columns.min() * width, rows.min() * height)
-        box += ((columns.max() + 1) * width, (rows.max() + 1) * height)
-        value = float(max(where[place] for place in group))
-        found.append(Region(tuple(round(v) for v in box), value))
+        box = (
+            round(columns.min() * width),
+            round(rows.min() * height),
+            round((columns.max() + 1) * width),
+            round((rows.max() + 1) * height),
+        )
+        found.append(Region(box, float(max(where[place] for place in group))))
     return tuple(sorted(found, key=lambda r: -r.value))

@@ -43,16 +43,21 @@ class Measured:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Measured:
         """Some of the pictures."""
-        parts = (self.parts[rows], self.lost[rows], self.detail[rows], self.png[rows])
-        return Measured(*parts, self.grid, self.numbers)
+        return Measured(
+            self.parts[rows], self.lost[rows], self.detail[rows], self.png[rows], self.grid,
+            self.numbers,
+        )  # fmt: skip
 
     def and_(self, other: Measured) -> Measured:
         """Both, one after another."""
-        pairs = zip(self._arrays(), other._arrays(), strict=True)
-        return Measured(*(np.concatenate(p) for p in pairs), self.grid, self.numbers)
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.parts, self.lost, self.detail, self.png
+        return Measured(
+            np.concatenate([self.parts, other.parts]),
+            np.concatenate([self.lost, other.lost]),
+            np.concatenate([self.detail, other.detail]),
+            np.concatenate([self.png, other.png]),
+            self.grid,
+            self.numbers,
+        )
 
 
 def measure(
@@ -78,14 +83,14 @@ def _batch(
     x = latents_of(pipe, pictures)
     grid, kind = grid_of(x, flow.config), noise_kind(flow.config)
     own = None if context is None else mx.repeat(context, len(pictures), axis=0)
-    key, total = mx.random.key(seed), 0.0
+    key, drawn = mx.random.key(seed), []
     for _ in range(draws):
         key, draw = mx.random.split(key)
-        total = total + composition(flow, noised(x, flow.config, kind, draw), own)
+        drawn.append(composition(flow, noised(x, flow.config, kind, draw), own))
     shape = (grid.height, grid.width)
     pixels = mx.concatenate([from_picture(p, 3) for p in pictures])
     return Measured(
-        parts=total / draws,
+        parts=np.mean(drawn, axis=0),
         lost=_lost(pipe, x, pixels, shape),
         detail=_detail(np.array(pixels), shape),
         png=np.array([png_bits(p) for p in pictures]),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..errors import ConfigError, UsageError
 from ..pictures.arrays import write_whole
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
-from .measure import Measured, measure
+from .measure import BATCH, Measured, measure
 from .statistics import STATISTICS, scores
 
 FORMAT, VERSION = "mlx-starflow watch", 1
@@ -59,12 +59,14 @@ def fit(
     if len(pictures) > MOST:
         raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} can be held.")
     context = contexts_of(pipe, [prompt], aspect_ratio)
-    whole = None
-    for start in range(0, len(pictures), 16):
-        images = [p.image for p in pictures[start : start + 16]]
+    whole: Measured | None = None
+    for start in range(0, len(pictures), BATCH):
+        images = [p.image for p in pictures[start : start + BATCH]]
         part = measure(pipe, images, context, draws, seed)
         whole = part if whole is None else whole.and_(part)
         progress(len(whole))
+    if whole is None:
+        raise UsageError("There are no pictures.")
     return Reference(pipe.fingerprint, prompt, draws, seed, aspect_ratio, whole)
 
 
@@ -98,7 +100,11 @@ def write_reference(path: Path, reference: Reference) -> Path:
         "png": _short(m.png),
     }
     text = json.dumps(data).encode()
-    return write_whole(path, lambda file: file.write(text), overwrite=False)
+
+    def write(file: BinaryIO) -> None:
+        file.write(text)
+
+    return write_whole(path, write, overwrite=False)
 
 
 def read_reference(path: Path) -> Reference:
@@ -145,7 +151,7 @@ def _measured(path: Path, data: dict[str, Any]) -> Measured:
     return Measured(parts, lost, detail, png, (rows, columns), numbers)
 
 
-def _short(values: np.ndarray) -> list:
+def _short(values: np.ndarray) -> list[Any]:
     """Nested lists with _DIGITS significant digits."""
     if values.ndim > 1:
         return [_short(row) for row in values]

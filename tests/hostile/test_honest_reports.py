@@ -42,7 +42,7 @@ def test_converged_means_a_small_residual(options, guidance):
         if options["sampler"] == "jacobi":
             bound = math.sqrt(options.get("tolerance", 1e-3)) * size
         else:
-            bound = TOLERANCE[mx.float32] * 2 * size
+            bound = max(TOLERANCE[mx.float32] * size, report.floor) * 2
         assert not report.converged or report.residual <= bound, report
 
 
@@ -58,37 +58,48 @@ def test_a_large_residual_is_not_converged(monkeypatch):
         assert not any(report.converged for report, _ in reports(sampler=sampler))
 
 
-STORED = [[0, 0, 0], [1, 2], [1, 2, 3, 4], [-1, 1, 1], [1.5, 1, 1], [True, 1, 1], [1, 1, 10**9],
-          ["1", 1, 1], "111", None, {}, 3, [[1], 1, 1]]  # fmt: skip
+WINDOWS = [[0, 0, 0], [1, 2], [1, 2, 3, 4], [-1, 1, 1], [1.5, 1, 1], [True, 1, 1], [1, 1, 10**9],
+           ["1", 1, 1], "111", None, {}, 3, [[1], 1, 1]]  # fmt: skip
+STORED = [
+    *({"windows": w} for w in WINDOWS),
+    {"floor": -1.0},
+    {"floor": "small"},
+    {"floor": 1e300},
+    {"tolerance": None},
+    {"more": 1},
+]
 
 
-@pytest.mark.parametrize("stored", STORED, ids=str)
-def test_windows_that_are_none_are_measured_anew(stored, tmp_path, monkeypatch):
+@pytest.fixture
+def stored_windows(tmp_path, monkeypatch):
+    """A function that asks for the windows, and the file that they are stored in."""
     flow = random_flow(FAMILIES[GUIDED])
     monkeypatch.setattr(measured, "calibrate", lambda *_: (9, 9, 4))
     arguments = (flow, flow.training_grid(), 2, SampleOptions(), tmp_path)
-    right = windows_for(*arguments)
-    assert right.windows == (9, 9, 4)
-    path = tmp_path / measured.FILE
-    (key,) = json.loads(path.read_text())
-    whole = {"windows": [9, 9, 4], "floor": right.floor, "tolerance": right.tolerance}
-    for entry in (stored, {**whole, "windows": stored}, {**whole, "tolerance": stored}):
+    return lambda: windows_for(*arguments).windows, tmp_path / measured.FILE
+
+
+@pytest.mark.parametrize("change", STORED, ids=str)
+def test_windows_that_are_none_are_measured_anew(change, stored_windows):
+    windows, path = stored_windows
+    assert windows() == (9, 9, 4)
+    ((key, honest),) = json.loads(path.read_text()).items()
+    path.write_text(json.dumps({key: {**honest, **change}}))
+    assert windows() == (9, 9, 4)
+    assert json.loads(path.read_text())[key]["windows"] == [9, 9, 4]
+    for entry in ([0, 0, 0], None, "x", []):
         path.write_text(json.dumps({key: entry}))
-        assert windows_for(*arguments) == right
-        assert json.loads(path.read_text()) == {key: whole}
+        assert windows() == (9, 9, 4)
 
 
-TEXTS = {
-    "deep": "[" * 100_000, "cut": "{", "nan": '{"a": NaN}', "digits": "9" * 5000, "latin": "\xff"
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_windows_file_that_is_none_is_written_anew(text, tmp_path, monkeypatch):
-    flow = random_flow(FAMILIES[GUIDED])
-    monkeypatch.setattr(measured, "calibrate", lambda *_: (9, 9, 4))
-    (tmp_path / measured.FILE).write_text(TEXTS[text], encoding="latin-1")
-    arguments = (flow, flow.training_grid(), 2, SampleOptions(), tmp_path)
-    assert windows_for(*arguments).windows == (9, 9, 4)
-    (entry,) = json.loads((tmp_path / measured.FILE).read_text()).values()
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "{", '{"a": NaN}', "9" * 5000, "\xff"],
+    ids=["deep", "cut", "nan", "digits", "latin"],
+)
+def test_a_windows_file_that_is_none_is_written_anew(text, stored_windows):
+    windows, path = stored_windows
+    path.write_text(text, encoding="latin-1")
+    assert windows() == (9, 9, 4)
+    (entry,) = json.loads(path.read_text()).values()
     assert entry["windows"] == [9, 9, 4]

@@ -18,12 +18,12 @@ from pathlib import Path
 from mlx_starflow.device.machine import this_machine
 from mlx_starflow.pipeline import Pipeline, load
 
-from ..likelihood.__main__ import table, write_into
+from ..likelihood.__main__ import write_into
 from ..painter import paint_many
 from . import damage, plot, rate, rivals
 
 SEED = 9_000_000  # of the paintings
-PARTS = ("rate", "captions", "other", "round-trips", "mutations")
+PARTS = ("rate", "captions", "other", "round-trips", "elsewhere", "mutations")
 QUALITIES = (25.0, 25.5, 26.0, 26.5, 27.0, 27.5, 28.0)  # dB
 FOLDER = Path("recipes/default_model/runs/compression")
 
@@ -58,6 +58,22 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown: a row for each key, a column for each key of any row; counts in full."""
+    columns = list(dict.fromkeys(c for row in rows.values() for c in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [_cell(row[c]) if c in row else "" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
+
+
 def weights(pipe: Pipeline) -> str:
     machine = this_machine()
     return (
@@ -84,6 +100,9 @@ def measure(part: str, pipe: Pipeline, options: argparse.Namespace) -> dict[str,
     if part == "round-trips":
         paintings = paint_many(options.round_trips, SEED + 2, size, 1)[0]
         return {part: {"step 0.25": damage.round_trips(pipe, paintings, 0.25, say)}}
+    if part == "elsewhere":
+        paintings = paint_many(options.some, SEED + 4, size, 1)[0]
+        return {part: damage.elsewhere(pipe, paintings, 0.35)}
     paintings = paint_many(20, SEED + 3, size, 1)[0]
     found = damage.mutations(pipe, paintings, options.mutations, options.repaired, say)
     return {part: {"all": found}}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import struct
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,10 +19,17 @@ from PIL import Image
 from mlx_starflow import StarflowError, codec
 from mlx_starflow.codec import file
 from mlx_starflow.codec.pictures import decoded_symbols
+from mlx_starflow.exact.codec import tokens_of_symbols
 from mlx_starflow.pipeline import Pipeline
 
 from ..likelihood.outliers import OUTLIERS
 from .rivals import psnr
+
+ARITHMETICS = {
+    "MLX's own matrix products": {"MLX_STARFLOW_OPENBLAS": "0"},
+    "OpenBLAS with two threads": {"OPENBLAS_NUM_THREADS": "2"},
+    "OpenBLAS for another processor": {"OPENBLAS_CORETYPE": "Nehalem"},
+}
 
 
 def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[str, float]:
@@ -31,6 +44,38 @@ def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[
     return {"pictures": len(pictures), "exact": float(exact), "portable": float(portable)}
 
 
+def elsewhere(pipe: Pipeline, pictures: np.ndarray, step: float) -> dict[str, dict[str, float]]:
+    """How many files are decoded by processes with other matrix products, see ARITHMETICS.
+    "differing": in how many pictures a mean of the deep block comes out different there."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = []
+        for i, pixels in enumerate(pictures):
+            made = codec.compress_picture(pipe, Image.fromarray(pixels), step)
+            Path(folder, f"{i:03d}.flow").write_bytes(made.data)
+            u = tokens_of_symbols(pipe.flow, made.symbols, made.step, made.seed)
+            inputs.append(np.array(u))
+        np.save(Path(folder, "inputs.npy"), np.concatenate(inputs))
+        own = _seen(pipe.directory, folder, {})
+        table = {}
+        for name, changes in ARITHMETICS.items():
+            seen = _seen(pipe.directory, folder, changes)
+            pairs = list(zip(seen, own, strict=True))
+            table[name] = {
+                "files": len(seen),
+                "decoded": float(sum(s["decoded"] for s in seen)),
+                "differing": float(sum(s["sum"] != o["sum"] for s, o in pairs)),
+            }
+    return table
+
+
+def _seen(model: Path, folder: str, changes: dict[str, str]) -> list[dict]:
+    command = [sys.executable, "-m", f"{__package__}.elsewhere", str(model), folder]
+    ran = subprocess.run(
+        command, env={**os.environ, **changes}, capture_output=True, text=True, check=True
+    )
+    return json.loads(ran.stdout)
+
+
 def mutations(
     pipe: Pipeline, pictures: np.ndarray, count: int, repaired: int, say
 ) -> dict[str, float]:
@@ -41,11 +86,10 @@ def mutations(
     found: Counter[str] = Counter()
     slowest = 0.0
     for i in range(count):
-        broken = mutated(files, rng)
-        if i < repaired:
-            broken = with_right_check(broken)
-        if broken in files:
-            continue
+        broken = files[0]
+        while broken in files:
+            broken = mutated(files, rng)
+            broken = with_right_check(broken) if i < repaired else broken
         began = time.perf_counter()
         try:
             codec.decompress(pipe, broken)

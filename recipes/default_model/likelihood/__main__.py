@@ -24,18 +24,19 @@ from .separation import separation
 from .zero_shot import draws_and_errors, zero_shot
 
 SEED = 7_000_000  # of the paintings
-PARTS = ("separation", "zero-shot", "draws", "round-trip", "best-of", "edit")
+PARTS = ("separation", "zero-shot", "draws", "round-trip", "best-of", "edit", "doubt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a bundle; default: the embedded model")
     parser.add_argument(
-        "--judge", type=Path, help="folder of the recipe's classifier, for best-of and edit"
+        "--judge", type=Path, help="folder of the recipe's classifier, for best-of, edit, doubt"
     )
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--count", type=int, default=128, help="paintings for most tables")
     parser.add_argument("--prompts", type=int, default=60, help="prompts of best-of")
+    parser.add_argument("--doubts", type=int, default=600, help="pictures of doubt")
     parser.add_argument("--edits", type=int, default=40)
     parser.add_argument("--draws", type=int, default=4, help="noise draws a score")
     parser.add_argument("--output", type=Path, help="also write all numbers here, as JSON")
@@ -78,11 +79,14 @@ def _measure(part: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from ..classifier import load_classifier  # PyTorch is needed here and nowhere else
     from ..evaluate import random_prompts
+    from .doubt import ranks_of_failures
     from .following import best_of, edits
 
     if options.judge is None:
         sys.exit(f"{part} needs --judge, the classifier that the recipe has trained")
     judge = load_classifier(options.judge)
+    if part == "doubt":
+        return ranks_of_failures(pipe, judge, *random_prompts(options.doubts, SEED + 4))
     if part == "best-of":
         return best_of(pipe, judge, *random_prompts(options.prompts, SEED))
     paintings, _, scenes = paint_many(4 * options.edits, SEED + 2, pipe.config.image_size)

@@ -23,8 +23,8 @@ from mlx_starflow.watch.measure import Measured, measure
 from mlx_starflow.watch.reference import DRAWS
 from mlx_starflow.watch.statistics import STATISTICS, scores
 
-from ..compression.__main__ import weights
-from ..likelihood.__main__ import table, write_into
+from ..compression.__main__ import table, weights
+from ..likelihood.__main__ import write_into
 from ..likelihood.outliers import OUTLIERS
 from ..painter import paint_many
 from .defects import DEFECTS
@@ -88,7 +88,7 @@ def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[
     paintings = paint_many(options.count, SEED, pipe.config.image_size, 1)[0]
     all_ = measured(pipe, options.folder, "ordinary", list(paintings))
     rng, n, result = np.random.default_rng(1), len(all_), {}
-    for size in SIZES:
+    for size in (s for s in SIZES if 2 * s <= n):
         found = []
         for i in range(n):
             others = rng.choice(np.delete(np.arange(n), i), size, replace=False)
@@ -97,7 +97,7 @@ def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[
         for _ in range(20):
             order = rng.permutation(n)
             reference = all_.take(order[:size])
-            rest = [p_values(reference, all_.take([i]))[0] for i in order[size : size + 200]]
+            rest = [p_values(reference, all_.take([i]))[0] for i in order[size : size + 100]]
             fixed.append(np.mean(np.array(rest) <= RATE))
         low, high = _interval(n, math.floor(RATE * (size + 1)) / (size + 1))
         result[f"{size} pictures"] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..device.activations import on_gpu
+from .activations import on_gpu
 
 HALF = (mx.float16, mx.bfloat16)
 # Rows from which a quantized matrix is unpacked once and multiplied as a plain one. A GPU's

@@ -1,0 +1,70 @@
+"""One check of ``doctor`` and what all of them share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.core as mx
+
+OK, SLOW, WRONG, SKIPPED = "ok", "slow", "wrong", "skipped"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found and what that means."""
+
+    name: str
+    status: str  # OK | SLOW | WRONG | SKIPPED
+    measured: Any  # numbers or words, JSON-able
+    expected: str
+    meaning: str  # a sentence for the person whose machine this is
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judged(name: str, good: bool, measured: Any, expected: str, fine: str, bad: str) -> Check:
+    """A check that is ok or wrong."""
+    return Check(name, OK if good else WRONG, measured, expected, fine if good else bad)
+
+
+def seconds(work: Callable[[], Any], repeat: int = 3, enough: float = 0.5) -> float:
+    """The shortest time of ``work`` after a first, uncounted one; long work is not repeated."""
+    work()
+    times: list[float] = []
+    while len(times) < repeat and sum(times) < enough:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def largest(a: mx.array) -> float:
+    return mx.abs(a.astype(mx.float32)).max().item()
+
+
+def casts_in(function: Callable[..., Any], *arrays: mx.array, at_least: int) -> list[str]:
+    """Conversions of ``at_least`` numbers or more from one type to another, in the graph of
+    function(*arrays) -> arrays: "3072x3072 bfloat16 -> float32"."""
+    found: list[str] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["type"] != "primitive" or event["name"] != "AsType":
+            return
+        _, shape, old = event["inputs"][0]
+        new, count = event["outputs"][0][2], 1
+        for side in shape:
+            count *= side
+        if count >= at_least and old != new:
+            sides = "x".join(map(str, shape))
+            found.append(f"{sides} {_name(old)} -> {_name(new)}")
+
+    mx.export_function(look, function, *arrays)
+    return found
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")

@@ -1,0 +1,72 @@
+"""Numbers of the embedded model that every machine has to give: kept in the package.
+
+``python -m recipes.default_model.golden`` writes them anew, which has to be done whenever the
+embedded weights change; they carry the weights' fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..pipeline import Pipeline
+
+FILE = Path(__file__).parents[1] / "assets" / "golden.npz"
+PROMPT, SEED = "a fox in snow", 7
+REGENERATE = "python -m recipes.default_model.golden"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One picture of the embedded model, by the sequential sampler in float32."""
+
+    weights: str  # fingerprint of the flow
+    latents: np.ndarray  # (16, 16, 6)
+    denoised: np.ndarray  # (16, 16, 6)
+    picture: np.ndarray  # (128, 128, 3) uint8
+    log_prob: float  # of the latents, nats
+
+    @classmethod
+    def read(cls, path: Path = FILE) -> Golden:
+        with np.load(path, allow_pickle=False) as data:
+            return cls(
+                str(data["weights"]), data["latents"], data["denoised"], data["picture"],
+                float(data["log_prob"]),
+            )  # fmt: skip
+
+    def write(self, path: Path = FILE) -> None:
+        np.savez_compressed(
+            path, weights=self.weights, latents=self.latents, denoised=self.denoised,
+            picture=self.picture, log_prob=self.log_prob,
+        )  # fmt: skip
+
+
+def drawn_by(pipe: Pipeline, sampler: str = "sequential") -> Golden:
+    """The same picture by a pipeline, as this machine makes it."""
+    from ..exact.likelihood import log_prob
+
+    result = pipe.generate(PROMPT, seed=SEED, sampler=sampler)
+    context = pipe.encode_prompts([PROMPT])
+    return Golden(
+        pipe.fingerprint,
+        np.array(result.latents[0]),
+        np.array(result.denoised[0]),
+        np.array(result.images[0]),
+        float(log_prob(pipe.flow, mx.array(result.latents), context).item()),
+    )
+
+
+def difference(one: Golden, other: Golden) -> dict[str, float]:
+    """How far two are apart: latents in deviations, the picture in dB, the likelihood in nats per
+    number."""
+    error = (one.picture.astype(float) - other.picture).ravel() / 255
+    mse = float((error * error).mean())
+    return {
+        "latents": float(np.abs(one.latents - other.latents).max() / other.latents.std()),
+        "denoised": float(np.abs(one.denoised - other.denoised).max() / other.denoised.std()),
+        "picture_db": 200.0 if mse == 0 else float(-10 * np.log10(mse)),
+        "log_prob": abs(one.log_prob - other.log_prob) / one.latents.size,
+    }

@@ -1,0 +1,286 @@
+"""The checks of ``doctor`` that need a model: types, floor, cache, memory, the embedded picture."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..device.activations import on_gpu
+from ..device.products import kept_type
+from ..exact.denoise import denoise
+from ..flow import Block, Flow
+from ..flow.grid import Grid
+from ..generation.components import precision
+from ..generation.memory_need import denoising_bytes
+from ..pipeline import Pipeline, load
+from ..sampling import SampleOptions
+from ..sampling.calibrate import reachable_tolerance
+from ..sampling.conditional import Conditional
+from .checkup import OK, SKIPPED, SLOW, WRONG, Check, casts_in, judged
+from .golden import REGENERATE, Golden, difference, drawn_by
+
+STEPS = 20
+FLOORS = {mx.float32: 2e-4, mx.float16: 3e-2, mx.bfloat16: 2.5e-1}  # a floor above is a fault
+HALVES = ("float16", "bfloat16")
+# Of the embedded picture; rounding of another device moves a sample by some 1e-3 deviations.
+CLOSE = {"latents": 1e-2, "denoised": 1e-2, "picture_db": 50.0, "log_prob": 1e-4}
+
+
+class Subject:
+    """A pipeline's flow with a prompt to run it on."""
+
+    def __init__(self, pipe: Pipeline) -> None:
+        self.pipe, self.flow = pipe, pipe.flow
+        config = self.flow.config
+        self.grid: Grid = self.flow.training_grid()
+        conditional = bool(config.text_channels or config.num_classes)
+        self.guidance = pipe.config.defaults.guidance if conditional else 0.0
+        self.prompt = _prompt(pipe)
+        rows = pipe.prompt_rows([self.prompt])
+        self.context = rows.for_sampling([self.prompt], self.guidance)
+        self.own = rows.own([self.prompt])
+        self.options = SampleOptions(guidance=self.guidance)
+
+    @property
+    def deep(self) -> Block:
+        return next(b for b in reversed(self.flow.blocks) if isinstance(b, Block))
+
+    def noise(self) -> mx.array:
+        side, config = self.flow.config.grid_size * self.flow.config.patch_size, self.flow.config
+        return mx.random.normal((1, side, side, config.in_channels), key=mx.random.key(0))
+
+    def conditional(self) -> Conditional:
+        return Conditional(self.deep, self.grid, self.context, 1, self.options, steps_of=1)
+
+
+def types_check(flow: Flow) -> Check:
+    """3. What a step computes in: no matrix is converted, keys are in the weights' type."""
+    block = next(b for b in reversed(flow.blocks) if isinstance(b, Block))
+    grid, config = flow.training_grid(), flow.config
+    context = None
+    if config.text_channels:
+        context = mx.zeros((1, config.text_length, config.text_channels))
+    state = block.begin(grid, context)
+    previous = mx.zeros((1, 1, config.token_channels))
+    mx.eval(block.conditionals(state, previous, 0, grid), state.arrays())
+    layer = block.layers[0]
+    kept = kept_type(layer.attention.qkv)
+    stored = {str(a.dtype).removeprefix("mlx.core.") for a in state.arrays()}
+    size = block.config.channels**2
+    casts = casts_in(lambda p: block.conditionals(state, p, 2, grid), previous, at_least=size)
+    residual = layer(mx.zeros((1, 1, block.config.channels)), None, None)
+    measured = {
+        "weights": precision(flow),
+        "keys_and_values": sorted(stored),
+        "layer_output": str(residual.dtype).removeprefix("mlx.core."),
+        "casts_of_matrices": casts,
+    }
+    good = stored == {str(kept).removeprefix("mlx.core.")} and not casts
+    return judged(
+        "types",
+        good and residual.dtype == mx.float32,
+        measured,
+        "keys and values in the weights' 16 bits, the residual stream in float32, no casts",
+        "Each pass reads every weight once, in the bits it is stored in.",
+        "Weights are converted on every pass or keys are kept too wide: several times slower and "
+        "larger than need be.",
+    )
+
+
+def floor_check(model: str | None) -> Check:
+    """4. The rounding of every precision against what a result may be off by."""
+    measured, wrong = {}, []
+    for name, options in _precisions().items():
+        with load(model, **options) as pipe:
+            subject = Subject(pipe)
+            floor, promised = reachable_tolerance(
+                subject.flow, subject.grid, 1, subject.options, subject.context
+            )
+            kind = kept_type(subject.deep.layers[0].attention.qkv)
+        measured[name] = {"floor": floor, "tolerance": promised}
+        if not floor <= FLOORS[kind]:
+            wrong.append(name)
+    return judged(
+        "residual floor",
+        not wrong,
+        measured,
+        ", ".join(f"{str(k).removeprefix('mlx.core.')} below {v:g}" for k, v in FLOORS.items()),
+        "Two groupings of the same tokens agree as well as the type allows.",
+        f"{', '.join(wrong)}: the same tokens come out differently in another grouping, by more "
+        "than rounding explains.",
+    )
+
+
+def _precisions() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {"float32": {"dtype": "float32"}}
+    if on_gpu():  # on a CPU 16-bit products take minutes
+        found |= {name: {"dtype": name} for name in HALVES}
+    return found | {f"{bits}-bit": {"quantize": bits} for bits in (8, 4)}
+
+
+def cache_check(subject: Subject) -> Check:
+    """5. Keys and values are written in place: no second cache appears while tokens are drawn."""
+    block = subject.conditional()
+    previous = mx.zeros((1, 1, subject.flow.config.token_channels))
+    mx.eval(block.affine(previous, 0))
+    cache = sum(a.nbytes for a in block.state.arrays())
+    _steps(block, previous, 1, 3)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    _steps(block, previous, 4, min(STEPS, block.tokens - 4))
+    more = mx.get_peak_memory() - before
+    return judged(
+        "cache in place",
+        more < cache,
+        {"cache_mb": round(cache / 1e6, 2), "more_at_peak_mb": round(more / 1e6, 2)},
+        f"below one more cache over {STEPS} steps",
+        "Keys and values are updated in place.",
+        "Every step copies the cache: slow, and twice its memory.",
+    )
+
+
+def _steps(block: Conditional, tokens: mx.array, start: int, count: int) -> None:
+    for t in range(start, start + max(count, 0)):
+        sigma, b = block.affine(tokens, t)
+        tokens = sigma * tokens + b
+        mx.eval(tokens)
+
+
+def host_check(subject: Subject) -> Check:
+    """8. Time of the host against all time, in the loop of one token after another."""
+    block = subject.conditional()
+    tokens, host = mx.zeros((1, 1, subject.flow.config.token_channels)), 0.0
+    mx.eval(block.affine(tokens, 0))
+    count = min(2 * STEPS, block.tokens - 1)
+    for timed in (False, True):  # the first round compiles
+        began = time.perf_counter()
+        for t in range(1, 1 + count):
+            sent = time.perf_counter()
+            sigma, b = block.affine(tokens, t)
+            tokens = sigma * tokens + b
+            if timed:
+                host += time.perf_counter() - sent
+            mx.async_eval(tokens)
+        mx.eval(tokens)
+        wall = time.perf_counter() - began
+    share = host / wall
+    measured = {"host_ms": 1e3 * host / count, "wall_ms": 1e3 * wall / count, "share": share}
+    slow = on_gpu() and share > 0.8
+    meaning = "The host is the bottleneck: close other programs." if slow else ""
+    measured = {k: round(v, 3) for k, v in measured.items()}
+    return Check("host time", SLOW if slow else OK, measured, "below 0.8 of all time", meaning)
+
+
+def low_ram_check(model: str | None) -> Check:
+    """9. Two pictures with components dropped in between: nothing is left behind."""
+    held = []
+    with load(model, low_ram=True) as pipe:
+        prompt = _prompt(pipe)
+        for seed in range(3):
+            pipe.generate(prompt, seed=seed, sampler="sequential", denoise=False)
+            mx.clear_cache()
+            held.append(mx.get_active_memory())
+        whole = sum(v.nbytes for _, v in tree_flatten(pipe.flow.parameters()))
+    growth = held[-1] - held[0]
+    return judged(
+        "low-ram",
+        growth < 0.2 * whole,
+        {"held_mb": [round(h / 1e6, 1) for h in held], "flow_mb": round(whole / 1e6, 1)},
+        "memory does not grow from picture to picture",
+        "Dropped components are freed.",
+        "Dropped components stay in memory: --low-ram does not help.",
+    )
+
+
+def finishing_check(subject: Subject) -> Check:
+    """10. Denoising and decoding: seconds, memory against what was said, finite numbers."""
+    flow, pipe = subject.flow, subject.pipe
+    x, config = subject.noise(), flow.config
+    said = {"denoise": denoising_bytes(config, subject.grid.tokens, 1, config.denoiser is not None)}
+    work = {"denoise": lambda: denoise(flow, x, subject.own)}
+    if pipe.vae is not None:
+        said["decode"] = pipe.decoding_bytes(x.shape[1], x.shape[2])
+        work["decode"] = lambda: pipe.vae.decode(x)
+    measured, finite, fits = {}, True, True
+    for name, run in work.items():
+        mx.eval(run())
+        mx.clear_cache()
+        before, began = mx.get_active_memory(), time.perf_counter()
+        mx.reset_peak_memory()
+        result = run()
+        mx.eval(result)
+        taken = mx.get_peak_memory() - before
+        measured[name] = {
+            "seconds": round(time.perf_counter() - began, 3),
+            "peak_mb": round(taken / 1e6, 1),
+            "said_mb": round(said[name] / 1e6, 1),
+        }
+        finite = finite and mx.isfinite(result).all().item()
+        fits = fits and taken < 1.15 * said[name] + (4 << 20)
+    meaning = "" if finite else "Denoising or decoding gives NaN or infinity on this device."
+    if finite and not fits:
+        meaning = "More memory is taken than is said: the advice about memory is too optimistic."
+    status = WRONG if not finite else OK if fits else SLOW
+    return Check("denoise and decode", status, measured, "finite, memory as said", meaning)
+
+
+def picture_check(golden: Golden | None = None) -> Check:
+    """11. The embedded picture: sequential and auto, GPU and CPU, all against stored numbers."""
+    golden = golden or Golden.read()
+    with load(dtype="float32") as pipe:
+        if pipe.fingerprint != golden.weights:
+            return Check(
+                "embedded picture", SKIPPED, {"weights": pipe.fingerprint}, golden.weights,
+                f"The stored numbers belong to other weights; {REGENERATE} makes them anew.",
+            )  # fmt: skip
+        found, times = {}, {}
+        for name in ("sequential", "auto"):
+            began = time.perf_counter()
+            found[name] = difference(drawn_by(pipe, name), golden)
+            times[name] = round(time.perf_counter() - began, 2)
+        if on_gpu():
+            with mx.stream(mx.cpu):
+                result = _on_cpu(pipe)
+            found["CPU"] = {"latents": float(np.abs(result - golden.latents).max())}
+    wrong = [name for name, values in found.items() if not _is_close(values)]
+    return judged(
+        "embedded picture",
+        not wrong,
+        {**found, "seconds": times},
+        "as stored: latents within 0.01 deviations, the picture within 50 dB",
+        "This machine draws what every other draws.",
+        f"{', '.join(wrong)}: another picture than on other machines. Please report this.",
+    )
+
+
+def _is_close(values: dict[str, float]) -> bool:
+    return all(
+        value > CLOSE[name] if name.endswith("_db") else value < CLOSE[name]
+        for name, value in values.items()
+    )
+
+
+def _on_cpu(pipe: Pipeline) -> np.ndarray:
+    from ..sampling import invert
+    from .golden import PROMPT, SEED
+
+    guidance = pipe.config.defaults.guidance
+    context = pipe.prompt_rows([PROMPT]).for_sampling([PROMPT], guidance)
+    side, config = pipe.flow.config.grid_size * pipe.flow.config.patch_size, pipe.flow.config
+    noise = mx.random.normal((side, side, config.in_channels), key=mx.random.key(SEED))[None]
+    x = invert(pipe.flow, noise, context, guidance=guidance, sampler="sequential", compile=False)
+    return np.array(x[0])
+
+
+def _prompt(pipe: Pipeline) -> str | None:
+    config = pipe.flow.config
+    if config.num_classes:
+        return "0"
+    if not config.text_channels:
+        return None
+    labels = pipe.config.text.labels if pipe.config.text else ()
+    return labels[0] if labels else "a fox in snow"

@@ -1,0 +1,52 @@
+"""``mlx-starflow doctor``: is this machine computing right, and how fast is it?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..benchmark.checkup import WRONG, Check
+from ..benchmark.doctor import Report, examine
+from . import options as o
+from .console import Console
+
+EPILOG = """\\b
+Examples:
+  mlx-starflow doctor                      eleven checks, a minute at most
+  mlx-starflow doctor --report doctor.md   and a report to paste into an issue
+  mlx-starflow doctor --json               the same for programs
+"""
+
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a Markdown report here."),
+]
+
+
+def doctor(
+    report: ReportFile = None,
+    model: o.Model = None,
+    *,
+    messages: o.Messages,
+) -> None:
+    """Check that MLX computes on this machine what the models rely on; exit status 1 if not."""
+    console, found = Console(messages.quiet), None
+    for number, item in enumerate(examine(model), start=1):
+        if isinstance(item, Report):
+            found = item
+        else:
+            console.detail(_line(item))
+            console.draw(item.name, "", number / 11, None)
+    console.clear()
+    if report is not None:
+        report.write_text(found.markdown(), encoding="utf-8")
+    typer.echo(json.dumps(found.to_dict()) if messages.json_ else "\n".join(found.lines()))
+    if found.wrong:
+        raise typer.Exit(1)
+
+
+def _line(check: Check) -> str:
+    return f"{check.name}: {check.status}" + (" (!)" if check.status == WRONG else "")

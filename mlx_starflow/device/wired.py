@@ -1,0 +1,58 @@
+"""Memory that macOS may not page out while work is done.
+
+A model that fills most of an 8 or 16 GB Mac is otherwise compressed or swapped between two steps:
+slow, and the usual cause of the GPU's time limit being hit. MLX has one limit for the process, so
+works that overlap share it: the first sets it, the last puts the old one back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+
+
+class _Limit:
+    """The process's wired limit, counted by its users."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users, self.before = 0, 0
+
+    def raise_to(self, size: int) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before = mx.set_wired_limit(size)
+            self.users += 1
+
+    def restore(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                mx.synchronize()
+                mx.set_wired_limit(self.before)
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def wired() -> Iterator[None]:
+    """Keep MLX's memory wired, up to the recommended working set, inside the ``with``. Does nothing
+    where there is no Metal."""
+    size = mx.device_info().get("max_recommended_working_set_size", 0) if has_metal() else 0
+    if not size:
+        yield
+        return
+    _limit.raise_to(int(size))
+    try:
+        yield
+    finally:
+        _limit.restore()
+
+
+def has_metal() -> bool:
+    """Whether work goes to a GPU through Metal."""
+    return mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu)

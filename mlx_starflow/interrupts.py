@@ -1,0 +1,29 @@
+"""Ctrl-C before the command line has begun: one line instead of a traceback of imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+
+COMMAND = "mlx-starflow"
+
+
+def hide_interrupts_of_the_command() -> None:
+    """Show KeyboardInterrupt as one line, where this process is the command itself.
+
+    Does nothing in a program that imports the package. Python ends an interrupted process by the
+    signal, which a shell shows as status 130.
+    """
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if name != COMMAND and not (name == "-m" and "mlx_starflow" in sys.orig_argv):
+        return
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write(f"{COMMAND}: Interrupted.\n")
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = hook

@@ -1,0 +1,66 @@
+"""Do the numbers of ``generate --uncertainty`` rank failures? The recipe's classifier judges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mlx_starflow.editing.uncertainty import Uncertainty, uncertainty
+from mlx_starflow.pipeline import Pipeline
+
+from ..painter import Scene
+from .separation import auroc
+
+# Each number, turned so that more of it should mean a worse picture.
+NUMBERS = {
+    "-log p": lambda u: -u.log_p,
+    "-gain": lambda u: -u.gain,
+    "last digit": lambda u: u.last_digit,
+    "mean sigma": lambda u: u.to_dict()["mean_sigma"],
+    "largest sigma": lambda u: float(u.sigma.max()),
+    "largest surprise": lambda u: float(u.surprise.max()),
+}
+
+
+def ranks_of_failures(
+    pipe: Pipeline, judge, prompts: list[str], scenes: list[Scene], guidance: float | None = None
+) -> dict[str, dict[str, float]]:
+    """AUROC of each number for telling pictures in which the judge misses something (subject,
+    place or colour) from the others, with its standard error; prompt i has seed i."""
+    from ..classifier import KINDS, labels_of, predict  # PyTorch is needed here and nowhere else
+
+    pictures, found = [], []
+    for i, prompt in enumerate(prompts):
+        result = pipe.generate(prompt, seed=i, guidance=guidance)
+        pictures.append(np.asarray(result.images[0]))
+        found += uncertainty(pipe, result)
+    asked, seen = labels_of(scenes), predict(judge, np.stack(pictures))
+    failed = np.logical_or.reduce([seen[kind] != asked[kind] for kind in KINDS])
+    return table_of(found, failed)
+
+
+def table_of(found: list[Uncertainty], failed: np.ndarray) -> dict[str, dict[str, float]]:
+    """A row for each number; NaN where all or none failed."""
+    rows = {}
+    for name, number in NUMBERS.items():
+        values = np.array([number(u) for u in found])
+        area = (
+            auroc(values[failed], values[~failed]) if 0 < failed.sum() < len(failed) else math.nan
+        )
+        rows[name] = {
+            "AUROC": area,
+            "standard error": standard_error(area, int(failed.sum()), int((~failed).sum())),
+            "pictures": len(failed),
+            "failures": int(failed.sum()),
+        }
+    return rows
+
+
+def standard_error(area: float, positives: int, negatives: int) -> float:
+    """Of an AUROC (Hanley and McNeil 1982)."""
+    if not positives or not negatives:
+        return math.nan
+    q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
+    spread = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
+    return math.sqrt(max(spread, 0) / (positives * negatives))

@@ -1,0 +1,183 @@
+"""Commands given hostile files: nothing is fetched, no escape reaches the terminal, nothing is
+lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from command import run  # noqa: F401
+from PIL import Image
+
+from mlx_starflow.errors import UsageError
+from mlx_starflow.files import visible
+from mlx_starflow.hub.acquire import check_stored_model
+from mlx_starflow.pictures.metadata import read_metadata, save_picture
+
+ROOT = Path(__file__).parents[2]
+ESCAPES = "\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\u202e"
+
+
+@pytest.fixture
+def fox(run, colours, tmp_path) -> Path:  # noqa: F811
+    """A picture made with the tiny model, its settings inside."""
+    assert run("generate", "red", "--seed", 3, "-m", colours, "-o", "fox.png").status == 0
+    return tmp_path / "fox.png"
+
+
+def rewritten(path: Path, **changes) -> Path:
+    target = path.with_name("friend.png")
+    target.unlink(missing_ok=True)
+    settings = {**read_metadata(path), **changes}
+    return save_picture(Image.open(path), target, settings)
+
+
+MODELS = [
+    "some/model",
+    "apple/starflow",
+    "starflow",
+    "/nowhere",
+    "hub:some/model",
+    "a\x1b[2Jb",
+    "x" * 4000,
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: ascii(m)[:20])
+def test_a_picture_does_not_choose_what_is_fetched(model, run, fox, hub, monkeypatch):  # noqa: F811
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    outcome = run("generate", "-C", rewritten(fox, model=model), "-o", "again.png")
+    assert outcome.status == 2 and "--model" in outcome.err and "\x1b" not in outcome.err
+    assert hub.requests == [] and not Path("again.png").exists()
+
+
+def test_a_noise_file_does_not_choose_what_is_fetched(run, hub, monkeypatch, tmp_path):  # noqa: F811
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    noise = {"noise": mx.zeros((1, 12, 12, 3))}
+    for stored in ({"model": "some/model"}, {"model": 3}, {"prompt": ["a"]}, {"guidance": "x"}):
+        about = {"mlx-starflow": json.dumps(stored)}
+        mx.save_safetensors(str(tmp_path / "a.safetensors"), noise, about)
+        outcome = run("decode", "a.safetensors", "-o", "again.png")
+        assert outcome.status == 2 and "Unexpected" not in outcome.err, outcome.err
+    assert hub.requests == []
+
+
+def test_a_model_on_this_disk_may_be_chosen(run, fox, colours, tmp_path):  # noqa: F811
+    assert run("generate", "-C", fox, "-o", "again.png").status == 0
+    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open(fox)))
+    # ... but not one whose components would have to be fetched.
+    copy = shutil.copytree(colours, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["components"]["vae"] = "hub:some/vae"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="not .completely. on this disk"):
+        check_stored_model(str(copy), "fox.png")
+
+
+# The terminal
+
+
+def test_escapes_are_shown_and_not_obeyed(run, fox, colours, tmp_path):  # noqa: F811
+    hostile = rewritten(fox, prompt=ESCAPES, weights=ESCAPES, model_name=ESCAPES, device=ESCAPES,
+                        unknown_key_=ESCAPES)  # fmt: skip
+    copy = tmp_path / "bundle"
+    shutil.copytree(colours, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"licence": ESCAPES, "attribution": ESCAPES, "name": ESCAPES}
+    (copy / "config.json").write_text(json.dumps(config))
+    words = {"words": [ESCAPES], "subject": [ESCAPES], "place": [ESCAPES]}
+    (copy / "vocabulary.json").write_text(json.dumps(words))
+    odd = tmp_path / f"a{ESCAPES.replace('/', '')}.png"
+    odd.write_bytes(b"no picture")
+    for arguments in (
+        ["info", hostile],
+        ["info", copy],
+        ["info", copy, "--json"],
+        ["generate", "-C", hostile, "-m", copy, "-o", "b.png"],
+        ["generate", ESCAPES, "-m", copy, "-o", "c.png"],
+        ["score", odd, "-m", copy],
+        ["info", odd],
+        ["generate", "red", "-m", f"no{ESCAPES}model"],
+        ["generate", "red", "-m", copy, "--sampler", ESCAPES],
+        ["models", "show", ESCAPES],
+    ):
+        outcome = run(*arguments)
+        told = outcome.out + outcome.err
+        assert told and visible.visible(told) == told, arguments
+
+
+def test_the_bar_still_draws_itself():
+    stream = io.StringIO()
+    wrapped = visible.VisibleStream(stream)
+    wrapped.write("a\x1b[2J\r\n")
+    visible.raw(wrapped).write("\r\x1b[K")
+    assert stream.getvalue() == "a\\x1b[2J\\r\n\r\x1b[K"
+    before = sys.stdout
+    with visible.visible_output():
+        assert isinstance(sys.stdout, visible.VisibleStream)
+    assert sys.stdout is before
+
+
+def test_the_converter_shows_escapes_too(tmp_path):
+    command = [sys.executable, "-m", "convert.from_torch", str(tmp_path / f"a{ESCAPES}.pth")]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, cwd=ROOT)
+    told = (done.stdout + done.stderr).decode()
+    assert done.returncode == 1 and visible.visible(told) == told and "\\x1b" in told
+
+
+# Amounts
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--num-images", "1000000000"],
+        ["--num-images", "5000"],
+        ["--auto-seeds", "1000000000"],
+        ["--best-of", "1000000000"],
+    ],
+    ids=" ".join,
+)
+def test_too_many_are_refused_at_once(arguments, run, colours):  # noqa: F811
+    began = time.monotonic()
+    outcome = run("generate", "red", "-m", colours, *arguments)
+    assert outcome.status == 2 and "at most" in outcome.err
+    assert time.monotonic() - began < 5
+
+
+def test_a_batch_of_thousands_in_a_picture_is_refused(run, fox):  # noqa: F811
+    batch = {"index": 0, "prompts": ["red"] * 3000, "seeds": list(range(3000))}
+    outcome = run("generate", "-C", rewritten(fox, batch=batch), "-o", "again.png")
+    assert outcome.status == 2 and "prompts" in outcome.err and not Path("again.png").exists()
+
+
+def test_endless_prompts_are_refused(run, colours):  # noqa: F811
+    outcome = run("generate", "--prompt-file", "/dev/zero", "-m", colours)
+    assert outcome.status == 2 and "more than 16 MB" in outcome.err
+
+
+def test_a_sidecar_replaces_nothing(run, colours, tmp_path):  # noqa: F811
+    (tmp_path / "fox.json").write_text("my thesis")
+    outcome = run("generate", "red", "-m", colours, "-o", "fox.png", "--metadata")
+    assert outcome.status == 0 and (tmp_path / "fox.json").read_text() == "my thesis"
+    assert json.loads((tmp_path / "fox_1.json").read_text())["prompt"] == "red"
+    assert "fox_1.json" in outcome.out
+
+
+def test_an_output_that_is_a_link_to_nowhere(run, colours, tmp_path):  # noqa: F811
+    (tmp_path / "fox.png").symlink_to(tmp_path / "nowhere.png")
+    outcome = run("generate", "red", "-m", colours, "-o", "fox.png")
+    assert outcome.status == 0 and (tmp_path / "fox_1.png").is_file()
+    assert not (tmp_path / "nowhere.png").exists()
