@@ -147,6 +147,10 @@ class Pipeline:
             lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
         )
 
+    def decoding_bytes(self, height: int, width: int) -> int:
+        """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
+        return self._components.decoding_bytes(height, width)
+
     def prompt_notes(
         self, prompts: Sequence[str], aspect_ratio: str = "1:1", cuts: bool = True
     ) -> tuple[str, ...]:
@@ -157,10 +161,6 @@ class Pipeline:
         if cuts:
             notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
         return notes
-
-    def decoding_bytes(self, height: int, width: int) -> int:
-        """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
-        return self._components.decoding_bytes(height, width)
 
     def label(self, prompt: str) -> int:
         """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""

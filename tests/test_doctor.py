@@ -157,11 +157,12 @@ def test_8_a_slow_host_is_seen(monkeypatch, subject):
     affine = Conditional.affine
 
     def slow(self, *arguments):
-        time.sleep(0.02)
+        time.sleep(0.3)
         return affine(self, *arguments)
 
     assert model_checks.host_check(subject).status == OK
     monkeypatch.setattr(model_checks, "on_gpu", lambda: True)
+    monkeypatch.setattr(model_checks, "STEPS", 2)
     monkeypatch.setattr(Conditional, "affine", slow)
     assert model_checks.host_check(subject).status == SLOW
 

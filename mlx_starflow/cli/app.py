@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from ..files.visible import visible_output
+
+HERE = Path(__file__).parent
 
 # Name of a command → its module here, the function in it, and the constant with its examples.
 COMMANDS = {
@@ -30,16 +34,20 @@ COMMANDS = {
 GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
 
 
-def build(only: str | None = None):
-    """The Typer application with all commands, or with the ``only`` one that is asked for."""
+def build(only: str | None = None) -> Any:
+    """The Typer application. ``only``: the command that is asked for; of the others there are then
+    only names and first sentences, which are read without importing them."""
     from importlib import import_module
     from typing import Annotated
 
     import typer
 
+    from ..hub.converter import HOME as CONVERTER
     from ..hub.converter import converter_module
     from ..version import __version__
-    from .flags import with_flags
+
+    if only != "":
+        from .flags import with_flags
     from .help import SectionedCommand
 
     app = typer.Typer(
@@ -50,18 +58,27 @@ def build(only: str | None = None):
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    alone = only in (*COMMANDS, "convert")
+
+    def wanted(name: str) -> bool:
+        return only is None or name == only
+
     for name, (module, function, epilog) in COMMANDS.items():
-        if not alone or name == only:
+        if wanted(name):
             home = import_module(f".{module}", __package__)
             command = with_flags(getattr(home, function))
             app.command(name, epilog=getattr(home, epilog), cls=SectionedCommand)(command)
-    if not alone or only == "convert":
+        else:
+            app.command(name)(_stub(HERE / f"{module}.py", function))
+    if wanted("convert"):
         convert = converter_module("command").convert_command
         app.command("convert", cls=SectionedCommand)(convert)
-    if not alone:
-        for name, (module, group) in GROUPS.items():
+    else:
+        app.command("convert")(_stub(CONVERTER / "command.py", "convert_command"))
+    for name, (module, group) in GROUPS.items():
+        if wanted(name):
             app.add_typer(getattr(import_module(f".{module}", __package__), group), name=name)
+        else:
+            app.command(name)(_stub(HERE / f"{module}.py"))
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -84,8 +101,28 @@ def build(only: str | None = None):
     return app
 
 
-def parser(only: str | None = None):
-    """The parser of all commands, or of the ``only`` one; ``commands`` are they by name."""
+def _stub(file: Path, function: str | None = None) -> Any:
+    """A command that is listed and not run: its first sentence is that of a function, or of the
+    help of a group, in a file."""
+    import ast
+
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if function is None:
+        calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
+        helps = (k.value for n in calls for k in n.keywords if k.arg == "help")
+        text = next(str(value.value) for value in helps if isinstance(value, ast.Constant))
+    else:
+        found = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+        text = ast.get_docstring(next(found)) or ""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = text
+    return listed
+
+
+def parser(only: str | None = None) -> Any:
+    """The parser; ``commands`` are its commands by name. ``only``: see ``build``."""
     import typer
 
     return typer.main.get_command(build(only))
@@ -106,6 +143,14 @@ def main() -> None:
     sys.exit(status)
 
 
+def _asked(arguments: list[str]) -> str | None:
+    """The command of a command line, "" for none; None where completion needs all of them."""
+    if "_MLX_STARFLOW_COMPLETE" in os.environ:
+        return None
+    names = (*COMMANDS, *GROUPS, "convert")
+    return next((argument for argument in arguments if argument in names), "")
+
+
 @visible_output()
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit status. The one place where errors are shown."""
@@ -119,10 +164,12 @@ def run(arguments: list[str]) -> int:
                 "Standard output is closed, and results are written there. Send it somewhere: "
                 "> FILE, or > /dev/null."
             )
-        from .arguments import prepared
+        asked = _asked(arguments)
+        command = parser(asked)
+        if asked:
+            from .arguments import prepared
 
-        command = parser(arguments[0] if arguments else None)
-        arguments = prepared(arguments, command.commands)
+            arguments = prepared(arguments, command.commands)
         status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
         return status or 0

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..benchmark.checkup import WRONG, Check
-from ..benchmark.doctor import Report, examine
 from . import options as o
 from .console import Console
 
@@ -33,12 +31,13 @@ def doctor(
     messages: o.Messages,
 ) -> None:
     """Check that MLX computes on this machine what the models rely on; exit status 1 if not."""
+    from ..benchmark.doctor import Report
+
     console, found = Console(messages.quiet), None
     for number, item in enumerate(examine(model), start=1):
         if isinstance(item, Report):
             found = item
         else:
-            console.detail(_line(item))
             console.draw(item.name, "", number / 11, None)
     console.clear()
     if report is not None:
@@ -48,5 +47,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _line(check: Check) -> str:
-    return f"{check.name}: {check.status}" + (" (!)" if check.status == WRONG else "")
+def examine(model: str | None):
+    """The checks, imported when they are run: help is to be quick."""
+    from ..benchmark.doctor import examine as run
+
+    return run(model)

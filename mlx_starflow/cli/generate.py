@@ -231,9 +231,9 @@ def generate(
         embed=metadata is not False,
         sidecar=metadata is True,
         best_of=best_of is not None,
+        uncertainty=uncertainty,
         random_seeds=not seeds and (stored is None or auto_seeds is not None),
         swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
-        uncertainty=uncertainty,
     )
     if stored is not None:
         job = replayed(job, stored, changed)

@@ -43,9 +43,9 @@ class Job:
     sidecar: bool = False  # settings beside the picture
     expected_weights: str | None = None  # of the picture that is replayed
     best_of: bool = False  # keep the picture of each batch that fits its prompt best
+    uncertainty: bool = False  # also say and paint how sure the flow is of each picture
     random_seeds: bool = False  # nobody chose the seeds
     swallowed: tuple[int, ...] = ()  # numbers after one --seed, where no prompt was given
-    uncertainty: bool = False  # also say and paint how sure the flow is of each picture
     carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
 
     @property

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-_HOME = Path(__file__).parents[2] / "convert"
+HOME = Path(__file__).parents[2] / "convert"
 _OWN_NAME = "mlx_starflow_convert"  # used where another package has taken the name `convert`
 
 
@@ -24,14 +24,14 @@ def _package() -> str:
     """The name under which our own converter can be imported."""
     loaded = sys.modules.get("convert")
     spec = loaded.__spec__ if loaded else importlib.util.find_spec("convert")
-    if spec is not None and spec.origin and Path(spec.origin).parent == _HOME:
+    if spec is not None and spec.origin and Path(spec.origin).parent == HOME:
         return "convert"
     if _OWN_NAME not in sys.modules:
         own = importlib.util.spec_from_file_location(
-            _OWN_NAME, _HOME / "__init__.py", submodule_search_locations=[str(_HOME)]
+            _OWN_NAME, HOME / "__init__.py", submodule_search_locations=[str(HOME)]
         )
-        if own is None or own.loader is None or not (_HOME / "__init__.py").is_file():
-            raise ImportError(f"The converter is missing: {_HOME} is not there; install again.")
+        if own is None or own.loader is None or not (HOME / "__init__.py").is_file():
+            raise ImportError(f"The converter is missing: {HOME} is not there; install again.")
         package = importlib.util.module_from_spec(own)
         sys.modules[_OWN_NAME] = package
         own.loader.exec_module(package)

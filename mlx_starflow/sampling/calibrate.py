@@ -65,7 +65,7 @@ def reachable_tolerance(
     ``context`` as ``invert`` takes it; None: made up. Takes some 33 passes over every block.
     """
     floor, promised = 0.0, 0.0
-    if context is not None:
+    if context is not None or not flow.config.text_channels:
         context = stacked_context(flow, context, batch, options)
     for index, block in enumerate(flow.blocks):
         if isinstance(block, Block):

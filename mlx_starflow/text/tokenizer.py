@@ -17,7 +17,7 @@ from ..errors import TextError
 from ..files.fields import Fields
 from ..files.json import read_json
 from ..files.regular import is_regular, read_regular
-from .tokenizer_rules import check_tokenizer
+from .tokenizer_rules import check_growth, check_tokenizer
 
 MAX_BYTES = 128 << 20  # of tokenizer.json; Gemma's has 33 MB
 MAX_SETTINGS = 16 << 20  # of tokenizer_config.json, which may list thousands of tokens
@@ -77,6 +77,8 @@ class PromptTokenizer:
             )
         if not text.isascii():
             _check_text(text)
+        with _explained(f"{self._where} cannot encode a text", "Is it the model's own?"):
+            check_growth(self._tokenizer, text, self._where)
         encoding = self._encoded(text, special=False)
         room = max(0, length - len(self._before) - len(self._after))
         ids, cut = encoding.ids, ""

@@ -16,7 +16,9 @@ from ..files.fields import shown
 from ..files.json import JSONError, parse_json
 
 MAX_GROWTH = 64  # times that all replacements together may lengthen a text
-MAX_STEPS = 32  # normalizers, or splitting rules, or template pieces
+MAX_STEPS = 32  # splitting rules, or template pieces
+MAX_NORMALIZERS = 1000  # a closed vocabulary has one for each synonym
+MAX_CONTENT = 100  # characters that a regular expression is replaced by
 MAX_PATTERN = 2000  # characters
 # Normalizers by the most characters that they make of one.
 _NORMALIZERS = {
@@ -29,7 +31,8 @@ _NORMALIZERS = {
 def check_tokenizer(tokenizer: Any, where: str) -> None:
     """TextError where a loaded ``tokenizers.Tokenizer`` would make a text too long."""
     growth, precompiled, unicode_forms = 1, 0, 0
-    for step in _steps(_settings(tokenizer.normalizer, where), "normalizers", where):
+    normalizers = _settings(tokenizer.normalizer, where)
+    for step in _steps(normalizers, "normalizers", where, MAX_NORMALIZERS):
         kind = step.get("type")
         if kind not in _NORMALIZERS:
             raise TextError(f"{where}: the normalizer {shown(kind)} is unknown.")
@@ -75,14 +78,32 @@ def _settings(part: Any, where: str) -> Any:
         raise TextError(f"{where}: a part of it cannot be read ({error}).") from None
 
 
-def _steps(settings: Any, inner: str, where: str) -> Iterator[dict[str, Any]]:
+def check_growth(tokenizer: Any, text: str, where: str) -> None:
+    """TextError where normalizing a text makes it more than ``MAX_GROWTH`` times as long. Taken
+    step by step, so that no step starts from a text that is too long already."""
+    steps = getattr(tokenizer, "normalizer", None)
+    if steps is None or not hasattr(steps, "__len__"):
+        return
+    most = MAX_GROWTH * max(len(text), 16)
+    for i in range(len(steps)):
+        text = steps[i].normalize_str(text)
+        if len(text) > most:
+            raise TextError(
+                f"{where}: its normalizers make a text more than {MAX_GROWTH} times as long. "
+                "It is damaged or made to hurt; download it again."
+            )
+
+
+def _steps(
+    settings: Any, inner: str, where: str, most: int = MAX_STEPS
+) -> Iterator[dict[str, Any]]:
     """The settings of every step, those inside of sequences one by one."""
     waiting, count = [settings], 0
     while waiting:
         step = waiting.pop()
         count += 1
-        if count > MAX_STEPS:
-            raise TextError(f"{where}: it has more than {MAX_STEPS} {inner}.")
+        if count > most:
+            raise TextError(f"{where}: it has more than {most} {inner}.")
         if not isinstance(step, dict):
             raise TextError(f"{where}: one of its {inner} is {shown(step)}.")
         if step.get("type") == "Sequence" and isinstance(step.get(inner), list):
@@ -96,10 +117,13 @@ def _replacement(step: dict[str, Any], where: str) -> int:
     content = step.get("content")
     if not isinstance(content, str):
         raise TextError(f"{where}: a normalizer replaces by {shown(content)}.")
-    # A regular expression may match nothing at every place.
     exact = isinstance(step["pattern"], dict) and "String" in step["pattern"] and pattern
-    grown = -(-len(content) // len(pattern)) if exact else len(content) + 1
-    return max(1, grown)
+    if exact:
+        return max(1, -(-len(content) // len(pattern)))
+    # How much a regular expression matches is not known: ``check_growth`` measures it.
+    if len(content) > MAX_CONTENT:
+        raise TextError(f"{where}: a normalizer's replacement has over {MAX_CONTENT} characters.")
+    return 1
 
 
 def _pattern(pattern: Any, where: str) -> str:

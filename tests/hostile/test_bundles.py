@@ -243,7 +243,7 @@ TOKENIZERS = {
     "a thousand letters for one, three times": replacing("a" * 1000, 3),
     "two letters for one, thirty times": replacing("aa", 30),
     "something at every place": replacing("b" * 100, 1, {"Regex": ""}),
-    "forty steps": replacing("b", 40),
+    "a thousand steps and more": replacing("b", 1001),
     "a text twice": {"post_processor": {
         "type": "TemplateProcessing", "special_tokens": {},
         "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2,

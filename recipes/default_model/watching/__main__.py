@@ -24,6 +24,7 @@ from mlx_starflow.watch.reference import DRAWS
 from mlx_starflow.watch.statistics import STATISTICS, scores
 
 from ..compression.__main__ import table, weights
+from ..compression.rate import content
 from ..likelihood.__main__ import write_into
 from ..likelihood.outliers import OUTLIERS
 from ..painter import paint_many
@@ -67,7 +68,7 @@ def measured(pipe: Pipeline, folder: Path, name: str, pictures: list[np.ndarray]
     context, whole = contexts_of(pipe, [""]), None
     for start in range(0, len(pictures), _CHUNK):
         chunk = pictures[start : start + _CHUNK]
-        path = folder / pipe.fingerprint / f"{name.replace(' ', '-')}-{start:05d}-{len(chunk)}.npz"
+        path = folder / pipe.fingerprint / f"{content(np.stack(chunk))}.npz"
         if not path.exists():
             made = measure(pipe, [Image.fromarray(p) for p in chunk], context, DRAWS, 0)
             path.parent.mkdir(parents=True, exist_ok=True)
