@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -50,7 +51,7 @@ def test_what_was_finished_is_said(run, colours, tmp_path, monkeypatch, case):  
     mask(tmp_path / "m.png", slice(0, 4), slice(0, 4))
     run("encode", "a.png", "--no-check", "-o", "z.safetensors", "-m", colours)
     module, function = f"mlx_starflow.{name}".rsplit(".", 1)
-    original = getattr(sys.modules[module], function)
+    original = getattr(importlib.import_module(module), function)
     monkeypatch.setattr(f"{module}.{function}", After(original, count))
     outcome = run(*line.split(), "-m", colours)
     assert outcome.status == 130, outcome.err

@@ -26,6 +26,7 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "python3 -m venv": "sets up an environment",
     ". .venv": "sets up an environment",
     "pip install": "sets up an environment",
+    "python tests/serve_load.py": "measures a server under load for minutes",
     "python -m recipes": "takes hours, and the recipe's own weights",
     "mlx-starflow serve": "serves until it is stopped; its own tests run it",
     "mlx-starflow mcp": "serves until it is stopped; its own tests run it",

@@ -11,7 +11,7 @@ import typer
 from . import options as o
 from .console import Console
 
-EPILOG = """\\b
+EPILOG = """\b
 Examples:
   mlx-starflow doctor                      eleven checks, a minute at most
   mlx-starflow doctor --report doctor.md   and a report to paste into an issue
