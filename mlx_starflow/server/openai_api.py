@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..pictures.metadata import settings_in
+from ..pictures.opening import FORMATS, open_known
 from .answers import guarded, json_answer, owner_of, sse, stream_answer, while_connected
 from .asked import Asked, read_asked
 from .errors import RequestError
@@ -278,7 +279,7 @@ def _weight(asked: Asked) -> float | None:
 
 def _stored_prompt(data: bytes, studio: Studio) -> str:
     """The prompt in a picture's own settings, where it has some."""
-    with Image.open(BytesIO(data)) as picture:
+    with open_known(BytesIO(data), FORMATS) as picture:
         settings = settings_in(picture) or {}
     prompt = settings.get("prompt")
     fits = isinstance(prompt, str) and len(prompt) <= studio.limits.prompt

@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ..errors import ImageError
+from ..pictures.opening import open_known
 from .errors import RequestError
 from .fields import Fields, json_object
 from .options import Limits
@@ -113,7 +114,7 @@ def decoded(data: bytes, limits: Limits, what: str = "image") -> Image.Image:
     """A still PNG, JPEG or WebP picture, upright, its transparency kept: mode RGB or RGBA. Its
     size is checked before its pixels are decoded. Errors: RequestError 400 or 413, ImageError."""
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+        with open_known(BytesIO(data), FORMATS) as picture:
             if picture.width * picture.height > limits.pixels:
                 raise RequestError(
                     413,
