@@ -67,6 +67,7 @@ class Settings:
         options, _ = read_options(fields)
         prompts, seeds, _ = read_pictures(fields)
         sample = {f.name: options.pop(f.name) for f in SampleOptions.asked() if f.name in options}
+        options["aspect_ratio"] = fields.text("aspect_ratio")
         return cls(
             prompts=prompts,
             seeds=seeds,
