@@ -60,12 +60,12 @@ def test_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "reason"),
     [
-        (["missing.pth"], 1, "does not exist"),
+        (["missing.pth"], 2, "no such file"),
         (["{good}", "--dtype", "int3"], 2, "int3"),
         (["{good}", "--quantize", "5"], 2, "4, 8 or 'mixed'"),
         (["{good}", "--noise-std", "0.2"], 1, "0.2"),
         (["{good}", "--vae", "nothing-here"], 1, "nothing-here"),
-        (["{good}", "--config", "missing.yaml"], 1, "missing.yaml"),
+        (["{good}", "--config", "missing.yaml"], 2, "missing.yaml"),
         (["{good}", "--bogus"], 2, "--bogus"),
         (["{text}"], 1, "neither"),
     ],

@@ -71,7 +71,7 @@ def place(converted, tmp_path, monkeypatch):
 
 
 def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
-    if reason(line):
+    if reason(line) or "--follow" in line:  # follows a folder until it is stopped
         return
     if not line.startswith("mlx-starflow "):
         subprocess.run(line, shell=True, check=True, cwd=place)
@@ -86,7 +86,8 @@ def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
             "google/flan-t5-xl": case_dir("t5_tiny"),
         }  # fmt: skip
         outcome = run(*(given.get(word, word) for word in words))
-        assert outcome.status == 0, f"{part}\n{outcome.err}"
+        fine = (0, 3) if "watch check" in part else (0,)  # 3: a picture is unusual
+        assert outcome.status in fine, f"{part}\n{outcome.err}"
 
 
 def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  # noqa: F811
@@ -105,8 +106,11 @@ def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
     """Here the pictures that they begin with are given."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     (place / "paintings").mkdir()
-    for name in ("fox.png", "cat.png", "mine.png", "other.png", "paintings/a.png"):
+    for name in ("fox.png", "cat.png", "mine.png", "other.png", "new.png", "paintings/a.png"):
         Image.fromarray(pixels).save(place / name)
+    (place / "ordinary").mkdir()
+    for i in range(24):
+        Image.fromarray(np.roll(pixels, i, axis=0)).save(place / "ordinary" / f"{i}.png")
     Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 22)).save(place / "mask.png")
     for name, text in SHELL:
         for line in commands(text) if name == page else ():
@@ -116,6 +120,8 @@ def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
 @pytest.mark.parametrize(("page", "text"), PYTHON, ids=[f"{p}-{i}" for i, (p, _) in
                                                        enumerate(PYTHON)])  # fmt: skip
 def test_the_python_of_every_page_runs(place, converted, monkeypatch, page, text):
+    if "import OpenAI" in text:
+        pytest.skip("needs a server and another package; tests of the server speak its protocol")
     if "tkinter" in text:
         pytest.importorskip("tkinter", reason="this Python has no tkinter")
         pytest.importorskip("PIL.ImageTk", reason="Pillow has no Tk here")
@@ -124,7 +130,14 @@ def test_the_python_of_every_page_runs(place, converted, monkeypatch, page, text
     flow = case_dir("t2i_tiny")
     shutil.copy(flow / "checkpoint.pth", "model.pth")
     shutil.copy(flow / "config.yaml", "model.yaml")
+    Image.new("RGB", (64, 64), "red").save("fox.png")
     names: dict = {"__name__": "snippet"}
+    if "pipe" in text and not re.search(r"\bpipe = |as pipe", text):  # goes on from a page's first
+        names["pipe"] = sf.load()
+    if "paths" in text:
+        names["paths"] = [f"{i}.png" for i in range(24)]
+        for i, path in enumerate([*names["paths"], "new.png"]):
+            Image.new("RGB", (64, 64), (10 * i, 40, 90)).save(path)
     exec(compile(text, page, "exec"), names)
     if "pipe" in names:
         names["pipe"].close()
