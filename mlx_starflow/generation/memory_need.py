@@ -20,6 +20,7 @@ from ..config import BlockConfig, FlowConfig
 from ..device.activations import on_gpu
 from ..device.pieces import LARGEST
 from ..exact.denoise import CHECKPOINT_BYTES
+from ..files.fields import Fields
 from ..flow import layer_operations
 from .components import Components
 from .settings import Settings
@@ -191,12 +192,12 @@ def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, in
     if text is None or not components.has("text_encoder"):
         return 0, 0
     path = components.path("text_encoder")
-    config = read_json(path / "config.json")
     if text.encoder == "gemma_tokens":
         table = [t for t in _tensors(path) if t.name.startswith(_TABLE)]
         return sum(t.end - t.begin for t in table), text.length * text.channels * 8
-    hidden = config.get("d_ff") or config.get("intermediate_size") or 4 * text.channels
-    heads = config.get("num_heads") or config.get("num_attention_heads") or 1
+    fields = Fields(read_json(path / "config.json"), str(path / "config.json"))
+    hidden = fields.whole("d_ff", 0) or fields.whole("intermediate_size", 0) or 4 * text.channels
+    heads = fields.whole("num_heads", 0) or fields.whole("num_attention_heads", 0) or 1
     numbers = text.length * (10 * text.channels + 3 * hidden) + 3 * heads * text.length**2
     return component_bytes(path, quantize=quantize), 4 * numbers
 

@@ -67,14 +67,13 @@ class Settings:
         options, _ = read_options(fields)
         prompts, seeds, _ = read_pictures(fields)
         sample = {f.name: options.pop(f.name) for f in SampleOptions.asked() if f.name in options}
-        options.pop("aspect_ratio", None)  # required here
+        options["aspect_ratio"] = fields.text("aspect_ratio")
         return cls(
             prompts=prompts,
             seeds=seeds,
             width=fields.whole("width", low=1, high=MAX_SIDE),
             height=fields.whole("height", low=1, high=MAX_SIDE),
             sample=SampleOptions(**sample),
-            aspect_ratio=fields.text("aspect_ratio"),
             **{"denoise": False, "noise_std": None, "denoiser": None, **options},
         )
 

@@ -6,8 +6,9 @@ place that reads a picture opens it here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,23 +23,33 @@ MAX_PIXELS = 50_000_000  # of a picture that is read; about 400 MB while it is p
 MAX_BYTES = 1 << 29  # of its file
 
 
-def open_known(source: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Pillow's own ``open`` for known formats alone, pixels not decoded yet. Errors: Pillow's."""
-    return Image.open(source, formats=formats)
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(
+    path: str | Path, formats: Sequence[str] = FORMATS
+) -> AbstractContextManager[Image.Image]:
     """A picture file whose pixels are not decoded yet (``load`` decodes them inside the block).
 
     Everything that Pillow raises in the block is an ImageError that names the file.
     """
+    return _opened(lambda: open_regular(path), path, formats)
+
+
+def opened_data(
+    data: bytes, name: str, formats: Sequence[str] = FORMATS
+) -> AbstractContextManager[Image.Image]:
+    """The same for the content of a file; ``name`` begins the messages."""
+    return _opened(lambda: BytesIO(data), name, formats)
+
+
+@contextmanager
+def _opened(
+    source: Callable[[], BinaryIO], path: str | Path, formats: Sequence[str]
+) -> Iterator[Image.Image]:
     try:
-        with open_regular(path) as file:
+        with source() as file:
             if file.seek(0, 2) > MAX_BYTES:
                 raise ImageError(f"{path} has more than {MAX_BYTES >> 20} MiB; scale it down.")
             file.seek(0)
-            with open_known(file) as picture:
+            with Image.open(file, formats=formats) as picture:
                 _check_pixels(picture, path)
                 yield picture
     except StarflowError:

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from ..pictures.metadata import save_picture, settings_in
-from ..pictures.opening import open_known
+from ..pictures.opening import opened
 from .errors import RequestError
 
 SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -105,7 +105,7 @@ class Gallery:
         found = None
         if kept.bytes <= LARGEST:
             try:
-                with open_known(kept.path, ("PNG", "JPEG", "WEBP")) as picture:
+                with opened(kept.path, ("PNG", "JPEG", "WEBP")) as picture:
                     found = settings_in(picture)
             except Exception:  # Pillow's readers raise whatever a broken file makes them raise
                 found = None

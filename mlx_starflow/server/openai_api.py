@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..pictures.metadata import settings_in
-from ..pictures.opening import FORMATS, open_known
+from ..pictures.opening import opened_data
 from .answers import guarded, json_answer, owner_of, sse, stream_answer, while_connected
 from .asked import Asked, read_asked
 from .errors import RequestError
@@ -24,7 +24,7 @@ from .fields import Fields, shown
 from .job import Job, Update
 from .studio import Inbox, Saved, Studio
 from .tasks import edit_task, vary_task
-from .uploads import Body, decoded, mask_of, opaque, read_body
+from .uploads import FORMATS, Body, decoded, mask_of, opaque, read_body
 
 QUALITIES = ("auto", "standard", "hd", "low", "medium", "high")
 PREVIEW_QUALITY = 85
@@ -279,7 +279,7 @@ def _weight(asked: Asked) -> float | None:
 
 def _stored_prompt(data: bytes, studio: Studio) -> str:
     """The prompt in a picture's own settings, where it has some."""
-    with open_known(BytesIO(data), FORMATS) as picture:
+    with opened_data(data, "image", FORMATS) as picture:
         settings = settings_in(picture) or {}
     prompt = settings.get("prompt")
     fits = isinstance(prompt, str) and len(prompt) <= studio.limits.prompt

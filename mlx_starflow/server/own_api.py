@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from ..errors import ImageError
 from ..pictures.metadata import settings_in
-from ..pictures.opening import open_known
+from ..pictures.opening import opened_data
 from .answers import (
     guarded,
     json_answer,
@@ -199,7 +199,7 @@ class _Api:
         if data is None:
             raise RequestError(400, "image is missing; send a picture as a file.", "image")
         try:
-            with open_known(BytesIO(data), FORMATS) as picture:
+            with opened_data(data, "image", FORMATS) as picture:
                 found = settings_in(picture)
         except Exception:  # Pillow's readers raise whatever a broken file makes them raise
             raise ImageError("image is not a picture that can be read.") from None

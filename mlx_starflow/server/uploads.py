@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ..errors import ImageError
-from ..pictures.opening import open_known
+from ..pictures.opening import opened_data
 from .errors import RequestError
 from .fields import Fields, json_object
 from .options import Limits
@@ -114,7 +113,7 @@ def decoded(data: bytes, limits: Limits, what: str = "image") -> Image.Image:
     """A still PNG, JPEG or WebP picture, upright, its transparency kept: mode RGB or RGBA. Its
     size is checked before its pixels are decoded. Errors: RequestError 400 or 413, ImageError."""
     try:
-        with open_known(BytesIO(data), FORMATS) as picture:
+        with opened_data(data, what, FORMATS) as picture:
             if picture.width * picture.height > limits.pixels:
                 raise RequestError(
                     413,

@@ -19,6 +19,7 @@ from PIL import Image
 
 from mlx_starflow.errors import UsageError
 from mlx_starflow.files import visible
+from mlx_starflow.generation.settings import Settings
 from mlx_starflow.hub.acquire import check_stored_model
 from mlx_starflow.pictures.metadata import read_metadata, save_picture
 
@@ -181,3 +182,12 @@ def test_an_output_that_is_a_link_to_nowhere(run, colours, tmp_path):  # noqa: F
     outcome = run("generate", "red", "-m", colours, "-o", "fox.png")
     assert outcome.status == 0 and (tmp_path / "fox_1.png").is_file()
     assert not (tmp_path / "nowhere.png").exists()
+
+
+def test_settings_that_lack_a_key_name_it(fox):
+    whole = read_metadata(fox)
+    Settings.from_dict(whole, "fox.png")
+    for key in ("aspect_ratio", "width", "height", "seed"):
+        for lacking in ({**whole, key: None}, {k: v for k, v in whole.items() if k != key}):
+            with pytest.raises(UsageError, match=f"fox.png.*'{key}' is missing"):
+                Settings.from_dict(lacking, "fox.png")
