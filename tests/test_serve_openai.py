@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -166,11 +167,14 @@ def test_errors_of_the_other_classes(colours, tmp_path):
         )
         blocked.start()
         headers = {"authorization": "Bearer secret"}
-        with server.client.stream(
-            "POST", "/api/generate", json={"prompt": "red", "n": 2}, headers=headers
-        ) as one, server.client.stream(
-            "POST", "/api/generate", json={"prompt": "red", "n": 2}, headers=headers
-        ) as two:  # fmt: skip
+        asked = {"method": "POST", "url": "/api/generate", "headers": headers}
+        asked["json"] = {"prompt": "red", "n": 2}
+        with contextlib.ExitStack() as clients:
+            one = clients.enter_context(server.client.stream(**asked))
+            until = time.monotonic() + 20
+            while len(server.studio.scheduler.queue) and time.monotonic() < until:
+                time.sleep(0.05)  # the first is taken, and blocked in the worker
+            two = clients.enter_context(server.client.stream(**asked))
             assert (one.status_code, two.status_code) == (200, 200)
             with pytest.raises(openai.RateLimitError, match="are waiting") as full:
                 right.images.generate(prompt="red")
@@ -181,6 +185,9 @@ def test_errors_of_the_other_classes(colours, tmp_path):
         def fails(*_, **__):
             raise ZeroDivisionError("a fault")
 
+        until = time.monotonic() + 20
+        while len(server.studio.scheduler.queue) and time.monotonic() < until:
+            time.sleep(0.05)  # the two that were left are being taken out of the queue
         pipe.stream = fails
         with pytest.raises(openai.InternalServerError, match="its log says why") as fault:
             right.images.generate(prompt="red")
