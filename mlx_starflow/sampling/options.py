@@ -100,8 +100,8 @@ class SampleOptions:
             raise UsageError(
                 f"attention_temperature is {self.attention_temperature}; expected more than 0."
             )
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise UsageError(f"tolerance is {self.tolerance}; expected more than 0.")
+        if self.tolerance is not None and not 0 < self.tolerance <= 1e6:
+            raise UsageError(f"tolerance is {self.tolerance}; expected more than 0, at most 1e6.")
         if self.windows is not None and any(w != int(w) or w < 1 for w in self.windows):
             raise UsageError(f"windows is {self.windows}; expected whole numbers of 1 or more.")
         for name in ("block_size", "max_sweeps"):
