@@ -112,6 +112,15 @@ def converted(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def no_hub(monkeypatch) -> None:
+    """As with HF_HUB_OFFLINE=1. The variable itself would stay in force for all later tests, if
+    huggingface_hub, which reads it once, were imported for the first time meanwhile."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
 def hub():
     """A hub on loopback that has the small reference models under the published names."""
     from hub_client import repositories

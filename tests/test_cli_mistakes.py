@@ -123,8 +123,7 @@ MISTAKES = {
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def place(tmp_path, no_hub):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("some notes")
     (tmp_path / "blank.txt").write_text("\n  \n")

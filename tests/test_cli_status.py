@@ -57,8 +57,7 @@ DOES_NOT_FIT = (  # the file is right, for another model
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def place(tmp_path, no_hub):
     picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)
     Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "m.png")

@@ -44,7 +44,8 @@ def test_capabilities_are_those_of_the_model_and_the_server(server):
     assert told["server"]["max_queue"] == 64
 
 
-def test_drawing_is_told_as_it_goes_on(server):
+def test_drawing_is_told_as_it_goes_on(server, monkeypatch):
+    monkeypatch.setattr("mlx_starflow.pipeline.EVENTS_PER_SECOND", 1e9)  # else few, if quick
     events = [data for _, data in server.events("/api/generate", {"prompt": "blue", "n": 2})]
     kinds = [data["event"] for data in events]
     assert kinds[0] == "queued" and events[0]["position"] == 1
