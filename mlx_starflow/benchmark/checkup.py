@@ -9,6 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..device.typed import scalar
+
 OK, SLOW, WRONG, SKIPPED = "ok", "slow", "wrong", "skipped"
 
 
@@ -43,7 +45,7 @@ def seconds(work: Callable[[], Any], repeat: int = 3, enough: float = 0.5) -> fl
 
 
 def largest(a: mx.array) -> float:
-    return mx.abs(a.astype(mx.float32)).max().item()
+    return scalar(mx.abs(a.astype(mx.float32)).max())
 
 
 def casts_in(function: Callable[..., Any], *arrays: mx.array, at_least: int) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -70,11 +71,12 @@ def _convolution(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """3x3, padded by one, in float64."""
     _, height, width, _ = picture.shape
     padded = np.pad(picture.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return sum(
+    parts = (
         padded[:, i : i + height, j : j + width] @ kernel[:, i, j].T.astype(np.float64)
         for i in range(3)
         for j in range(3)
     )
+    return cast(np.ndarray, sum(parts))
 
 
 def bandwidth_check() -> tuple[Check, dict[str, dict[int, float]]]:
@@ -84,7 +86,7 @@ def bandwidth_check() -> tuple[Check, dict[str, dict[int, float]]]:
     rates = {}
     for precision in PRECISIONS:
         product, size = _product(precision, shape)
-        table[precision] = {n: 1e3 * seconds(lambda n=n, p=product: mx.eval(p(n))) for n in rows}
+        table[precision] = {n: 1e3 * seconds(_evaluated(product, n)) for n in rows}
         rates[precision] = round(size / table[precision][1] / 1e6, 1)
     measured = {
         "matrix": list(shape),
@@ -103,7 +105,11 @@ def bandwidth_check() -> tuple[Check, dict[str, dict[int, float]]]:
     return Check("bandwidth", SLOW if slow else OK, measured, expected, meaning), table
 
 
-def _product(precision: str, shape: tuple[int, int]):
+def _evaluated(function: Callable[..., mx.array], *arguments: Any) -> Callable[[], None]:
+    return lambda: mx.eval(function(*arguments))
+
+
+def _product(precision: str, shape: tuple[int, int]) -> tuple[Callable[[int], mx.array], int]:
     weight = mx.random.normal(shape, key=mx.random.key(0))
     if precision.endswith("bit"):
         bits = int(precision[0])
@@ -134,8 +140,8 @@ def attention_check() -> Check:
             name = f"{str(dtype).removeprefix('mlx.core.')}, {queries} queries"
             errors[name] = largest(fused - plain) / most
             times[name] = round(
-                seconds(lambda a=(q, k, v, mask): mx.eval(_unfused(*a)))
-                / seconds(lambda a=(q, k, v, mask): mx.eval(_fused(*a))), 2
+                seconds(_evaluated(_unfused, q, k, v, mask))
+                / seconds(_evaluated(_fused, q, k, v, mask)), 2
             )  # fmt: skip
     wrong = [name for name, error in errors.items() if not error <= 1]
     slow = on_gpu() and min(times.values()) < 0.67

@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..device.typed import scalar
 from ..pipeline import Pipeline
 
 FILE = Path(__file__).parents[1] / "assets" / "golden.npz"
@@ -55,7 +56,7 @@ def drawn_by(pipe: Pipeline, sampler: str = "sequential") -> Golden:
         np.array(result.latents[0]),
         np.array(result.denoised[0]),
         np.array(result.images[0]),
-        float(log_prob(pipe.flow, mx.array(result.latents), context).item()),
+        float(scalar(log_prob(pipe.flow, mx.array(result.latents), context))),
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ..device.activations import on_gpu
 from ..device.products import kept_type
+from ..device.typed import parameters_of, scalar
 from ..exact.denoise import denoise
 from ..flow import Block, Flow
 from ..flow.grid import Grid
@@ -40,9 +41,10 @@ class Subject:
         conditional = bool(config.text_channels or config.num_classes)
         self.guidance = pipe.config.defaults.guidance if conditional else 0.0
         self.prompt = _prompt(pipe)
-        rows = pipe.prompt_rows([self.prompt])
-        self.context = rows.for_sampling([self.prompt], self.guidance)
-        self.own = rows.own([self.prompt])
+        prompts = cast(list[str], [self.prompt])  # of None where the model takes none
+        rows = pipe.prompt_rows(prompts)
+        self.context = rows.for_sampling(prompts, self.guidance)
+        self.own = rows.own(prompts)
         self.options = SampleOptions(guidance=self.guidance)
 
     @property
@@ -184,7 +186,7 @@ def low_ram_check(model: str | None) -> Check:
             pipe.generate(prompt, seed=seed, sampler="sequential", denoise=False)
             mx.clear_cache()
             held.append(mx.get_active_memory())
-        whole = sum(v.nbytes for _, v in tree_flatten(pipe.flow.parameters()))
+        whole = sum(v.nbytes for _, v in parameters_of(pipe.flow))
     growth = held[-1] - held[0]
     return judged(
         "low-ram",
@@ -201,10 +203,10 @@ def finishing_check(subject: Subject) -> Check:
     flow, pipe = subject.flow, subject.pipe
     x, config = subject.noise(), flow.config
     said = {"denoise": denoising_bytes(config, subject.grid.tokens, 1, config.denoiser is not None)}
-    work = {"denoise": lambda: denoise(flow, x, subject.own)}
+    work: dict[str, Callable[[], mx.array]] = {"denoise": lambda: denoise(flow, x, subject.own)}
     if pipe.vae is not None:
         said["decode"] = pipe.decoding_bytes(x.shape[1], x.shape[2])
-        work["decode"] = lambda: pipe.vae.decode(x)
+        work["decode"] = lambda: cast(Any, pipe.vae).decode(x)
     measured, finite, fits = {}, True, True
     for name, run in work.items():
         mx.eval(run())
@@ -219,7 +221,7 @@ def finishing_check(subject: Subject) -> Check:
             "peak_mb": round(taken / 1e6, 1),
             "said_mb": round(said[name] / 1e6, 1),
         }
-        finite = finite and mx.isfinite(result).all().item()
+        finite = finite and bool(scalar(mx.isfinite(result).all()))
         fits = fits and taken < 1.15 * said[name] + (4 << 20)
     meaning = "" if finite else "Denoising or decoding gives NaN or infinity on this device."
     if finite and not fits:

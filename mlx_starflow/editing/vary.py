@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 from PIL import Image
@@ -36,7 +37,7 @@ def encode_pictures(
     aspect_ratio: str = "1:1",
     noise_seed: int | None = None,
     negative: str = "",
-    **options,
+    **options: Any,
 ) -> EncodedPictures:
     """Pictures of a size of the model, one prompt each, as noise.
 

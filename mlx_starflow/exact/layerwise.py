@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..flow.layers import Layer
 from ..flow.rope import Rotation
 
 
@@ -32,7 +33,8 @@ def score_by_layers(flow: Flow, x: mx.array, context: Context) -> mx.array:
     """grad_x log p(x | context), (B, H, W, C), as ``mx.grad`` gives it."""
     grid = grid_of(x, flow.config)
     context = flow.check_context(context, x.shape[0])
-    u, passed = patchify(x.astype(mx.float32), flow.config), []
+    u = patchify(x.astype(mx.float32), flow.config)
+    passed: list[_Passed] = []
     for block, config in zip(flow.blocks, flow.config.blocks, strict=True):
         if isinstance(block, Block):
             u = _forward(block, config.flip, u, grid, context, passed)
@@ -67,7 +69,7 @@ def _backward(done: _Passed, slope: mx.array, grid: Grid, context: Context) -> m
     _, (inner, direct) = mx.vjp(last, [done.inputs.pop(), done.u], [slope, mx.array(1.0)])
     for layer in reversed(block.layers):
 
-        def one(hidden: mx.array, layer=layer) -> mx.array:
+        def one(hidden: mx.array, layer: Layer = layer) -> mx.array:
             return layer(hidden, done.table, "causal")
 
         _, (inner,) = mx.vjp(one, [done.inputs.pop()], [inner])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -57,7 +58,7 @@ class Network(nn.Module):
     """proj_in, layers, final norm and proj_out: what a block and the denoiser have in common."""
 
     def __init__(self, config: BlockConfig, flow: FlowConfig, outputs: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config, self.flow = config, flow
         self.proj_in = nn.Linear(flow.token_channels, config.channels)
         if config.conditioned and config.project_text and flow.text_channels:
@@ -71,9 +72,10 @@ class Network(nn.Module):
         """Text tokens (B, L, channels) in front of the image, None where there are none."""
         if not self.config.conditioned or self.flow.text_channels == 0:
             return None
+        given = cast(mx.array, context)
         if "proj_txt" in self:
-            return linear(self.proj_txt, context)
-        return context.astype(mx.float32)
+            return linear(self.proj_txt, given)
+        return given.astype(mx.float32)
 
     def rotation(self, grid: Grid, text_length: int) -> Rotation | None:
         """The table of all places (text_length + T rows); None with learned positions."""
@@ -230,7 +232,7 @@ class Block(Network):
         )
         if text is not None and rows is None:
             self._advance(text, state, 0)
-        elif text is not None:
+        elif text is not None and rows is not None:
             shared = None if sharpness is None else sharpness[: text.shape[0]]
             once = dataclasses.replace(
                 state, sharpness=shared, caches=[KVCache(prefix) for _ in self.layers]
@@ -247,7 +249,7 @@ class Block(Network):
         pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
         for layer, cache in zip(self.layers, state.caches, strict=True):
             hidden = layer(hidden, table, "causal", cache, place, state.sharpness)
-            pieces.add(work, hidden, cache.keys, cache.values)
+            pieces.add(work, hidden, *cache.written())
         pieces.end(hidden)
         return hidden
 

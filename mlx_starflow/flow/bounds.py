@@ -9,6 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..device.typed import scalar
 from .layers import MLP, Attention, Layer, LayerNorm
 
 BOUND_OF_GELU = 1.0  # |gelu(x)| <= |x|
@@ -37,10 +38,10 @@ def _mlp(part: MLP) -> float:
 def _length(norm: nn.Module) -> float:
     """The greatest length of a normalized vector."""
     if isinstance(norm, LayerNorm):
-        scale = mx.abs(norm.weight.astype(mx.float32)).max().item()
-        shift = mx.linalg.norm(norm.bias.astype(mx.float32)).item()
+        scale = scalar(mx.abs(norm.weight.astype(mx.float32)).max())
+        shift = scalar(mx.linalg.norm(norm.bias.astype(mx.float32)))
         return norm.weight.size**0.5 * scale + shift
-    return norm.weight.size**0.5 * mx.abs(1.0 + norm.weight.astype(mx.float32)).max().item()
+    return norm.weight.size**0.5 * scalar(mx.abs(1.0 + norm.weight.astype(mx.float32)).max())
 
 
 def _row_bound(layer: nn.Module, length: float) -> float:
@@ -50,6 +51,6 @@ def _row_bound(layer: nn.Module, length: float) -> float:
         weight = mx.dequantize(
             weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, layer.mode
         )
-    rows = mx.sqrt(mx.square(weight.astype(mx.float32)).sum(axis=-1)).max().item()
-    bias = mx.abs(layer.bias).max().item() if "bias" in layer else 0.0
+    rows = scalar(mx.sqrt(mx.square(weight.astype(mx.float32)).sum(axis=-1)).max())
+    bias = scalar(mx.abs(layer.bias).max()) if "bias" in layer else 0.0
     return rows * length + bias

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import mlx.core as mx
 
 
@@ -21,9 +23,14 @@ class KVCache:
     def update(self, keys: mx.array, values: mx.array, start: int) -> tuple[mx.array, mx.array]:
         self.reserve(keys)
         stop = start + keys.shape[2]
-        self.keys[:, :, start:stop] = keys
-        self.values[:, :, start:stop] = values
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
+        all_keys, all_values = self.written()
+        all_keys[:, :, start:stop] = keys
+        all_values[:, :, start:stop] = values
+        return all_keys[:, :, :stop], all_values[:, :, :stop]
+
+    def written(self) -> tuple[mx.array, mx.array]:
+        """Keys and values, where the buffers have been made."""
+        return cast(mx.array, self.keys), cast(mx.array, self.values)
 
     def reserve(self, like: mx.array) -> None:
         """Make the buffers, for rows like these (B, kv_heads, n, head_dim), if there are none."""
@@ -34,7 +41,8 @@ class KVCache:
 
     def fill(self, other: KVCache, rows: mx.array) -> None:
         """Begin with what another cache holds, its rows chosen and repeated by ``rows`` (B,)."""
-        self.update(mx.take(other.keys, rows, axis=0), mx.take(other.values, rows, axis=0), 0)
+        keys, values = other.written()
+        self.update(mx.take(keys, rows, axis=0), mx.take(values, rows, axis=0), 0)
 
 
 class FixedView:

@@ -6,6 +6,8 @@ float32: see ``products``.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -20,7 +22,7 @@ class LayerNorm(nn.Module):
     """LayerNorm with weight and bias, eps 1e-5."""
 
     def __init__(self, channels: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weight = mx.ones((channels,))
         self.bias = mx.zeros((channels,))
 
@@ -34,7 +36,7 @@ class RMSNorm(nn.Module):
     # The scale is applied outside of the kernel: a compiled step fuses it with what follows.
 
     def __init__(self, channels: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weight = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -51,7 +53,7 @@ class Attention(nn.Module):
     """Grouped-query attention with optional query/key norm and rotary positions."""
 
     def __init__(self, config: BlockConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.norm = make_norm(config)
         self.qkv = nn.Linear(config.channels, inner + 2 * kv, bias=config.bias)
@@ -89,7 +91,7 @@ class Attention(nn.Module):
             q = q * sharpness
         k, v = k.astype(kept), with_bias(v, v_bias).astype(kept)
         if cache is not None:
-            k, v = cache.update(k, v, start)
+            k, v = cache.update(k, v, cast(Any, start))  # an int or an array, as the cache takes it
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # one query sees every key there is
@@ -97,22 +99,25 @@ class Attention(nn.Module):
         out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
 
-    def _heads(self, qkv: mx.array, bias: mx.array | None) -> tuple[list, list]:
+    def _heads(
+        self, qkv: mx.array, bias: mx.array | None
+    ) -> tuple[list[mx.array], list[mx.array | None]]:
         """(B, S, all heads) as queries with keys, and values (B, heads, S, head_dim); their biases
         (heads, 1, head_dim) or None."""
         cuts = [self.heads + self.kv_heads]
         heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
-        parts = mx.split(heads, cuts, axis=1)
+        parts = cast(list[mx.array], mx.split(heads, cuts, axis=1))
         if bias is None:
             return parts, [None] * 2
-        return parts, mx.split(bias.reshape(-1, 1, self.head_dim), cuts)
+        biases = mx.split(bias.reshape(-1, 1, self.head_dim), cuts)
+        return parts, cast(list[mx.array | None], biases)
 
 
 class MLP(nn.Module):
     """down(gelu(up x)) with the exact GELU, or gated: down(gelu_tanh(gate x) * up x)."""
 
     def __init__(self, config: BlockConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.norm = make_norm(config)
         if config.gated_mlp:
             self.gate = nn.Linear(config.channels, config.mlp_channels, bias=config.bias)
@@ -135,7 +140,7 @@ class Layer(nn.Module):
     """s <- s + Attention(norm(s)); s <- s + MLP(norm(s))."""
 
     def __init__(self, config: BlockConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.attention = Attention(config)
         self.mlp = MLP(config)
 

@@ -8,8 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FlowConfig
+from ..device.typed import scalar
 from ..errors import UsageError
-from .block import Block
+from .block import Block, Network
 from .bounds import largest_product
 from .denoiser import Denoiser
 from .grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -28,9 +29,12 @@ class Flow(nn.Module):
     """
 
     def __init__(self, config: FlowConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config = config
-        self.blocks = [Block(b, config) if b.layers else Identity() for b in config.blocks]
+        self.blocks: list[Block | Identity] = [
+            Block(b, config) if b.layers else Identity()  # type: ignore[no-untyped-call]
+            for b in config.blocks
+        ]
         if config.denoiser is not None:
             self.denoiser = Denoiser(config.denoiser, config)
         if config.model_type == "tarflow":
@@ -100,7 +104,7 @@ class Flow(nn.Module):
                     f"(B,), from 0 to {config.num_classes - 1}, or -1 for none."
                 )
             context = context.astype(mx.int32)
-            low, high = context.min().item(), context.max().item()
+            low, high = scalar(context.min()), scalar(context.max())
             if low < -1 or high >= config.num_classes:
                 raise UsageError(
                     f"Labels go from 0 to {config.num_classes - 1} (-1 for none); found "
@@ -115,12 +119,12 @@ class Flow(nn.Module):
     def largest_product(self) -> float:
         """A bound of every number that the layers hand to or get from a product in the type of
         their weights, whatever the input: whether float16's range is enough."""
-        parts = [b for b in self.blocks if isinstance(b, Block)]
+        parts: list[Network] = [b for b in self.blocks if isinstance(b, Block)]
         parts += [self.denoiser] if "denoiser" in self else []
         bounds = [largest_product(layer) for part in parts for layer in part.layers]
         text = [p.proj_txt for p in parts if "proj_txt" in p]
         # Text features have a deviation of about one; a hundred times that is allowed for.
-        bounds += [100.0 * mx.abs(t.weight).sum(axis=1).max().item() for t in text
+        bounds += [100.0 * scalar(mx.abs(t.weight).sum(axis=1).max()) for t in text
                    if "scales" not in t]  # fmt: skip
         return max(bounds, default=0.0)
 

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -164,7 +164,8 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
     elif tiled:
         if "tile" not in inspect.signature(vae.decode).parameters:
             raise UsageError("This model's autoencoder has no tiles; leave vae_tiling out.")
-        images = vae.decode(latents, tile=max(SMALLEST, -(-max(latents.shape[1:3]) // 2)))
+        tile = max(SMALLEST, -(-max(latents.shape[1:3]) // 2))
+        images = cast(Any, vae).decode(latents, tile=tile)
     else:
         images = vae.decode(latents)
     mx.eval(images)

@@ -158,7 +158,8 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     if learned and flow.denoiser is not None:
         length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
         return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
-    kept = inputs = largest = plain = work = 0
+    kept = inputs = largest = plain = 0
+    work = 0.0
     for block in flow.blocks:
         length = tokens + (flow.text_length if block.conditioned else 0)
         layer = _layer_bytes(block, length, length, gradient=True)

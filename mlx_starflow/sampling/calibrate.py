@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import cast
 
 import mlx.core as mx
 
@@ -99,7 +100,8 @@ def window_costs(
     config = flow.config
     context, costs = _made_up(flow, batch, options), {}
     for n in sorted(rates):
-        block = Conditional(flow.blocks[index], grid, context, batch, options, steps_of=n)
+        whole = cast(Block, flow.blocks[index])
+        block = Conditional(whole, grid, context, batch, options, steps_of=n)
         previous = mx.zeros((batch, n, config.token_channels))
         mx.eval(block.affine(previous[:, :1], 0))
         t = (grid.tokens - n) // 2

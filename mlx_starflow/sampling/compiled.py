@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import mlx.core as mx
 
 from ..flow import Block, BlockState
+from .guidance import Pair
 
 BUCKET = 256  # keys
 
@@ -24,7 +26,7 @@ class Ends(Protocol):
 
     def rows(self, previous: mx.array) -> mx.array: ...
 
-    def combine(self, block: Block, a: mx.array, b: mx.array, t: int | mx.array): ...
+    def combine(self, block: Block, a: mx.array, b: mx.array, t: int | mx.array) -> Pair: ...
 
 
 class CompiledSteps:
@@ -34,7 +36,7 @@ class CompiledSteps:
         """``ends``: what comes before and after the block, in the same graph."""
         self.block, self.state, self.n, self.ends = block, state, n, ends
         self.capacity = state.caches[0].capacity
-        self.arrays = {}
+        self.arrays: dict[str, mx.array] = {}
         if state.rotation is not None:
             self.arrays |= {"cos": state.rotation.cos, "sin": state.rotation.sin}
         if "pos_embed" in block:
@@ -60,19 +62,22 @@ class CompiledSteps:
             cache.keys, cache.values = keys, values
         return sigma, b
 
-    def _step(self, visible: int):
-        steps = self.block.__dict__.setdefault("_steps", {})
+    def _step(self, visible: int) -> Callable[..., Any]:
+        steps: dict[Any, Callable[..., Any]] = self.block.__dict__.setdefault("_steps", {})
         key = (threading.get_ident(), self.state.prefix, visible, self.n, self.ends)
         if key not in steps:
             # The block keeps the step, so the step must not keep the block: a cycle would hold the
             # weights until Python's collector runs, which nothing on a GPU makes it do.
             block, prefix, ends = weakref.ref(self.block), self.state.prefix, self.ends
 
-            def fixed(previous, t, arrays, caches):
-                a, b, caches = block().fixed_step(
+            def fixed(
+                previous: mx.array, t: mx.array, arrays: dict[str, mx.array], caches: list[Pair]
+            ) -> tuple[mx.array, mx.array, list[Pair]]:
+                alive = cast(Block, block())
+                a, b, caches = alive.fixed_step(
                     ends.rows(previous), t, arrays, caches, prefix=prefix, visible=visible
                 )
-                return *ends.combine(block(), a, b, t), caches
+                return *ends.combine(alive, a, b, t), caches
 
             steps[key] = mx.compile(fixed)
         return steps[key]

@@ -7,6 +7,7 @@ batch, and both halves continue with the same tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -38,15 +39,15 @@ class Guidance:
         """sigma and b (B, n, D) of tokens t ... from a and b of all rows."""
         if not self.guided:
             return block.sigma(a), b
-        weight = self.weight
         (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
         if block.flow.model_type == "tarflow":
+            weight: float | mx.array = self.weight
             if self.annealed:
                 place = (t + mx.arange(a_c.shape[1]))[:, None]
                 weight = weight * place / max(self.tokens - 1, 1)
             a, b = guide_linear(a_c, b_c, a_u, b_u, weight, self.guide)
             return block.sigma(a), b
-        return guide_normal(block.sigma(a_c), b_c, block.sigma(a_u), b_u, weight)
+        return guide_normal(block.sigma(a_c), b_c, block.sigma(a_u), b_u, self.weight)
 
 
 class Conditional:
@@ -79,10 +80,10 @@ class Conditional:
             cold = 1.0 / temperature
             scale = [1.0] * batch + [cold] * batch if tarflow else [cold] * rows
             self.sharpness = mx.array(scale)[:, None, None, None]
-        rows = None
+        of_batch: mx.array | None = None
         if block.flow.text_channels and block.config.conditioned:
-            context, rows = shared_rows(context)
-        self.state = block.begin(grid, context, self.sharpness, rows)
+            context, of_batch = shared_rows(cast(mx.array, context))
+        self.state = block.begin(grid, context, self.sharpness, of_batch)
         self.guide = Guidance(
             self.guided, options.guidance, options.guide, options.annealed, self.tokens
         )

@@ -17,7 +17,14 @@ def guide_normal(
     return sigma_c * mx.rsqrt(q), ((1 + weight) * b_c - weight * s * b_u) / q
 
 
-def guide_linear(a_c: mx.array, b_c: mx.array, a_u: mx.array, b_u: mx.array, weight, which: str):
+def guide_linear(
+    a_c: mx.array,
+    b_c: mx.array,
+    a_u: mx.array,
+    b_u: mx.array,
+    weight: float | mx.array,
+    which: str,
+) -> Pair:
     """Guided a and b of TarFlow (arXiv 2412.06329): c + w (c - u), for 'a', 'b' or both ('ab')."""
     a = a_c + weight * (a_c - a_u) if "a" in which else a_c
     b = b_c + weight * (b_c - b_u) if "b" in which else b_c

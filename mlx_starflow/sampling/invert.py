@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
+from ..device.typed import parameters_of, scalar
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -28,7 +29,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def invert(flow: Flow, z: mx.array, context: Context = None, **options) -> mx.array:
+def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> mx.array:
     """Noise to data.
 
     z (B, H, W, C): standard normal noise in image layout. context: text features, (2B, L, D) =
@@ -82,12 +83,12 @@ def _invert_block(
     evaluations = conditional.evaluations - certificate_reads * tokens
     if options.certify and residual is None:
         sigma, b = conditional.all_at_once(outcome.tokens)
-        residual = mx.abs(sigma * v + b - outcome.tokens).max().item()
+        residual = scalar(mx.abs(sigma * v + b - outcome.tokens).max())
         certificate_reads = 1
     converged = outcome.converged and (residual is None or residual <= outcome.allowed)
     u = reverse(outcome.tokens) if flip else outcome.tokens
     mx.eval(u)
-    size = sum(weight.nbytes for _, weight in tree_flatten(block.parameters()))
+    size = sum(weight.nbytes for _, weight in parameters_of(block))
     return u, BlockReport(
         block=index,
         sampler=options.sampler,

@@ -13,6 +13,7 @@ from collections.abc import Generator
 
 import mlx.core as mx
 
+from ..device.typed import scalar
 from .conditional import Conditional
 from .options import SampleOptions
 from .outcome import Outcome
@@ -27,7 +28,8 @@ def jacobi(
     size = options.block_size or BLOCK_SIZE
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
     most = options.max_sweeps or MAX_SWEEPS
-    sweeps, converged, chunks = Counter(), True, []
+    sweeps: Counter[int] = Counter()
+    converged, chunks = True, []
     last = mx.zeros_like(v[:, :1])
     for start in range(0, block.tokens, size):
         noise = v[:, start : start + size]
@@ -35,7 +37,7 @@ def jacobi(
         while change >= tolerance and sweep < most:
             sigma, b = block.affine(mx.concatenate([last, u[:, :-1]], axis=1), start)
             new = sigma * noise + b
-            change = (mx.mean(mx.square(new - u)) / mx.mean(mx.square(new))).item()
+            change = scalar(mx.mean(mx.square(new - u)) / mx.mean(mx.square(new)))
             u, sweep = new, sweep + 1
             yield start
         sweeps[sweep] += 1
@@ -46,5 +48,5 @@ def jacobi(
     tokens = mx.concatenate(chunks, axis=1)
     total = sum(n * k for n, k in sweeps.items())
     # What the rule says of the mean is asked of the largest number.
-    allowed = mx.sqrt(tolerance * mx.mean(mx.square(tokens))).item()
+    allowed = scalar(mx.sqrt(tolerance * mx.mean(mx.square(tokens))))
     return Outcome(tokens, min(size, block.tokens), dict(sweeps), total, converged, allowed=allowed)

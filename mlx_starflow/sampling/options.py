@@ -117,7 +117,7 @@ class SampleOptions:
         return dataclasses.replace(self, guidance=0.0)
 
     @classmethod
-    def asked(cls) -> tuple[dataclasses.Field, ...]:
+    def asked(cls) -> tuple[dataclasses.Field[Any], ...]:
         """The fields that people set."""
         return tuple(f for f in dataclasses.fields(cls) if "help" in f.metadata)
 

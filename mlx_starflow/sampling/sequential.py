@@ -6,6 +6,7 @@ from collections.abc import Generator
 
 import mlx.core as mx
 
+from ..device.typed import scalar
 from .conditional import Conditional
 from .options import SampleOptions
 from .outcome import Outcome
@@ -31,5 +32,5 @@ def sequential(
     # One token at a time is the definition, but its rounding may grow along the sequence: where it
     # does, a parallel pass disagrees.
     promised = options.tolerance or constant(block.block)
-    allowed = promised * max(1.0, mx.abs(tokens).max().item())
+    allowed = promised * max(1.0, scalar(mx.abs(tokens).max()))
     return Outcome(tokens, window=1, sweeps={1: block.tokens}, allowed=allowed)

@@ -83,7 +83,7 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     name = mx.device_info(device).get("device_name", str(device))
     layer = flow.blocks[-1].layers[0] if flow.config.blocks[-1].layers else None
     bits = getattr(layer.attention.qkv, "bits", "") if layer else ""
-    parts = [name, mx.__version__, layer.dtype if layer else "", bits, flow.config, grid, batch]
+    parts = [name, mx.__version__, layer.dtype if layer else "", bits, flow.config, grid, batch]  # type: ignore[attr-defined]
     parts += [
         options.guidance > 0,
         tf32_allowed(),

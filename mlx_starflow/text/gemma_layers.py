@@ -56,8 +56,9 @@ class GemmaConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GemmaConfig:
         """Errors: ConfigError naming a key that is missing or is no number."""
-        capped, values = data.get("model_type") == CAPPED, {}
-        defaults = {
+        capped = data.get("model_type") == CAPPED
+        values: dict[str, Any] = {}
+        defaults: dict[str, Any] = {
             "rope_theta": 10_000.0 if capped else 1_000_000.0,
             "query_pre_attn_scalar": 144.0 if capped else 256.0,
             "sliding_window_pattern": 2 if capped else 6,
@@ -84,7 +85,7 @@ class RMSNorm(nn.Module):
     """x * rsqrt(mean x^2 + eps) * (1 + weight) in float32."""
 
     def __init__(self, channels: int, eps: float):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weight = mx.zeros((channels,))
         self.eps = eps
 
@@ -94,7 +95,7 @@ class RMSNorm(nn.Module):
 
 class Attention(nn.Module):
     def __init__(self, config: GemmaConfig, full: bool):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         width, dim = config.hidden_size, config.head_dim
         heads, kv = config.num_attention_heads, config.num_key_value_heads
         self.q_proj = nn.Linear(width, heads * dim, bias=False)
@@ -138,7 +139,7 @@ class Attention(nn.Module):
 
 class MLP(nn.Module):
     def __init__(self, config: GemmaConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         width, hidden = config.hidden_size, config.intermediate_size
         self.gate_proj = nn.Linear(width, hidden, bias=False)
         self.up_proj = nn.Linear(width, hidden, bias=False)
@@ -151,7 +152,7 @@ class MLP(nn.Module):
 
 class Layer(nn.Module):
     def __init__(self, config: GemmaConfig, full: bool):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.self_attn = Attention(config, full)
         self.mlp = MLP(config)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
@@ -165,7 +166,7 @@ class Layer(nn.Module):
 
 class Body(nn.Module):
     def __init__(self, config: GemmaConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         pattern = config.sliding_window_pattern
         self.layers = [
@@ -178,7 +179,7 @@ class Gemma(nn.Module):
     """The parameters of a Gemma text model, under ``model``."""
 
     def __init__(self, config: GemmaConfig):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.args, self.model = config, Body(config)
 
     def pieces(self, tokens: int) -> tuple[Pieces, float]:

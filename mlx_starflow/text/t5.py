@@ -57,7 +57,9 @@ class T5Config:
     def from_dict(cls, data: dict[str, Any]) -> T5Config:
         """Reads a config.json of transformers. Errors: ConfigError naming the key."""
         fields = Fields(data, "T5 config.json")
-        values = {key: fields.whole(key, low=1, high=high) for key, high in _LARGEST.items()}
+        values: dict[str, Any] = {
+            key: fields.whole(key, low=1, high=high) for key, high in _LARGEST.items()
+        }
         buckets = fields.whole("relative_attention_num_buckets", 32, low=4, high=1 << 16)
         distance = fields.whole("relative_attention_max_distance", 128, low=1, high=1 << 16)
         if buckets % 2 or distance <= buckets // 4:
@@ -88,14 +90,14 @@ class RMSNorm(nn.RMSNorm):
     """Computed in float32 and handed on in the type of the products that follow."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return super().__call__(x.astype(mx.float32))
+        return super().__call__(x.astype(mx.float32))  # type: ignore[no-untyped-call]
 
 
 class SelfAttention(nn.Module):
     """Attention without scaling of the scores; the bias of relative positions is given."""
 
     def __init__(self, config: T5Config, has_bias: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         inner = config.num_heads * config.d_kv
         self.heads = config.num_heads
         self.q = nn.Linear(config.d_model, inner, bias=False)
@@ -121,7 +123,7 @@ class DenseReluDense(nn.Module):
     """The feed-forward layer, gated or not. The name is the checkpoint's."""
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.activation = ACTIVATIONS[config.activation]
         if config.gated:
             self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
@@ -142,21 +144,21 @@ class DenseReluDense(nn.Module):
 
 class AttentionLayer(nn.Module):
     def __init__(self, config: T5Config, has_bias: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.SelfAttention = SelfAttention(config, has_bias)
         self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
 
 class FeedForwardLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.DenseReluDense = DenseReluDense(config)
         self.layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
 
 class Block(nn.Module):
     def __init__(self, config: T5Config, has_bias: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layer = [AttentionLayer(config, has_bias), FeedForwardLayer(config)]
 
     def __call__(self, x: mx.array, bias: mx.array, dtype: mx.Dtype) -> mx.array:
@@ -167,7 +169,7 @@ class Block(nn.Module):
 
 class Encoder(nn.Module):
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.block = [Block(config, has_bias=i == 0) for i in range(config.num_layers)]
         self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
@@ -179,7 +181,7 @@ class T5Encoder(nn.Module):
     """
 
     def __init__(self, config: T5Config) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config = config
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Encoder(config)

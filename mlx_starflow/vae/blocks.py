@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..device.activations import silu
 from ..device.pieces import Pieces
+from ..device.typed import parameters_of
 from .conv import Conv3x3
 
 # diffusers builds every GroupNorm of this autoencoder with 1e-6 instead of torch's 1e-5.
@@ -29,7 +29,7 @@ class ResnetBlock(nn.Module):
     """Twice norm, SiLU, convolution, beside a skip; 1x1-convolved where the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.norm1 = _group_norm(groups, in_channels)
         self.conv1 = Conv3x3(in_channels, out_channels)
         self.norm2 = _group_norm(groups, out_channels)
@@ -49,7 +49,7 @@ class Attention(nn.Module):
     """Every pixel attends to every other, with a single head as wide as the block."""
 
     def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.group_norm = _group_norm(groups, channels)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
 class MidBlock(nn.Module):
     def __init__(self, channels: int, groups: int, attention: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.resnets = [ResnetBlock(channels, channels, groups) for _ in range(2)]
         if attention:
             self.attentions = [Attention(channels, groups)]
@@ -88,18 +88,18 @@ class Downsample(nn.Module):
     """Halves height and width. Only the bottom and right edges are padded, as diffusers does."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.conv(mx.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
+        return self.conv(mx.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)]))
 
 
 class Upsample(nn.Module):
     """Doubles height and width by repeating pixels, then convolves."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.conv = Conv3x3(channels, channels)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -120,7 +120,7 @@ class Stage(nn.Module):
         downsample: bool = False,
         upsample: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.resnets = [
             ResnetBlock(in_channels if i == 0 else out_channels, out_channels, groups)
             for i in range(layers)
@@ -144,4 +144,4 @@ class Stage(nn.Module):
 def _operations(x: mx.array, part: nn.Module) -> float:
     """Floating-point operations that made x (B, H, W, C), by the weights of its convolutions."""
     pixels = x.shape[0] * x.shape[1] * x.shape[2]
-    return 2.0 * pixels * sum(w.size for _, w in tree_flatten(part.parameters()) if w.ndim > 1)
+    return 2.0 * pixels * sum(w.size for _, w in parameters_of(part) if w.ndim > 1)

@@ -15,7 +15,7 @@ class Encoder(nn.Module):
     """(B, H, W, 3) -> (B, H/f, W/f, 2c): mean and log-variance, before ``quant_conv``."""
 
     def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = Conv3x3(config.in_channels, widths[0])
         self.down_blocks = [
@@ -49,7 +49,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = Conv3x3(config.latent_channels, widths[0])
         self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)

@@ -22,10 +22,10 @@ class Conv3x3(nn.Conv2d):
 
     def __call__(self, x: mx.array) -> mx.array:
         if mx.default_device() == mx.Device(mx.gpu) or x.dtype != mx.float32:
-            return super().__call__(x)
+            return super().__call__(x)  # type: ignore[no-untyped-call]
         batch, height, width, channels = x.shape
         matrix = mx.contiguous(self.weight.reshape(self.weight.shape[0], -1).T)
-        padded = mx.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        padded = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
         rows = max(1, BAND_NUMBERS // (9 * batch * width * channels))
         bands = []
         for top in range(0, height, rows):

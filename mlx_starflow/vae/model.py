@@ -29,7 +29,7 @@ class AutoencoderKL(nn.Module):
     """
 
     def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

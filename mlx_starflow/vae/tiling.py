@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import mlx.core as mx
 
@@ -52,7 +53,8 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
     columns = tile_starts(width, tile, overlap)
     high, wide = min(tile, height), min(tile, width)
     starts_y, starts_x = [r * factor for r in rows], [c * factor for c in columns]
-    total, weights = None, mx.zeros((height * factor, width * factor, 1))
+    total: mx.array | None = None
+    weights = mx.zeros((height * factor, width * factor, 1))
     for row in rows:
         for column in columns:
             y = work(x[:, row : row + high, column : column + wide]).astype(mx.float32)
@@ -68,4 +70,4 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
             total[(slice(None), *area)] += weight * y
             weights[area] += weight
             mx.eval(total, weights)
-    return total / weights
+    return cast(mx.array, total) / weights
