@@ -6,10 +6,10 @@ import dataclasses
 import gc
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -51,8 +51,8 @@ class _Part:
     name: str
     config: dict[str, Any]
     stores: list[Store]
+    sources: Checkpoint
     files: tuple[Path, ...] = ()  # copied as they are
-    sources: Checkpoint | None = None
 
     @property
     def written_bytes(self) -> int:
@@ -65,13 +65,13 @@ class _Part:
 
 def convert_checkpoint(options: ConvertOptions) -> ConvertReport:
     """Convert and report. Errors: StarflowError; then nothing is left behind."""
-    report = None
+    report: Event | None = None
     for event in convert_steps(options):
         report = event
-    return report
+    return cast(ConvertReport, report)
 
 
-def convert_steps(options: ConvertOptions) -> Iterator[Event]:
+def convert_steps(options: ConvertOptions) -> Generator[Event, None, None]:
     """Convert; yields ConvertProgress after every piece and the ConvertReport at the end.
 
     Everything is checked (keys, shapes, disk space) before the first byte is written, and the
@@ -87,11 +87,11 @@ def convert_steps(options: ConvertOptions) -> Iterator[Event]:
         autoencoder = vae_config(vae) if vae else None
         architecture = read_architecture(options, checkpoint, autoencoder)
         parts = [_flow_part(options, checkpoint, architecture)]
-        if vae is not None:
+        if vae is not None and autoencoder is not None:
             source = open_checkpoint(vae)
             stack.callback(source.close)
             stores = vae_stores(source, autoencoder)
-            parts.append(_Part("vae", autoencoder.to_dict(), stores, sources=source))
+            parts.append(_Part("vae", autoencoder.to_dict(), stores, source))
         if text is not None:
             source = open_checkpoint(text)
             stack.callback(source.close)
@@ -185,7 +185,7 @@ def _flow_part(
         for name, target in layout.items()
     ]
     config, stores = _typed(options, "flow", architecture.flow.to_dict(), stores)
-    return _Part("flow", config, stores, sources=checkpoint)
+    return _Part("flow", config, stores, checkpoint)
 
 
 def _text_part(
@@ -195,7 +195,7 @@ def _text_part(
     stores = [Store(t, name, t.shape, "F32") for name, t in source.tensors.items()]
     config, stores = _typed(options, "text", source.config, stores)
     files = tuple(directory / name for name in TOKENIZER_FILES if is_regular(directory / name))
-    return _Part("text_encoder", config, stores, files, checkpoint)
+    return _Part("text_encoder", config, stores, checkpoint, files)
 
 
 def _write(part: _Part, work: Path, digest: RunningDigest) -> Iterator[ConvertProgress]:

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,7 +115,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _follow(steps: Iterator[ConvertProgress | ConvertReport]) -> ConvertReport:
+def _follow(steps: Generator[ConvertProgress | ConvertReport, None, None]) -> ConvertReport:
     """Draw progress on standard error, where a person sees it; the last event is the report."""
     bar = _Bar() if sys.stderr.isatty() else None
     last = None

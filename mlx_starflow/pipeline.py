@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -222,7 +222,7 @@ class Pipeline:
         previews: bool = False,
         cancel: Flag | None = None,
         **options: Any,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """``generate`` as typed events (see ``mlx_starflow.events``), the last one ``Finished``.
 
         Takes what ``generate`` takes. previews=True adds a ``Preview`` after every block. The work
@@ -323,7 +323,7 @@ class Pipeline:
 
     def _events(
         self, settings: Settings, noise: mx.array | None, previews: bool, cancel: Flag | None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         work = generation(self._components, settings, noise, previews, self._low_ram)
         try:
             while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):

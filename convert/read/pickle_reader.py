@@ -32,11 +32,11 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-class StateDict(dict):
+class StateDict(dict[Any, Any]):
     """What OrderedDict() became; only this kind accepts attached attributes."""
 
 
-Call = Callable[[Name, tuple], Any]
+Call = Callable[[Name, tuple[Any, ...]], Any]
 Fetch = Callable[[Any], Any]
 
 
@@ -97,7 +97,7 @@ class _Machine:
         raise self.refuse(f"the pickle has more than {MAX_INSTRUCTIONS} instructions")
 
     def unknown(self, code: int) -> CheckpointError:
-        known = pickletools.code2op.get(chr(code))
+        known = pickletools.code2op.get(chr(code))  # type: ignore[attr-defined]
         instruction = known.name if known else f"0x{code:02x}"
         named = next((str(v)[:200] for v in reversed(self.stack) if isinstance(v, Name)), None)
         about = f" (for {named!r})" if named else ""
@@ -161,7 +161,7 @@ class _Machine:
                 return items
         raise self.refuse("the pickle refers to a mark that was never set")
 
-    def several(self, count: int) -> tuple:
+    def several(self, count: int) -> tuple[Any, ...]:
         return tuple(reversed([self.pop() for _ in range(count)]))
 
     # Instructions

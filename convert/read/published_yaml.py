@@ -106,8 +106,8 @@ def _check_events(text: str) -> None:
     for count, event in enumerate(yaml.parse(text, Loader=yaml.BaseLoader)):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ValueError("it uses aliases")
-        if getattr(event, "tag", None):
-            raise ValueError(f"it uses the tag {event.tag[:80]!a}")
+        if tag := getattr(event, "tag", None):
+            raise ValueError(f"it uses the tag {tag[:80]!a}")
         if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
             depth += 1
         elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):

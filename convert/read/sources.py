@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_starflow.bundle.safetensors import read_header
 from mlx_starflow.errors import CheckpointError, WeightsError
@@ -111,7 +112,7 @@ def _shards(index: Path) -> list[Path]:
     return [_beside(index, name) for name in _unique(names.values(), index)]
 
 
-def _unique(names: Iterable, index: Path) -> list[str]:
+def _unique(names: Iterable[Any], index: Path) -> list[str]:
     names = list(names)
     if not all(isinstance(name, str) for name in names) or not names:
         raise CheckpointError(f"{index}: its weight_map does not name files.")

@@ -117,7 +117,7 @@ class _Reader:
 
     # What calls in the pickle become
 
-    def call(self, name: Name, arguments: tuple) -> Any:
+    def call(self, name: Name, arguments: tuple[Any, ...]) -> Any:
         kind = str(name)
         if kind == "collections.OrderedDict":
             return self.ordered(arguments)
@@ -133,7 +133,7 @@ class _Reader:
             return self.sizes(arguments[0] if len(arguments) == 1 else None)
         raise self.refuse(f"it wants to call {kind[:200]!r}, which a state dict never needs")
 
-    def ordered(self, arguments: tuple) -> StateDict:
+    def ordered(self, arguments: tuple[Any, ...]) -> StateDict:
         if arguments not in ((), ([],)):
             raise self.refuse("an OrderedDict in it is built from something unusual")
         return StateDict()
@@ -145,7 +145,7 @@ class _Reader:
             raise self.refuse("a tensor in it has a negative or enormous size or stride")
         return value
 
-    def tensor(self, arguments: tuple) -> SourceTensor:
+    def tensor(self, arguments: tuple[Any, ...]) -> SourceTensor:
         if len(arguments) not in (4, 6, 7):
             raise self.refuse("a tensor in it is malformed")
         storage, offset, shape, strides = arguments[:4]
@@ -153,7 +153,7 @@ class _Reader:
             raise self.refuse("a tensor in it has no storage")
         return self.view(storage, storage.dtype, storage.count, offset, shape, strides)
 
-    def typed_tensor(self, arguments: tuple) -> SourceTensor:
+    def typed_tensor(self, arguments: tuple[Any, ...]) -> SourceTensor:
         if len(arguments) not in (7, 8):
             raise self.refuse("a tensor in it is malformed")
         storage, offset, shape, strides = arguments[:4]

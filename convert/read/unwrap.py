@@ -83,7 +83,7 @@ def check_name(name: str, where: str) -> None:
         )
 
 
-def _choose(saved: dict, where: str) -> str:
+def _choose(saved: dict[Any, Any], where: str) -> str:
     holders = [
         k for k, v in saved.items() if isinstance(k, str) and _holds_tensors(v, MAX_DEPTH, set())
     ]

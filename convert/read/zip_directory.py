@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_starflow.errors import CheckpointError
 
@@ -45,7 +46,7 @@ class _Directory:
     def bad(self, why: str) -> CheckpointError:
         return CheckpointError(f"{self.file.path}: {why}. Download the file again.")
 
-    def unpack(self, layout: str, at: int, limit: int) -> tuple:
+    def unpack(self, layout: str, at: int, limit: int) -> tuple[Any, ...]:
         length = struct.calcsize(layout)
         if at < 0 or at + length > limit:
             raise self.bad("the archive's table of contents is cut off; the file is truncated")

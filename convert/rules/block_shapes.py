@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_starflow.config import BlockConfig
 from mlx_starflow.errors import WeightsError
@@ -54,7 +55,7 @@ class BlockShapes:
             )
         return len(found)
 
-    def block(self, head_dim_of: Callable[[int, int], int], **settings: object) -> BlockConfig:
+    def block(self, head_dim_of: Callable[[int, int], int], **settings: Any) -> BlockConfig:
         """The BlockConfig of the first layer's shapes; ``settings`` are what shapes do not tell.
 
         ``head_dim_of(inner, qkv rows)`` gives the head size where no query norm tells it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 from mlx_starflow.config import VAEConfig
 from mlx_starflow.errors import ConfigError
@@ -11,6 +12,7 @@ from mlx_starflow.errors import ConfigError
 from ..options import ConvertOptions
 from ..read.published_yaml import Settings, read_settings, settings_from
 from ..read.sources import Checkpoint
+from ..read.tensor_file import SourceTensor
 from .architecture import Architecture, contradiction
 from .starflow import starflow_architecture
 from .starflow_text import read_labels
@@ -40,7 +42,8 @@ def read_architecture(
     if path is not None:
         settings = read_settings(path, options.ignore_keys)
     else:
-        settings = settings_from(options.settings, where, options.ignore_keys)
+        given = cast(dict[str, Any], options.settings)
+        settings = settings_from(given, where, options.ignore_keys)
     settings = _with_noise(settings, options.noise_std)
     folders = [p.parent for p in (path, checkpoint.path) if p is not None]
     labels = read_labels(settings, folders)
@@ -74,7 +77,7 @@ def _tarflow(
     )
 
 
-def _yaml(options: ConvertOptions, tensors: dict) -> Path | None:
+def _yaml(options: ConvertOptions, tensors: dict[str, SourceTensor]) -> Path | None:
     """--config, else the only YAML file beside the checkpoint."""
     if options.config is not None:
         if not options.config.is_file():

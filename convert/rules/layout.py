@@ -6,7 +6,7 @@ rule, or an error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from mlx_starflow.config import BlockConfig, FlowConfig
@@ -109,7 +109,7 @@ def _layer(source: str, target: str, block: BlockConfig) -> Iterator[Entry]:
 
 
 def account(
-    tensors: dict[str, SourceTensor], layout: dict[str, Target], dropped: set[str], where: str
+    tensors: dict[str, SourceTensor], layout: dict[str, Target], dropped: Set[str], where: str
 ) -> None:
     """Raise WeightsError for a tensor that is missing, unexpected, misshapen or not of floats."""
     missing = [name for name in layout if name not in tensors]

@@ -34,7 +34,8 @@ def named_shape(file_name: str) -> NamedShape | None:
     match = _NAME.fullmatch(stem)
     if match is None:
         return None
-    return NamedShape(*(int(match[i]) for i in range(2, 6)), float(match[6]))
+    patch, channels, blocks, layers = (int(match[i]) for i in range(2, 6))
+    return NamedShape(patch, channels, blocks, layers, float(match[6]))
 
 
 def is_tarflow(tensors: dict[str, SourceTensor]) -> bool:
@@ -133,13 +134,15 @@ def _compare(named: NamedShape, blocks: tuple[BlockConfig, ...], where: str) -> 
 
 
 def _noise(named: NamedShape | None, given: float | None, where: str) -> float:
-    if named is None and given is None:
+    if named is None:
+        if given is not None:
+            return given
         raise ConfigError(
             f"{where}: the noise level of this TarFlow is in neither its name nor its weights. "
             "Pass --noise-std, or give the file its published name "
             "({dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}.pth)."
         )
-    if named is not None and given is not None and named.noise_std != given:
+    if given is not None and named.noise_std != given:
         raise ConfigError(
             f"{where}: --noise-std is {given}, the file's name says {named.noise_std}. "
             "Leave the flag out, or rename the file."

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
+import mlx.nn as nn
 
 from mlx_starflow.config import TextConfig
+from mlx_starflow.device.typed import parameters_of
 from mlx_starflow.errors import ConfigError, TextError, WeightsError
 from mlx_starflow.files.fields import is_number, shown
 from mlx_starflow.text.gemma import build_gemma
@@ -58,13 +59,14 @@ def text_source(directory: Path, checkpoint: Checkpoint, wanted: TextConfig | No
     _check_kind(directory, config, wanted)
     where = str(directory / "config.json")
     check_whole(config, _LARGEST, where)
+    module: nn.Module
     if config.get("model_type") == "t5":
         tensors, module = _t5_tensors(checkpoint), T5Encoder(T5Config.from_dict(config))
     else:
         config, tensors = _gemma(directory, config, checkpoint)
         check_whole(config, _LARGEST, where)
         module = build_gemma(config)
-    _check_shapes(checkpoint, tensors, dict(tree_flatten(module.parameters())))
+    _check_shapes(checkpoint, tensors, dict(parameters_of(module)))
     if not (directory / "tokenizer.json").is_file():
         raise TextError(
             f"{directory}/tokenizer.json is missing. Download the tokenizer files of the text "

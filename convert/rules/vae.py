@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-
-from mlx.utils import tree_flatten
+from typing import Any
 
 from mlx_starflow.config import VAEConfig
+from mlx_starflow.device.typed import parameters_of
 from mlx_starflow.errors import ConfigError, WeightsError
 from mlx_starflow.vae import AutoencoderKL
 
@@ -68,7 +68,7 @@ def vae_config(directory: Path) -> VAEConfig:
     return VAEConfig.from_dict({k: data[k] for k in _FIELDS if k in data}, str(path))
 
 
-def _check_values(data: dict, where: str) -> None:
+def _check_values(data: dict[str, Any], where: str) -> None:
     check_whole(data, _LARGEST, where)
     widths = data["block_out_channels"]
     if not isinstance(widths, list) or not 1 <= len(widths) <= 8:
@@ -93,7 +93,7 @@ def vae_stores(checkpoint: Checkpoint, config: VAEConfig) -> list[Store]:
 
     Errors: WeightsError naming a tensor that is missing, unexpected or misshapen.
     """
-    expected = dict(tree_flatten(AutoencoderKL(config).parameters()))
+    expected = dict(parameters_of(AutoencoderKL(config)))
     stores = {}
     for name, tensor in checkpoint.tensors.items():
         target = _target_name(name)

@@ -76,7 +76,7 @@ class Store:
 
     def bytes(self, values: np.ndarray) -> memoryview:
         if values.dtype != np.uint16 and values.dtype == _numpy_type(self.dtype):
-            return memoryview(values.reshape(-1)).cast("B")
+            return values.reshape(-1).data.cast("B")
         return array_bytes(self.cast(values))
 
     def checked(self, values: np.ndarray) -> np.ndarray:
@@ -112,7 +112,8 @@ class Store:
 
 
 def _numpy_type(code: str) -> np.dtype | None:
-    return {"F32": np.dtype("f4"), "F16": np.dtype("f2")}.get(code)
+    types: dict[str, np.dtype] = {"F32": np.dtype("f4"), "F16": np.dtype("f2")}
+    return types.get(code)
 
 
 def _float8(exponent_bits: int, mantissa_bits: int, bias: int, infinities: bool) -> np.ndarray:

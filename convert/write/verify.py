@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from mlx_starflow.bundle.load import load_component, read_bundle_config, read_component_config
 from mlx_starflow.bundle.quantize import GROUP_SIZE
-from mlx_starflow.config import FlowConfig, VAEConfig
+from mlx_starflow.config import FlowConfig, TextConfig, VAEConfig
+from mlx_starflow.device.typed import parameters_of, scalar
 from mlx_starflow.errors import NumericsError, WeightsError
 from mlx_starflow.exact.likelihood import log_prob
 from mlx_starflow.flow import Flow
@@ -27,6 +27,7 @@ from .storing import Store
 
 # Largest error of a stored number relative to its tensor's largest: half a unit in the last place.
 _ROUNDING = {"F32": 0.0, "BF16": 2.0**-8, "F16": 2.0**-10}
+_QUANTIZED = ("weight", "scales", "biases")
 _SIDE = 8  # tokens along one side of the picture that is inverted
 # Allowed error of the round trip, of the largest number: where matrices compute in float32, and in
 # 16 bits, where one pass over all tokens and one token at a time round differently.
@@ -44,20 +45,21 @@ def verify_bundle(
     bundle = read_bundle_config(directory)
     total = sum(s.source.nbytes for s in stores)
     yield ConvertProgress("verify", 0, total)
-    flow = load_component(directory / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
+    loaded = load_component(directory / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
+    flow = cast(Flow, loaded)
     weights, worst, done = _Weights(flow), 0.0, 0
     for store in stores:
         worst = max(worst, _compare(weights, store))
         done += store.source.nbytes
         yield ConvertProgress("verify", done, total)
     found = {"weight_error": worst, **_run(flow)}
-    del flow, weights
+    del loaded, flow, weights
     mx.clear_cache()
     if (directory / "vae").is_dir():
         config = VAEConfig.from_dict(read_component_config(directory / "vae"))
         load_component(directory / "vae", lambda data: AutoencoderKL(config))
     if (directory / "text_encoder").is_dir():
-        load_encoder(directory / "text_encoder", bundle.text)
+        load_encoder(directory / "text_encoder", cast(TextConfig, bundle.text))
     yield ConvertProgress("verify", total, total)
     return found
 
@@ -78,8 +80,9 @@ class _Weights:
             array = array[first : first + count] if array.ndim else array
             return np.array(array.astype(mx.float32))
         module = self.module(store.module)
-        parts = [module[k][first : first + count] for k in ("weight", "scales", "biases")]
-        return np.array(mx.dequantize(*parts, GROUP_SIZE, store.bits).astype(mx.float32))
+        w, scales, biases = (module[k][first : first + count] for k in _QUANTIZED)
+        values = mx.dequantize(w, scales, biases, group_size=GROUP_SIZE, bits=store.bits)
+        return np.array(values.astype(mx.float32))
 
 
 def _compare(weights: _Weights, store: Store) -> float:
@@ -116,7 +119,7 @@ def _run(flow: Flow) -> dict[str, float]:
     if config.text_channels:
         shape = (1, config.text_length, config.text_channels)
         context = mx.random.normal(shape, key=key_text)
-    likelihood = log_prob(flow, x, context).item()
+    likelihood = scalar(log_prob(flow, x, context))
     if not np.isfinite(likelihood):
         raise NumericsError("The converted flow gives a likelihood that is not finite.")
     z, _ = flow(x, context)
@@ -124,7 +127,7 @@ def _run(flow: Flow) -> dict[str, float]:
         grid = grid_of(x, config)
         z = unpatchify(patchify(z, config) / mx.sqrt(flow.prior_var), grid, config)
     back = invert(flow, z, context, guidance=0.0, sampler="sequential")
-    error = (mx.abs(back - x).max() / mx.abs(x).max()).item()
+    error = scalar(mx.abs(back - x).max() / mx.abs(x).max())
     if not error <= (_ROUND_TRIP if _exact(flow) else _ROUND_TRIP_16):
         raise NumericsError(
             f"The converted flow does not come back to where it began (off by {error:.2g})."
@@ -134,5 +137,5 @@ def _run(flow: Flow) -> dict[str, float]:
 
 def _exact(flow: Flow) -> bool:
     """Whether every number of the flow that is no packed integer is float32."""
-    kinds = {a.dtype for _, a in tree_flatten(flow.parameters())}
+    kinds = {a.dtype for _, a in parameters_of(flow)}
     return not kinds & {mx.float16, mx.bfloat16}

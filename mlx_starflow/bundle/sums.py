@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ..errors import WeightsError
@@ -22,7 +23,7 @@ def write_sums(directory: Path, names: Iterable[str]) -> None:
     for name in names:
         with open(directory / name, "rb") as file:
             digest = hashlib.sha256()
-            for piece in iter(lambda f=file: f.read(CHUNK), b""):
+            for piece in iter(partial(file.read, CHUNK), b""):
                 digest.update(piece)
         lines.append(f"{digest.hexdigest()}  {name}\n")
     (directory / FILE).write_text("".join(lines), encoding="utf-8")

@@ -17,9 +17,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..device.activations import on_gpu
+from ..device.typed import layers_of, parameters_of, scalar
 from .quantize import takes_type
 
 SMALL = (
@@ -39,7 +39,7 @@ def settle_half(module: nn.Module, kind: str, config: dict[str, Any]) -> None:
     """Turn the bfloat16 matrices of a loaded component to float16 where its range allows, and the
     float32 scales of quantized ones, one tensor at a time. Only for a GPU's default."""
     allowed = half_is_safe(module, kind, config)
-    for path, leaf in tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module):
+    for path, leaf in layers_of(module):
         for name, old in (
             ("weight", mx.bfloat16), ("scales", mx.bfloat16), ("biases", mx.bfloat16),
             ("scales", mx.float32), ("biases", mx.float32),
@@ -56,9 +56,7 @@ def half_is_safe(module: nn.Module, kind: str, config: dict[str, Any]) -> bool:
     """Whether all products of a component stay within float16's range whatever its input."""
     if kind == "text":
         matrices = [
-            value
-            for _, value in tree_flatten(module.parameters())
-            if value.dtype in (mx.bfloat16, mx.float16)
+            value for _, value in parameters_of(module) if value.dtype in (mx.bfloat16, mx.float16)
         ]
         return config.get("model_type") == "t5" and all(_fits(m) for m in matrices)
     largest = getattr(module, "largest_product", None)
@@ -66,4 +64,4 @@ def half_is_safe(module: nn.Module, kind: str, config: dict[str, Any]) -> bool:
 
 
 def _fits(value: mx.array) -> bool:
-    return mx.abs(value).max().item() < LARGEST_HALF
+    return scalar(mx.abs(value).max()) < LARGEST_HALF

@@ -137,7 +137,7 @@ def main() -> None:
     if status == 130:
         # A thread may be busy with a step of seconds; nobody waits for it any more.
         os._exit(status)
-    mlx = sys.modules.get("mlx.core")
+    mlx: Any = sys.modules.get("mlx.core")
     if hasattr(mlx, "clear_streams"):
         mlx.clear_streams()  # MLX wants this at the end of a process, see its documentation
     sys.exit(status)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..benchmark import RandomShape, parse_specs
+from ..benchmark import BenchmarkResult, RandomShape, parse_specs
+from ..benchmark.quantization_cost import QuantizationResult
 from ..errors import Interrupted, UsageError
 from . import options as o
 from .benchmark_jobs import Job, compare_precisions, compare_samplers
@@ -120,19 +121,20 @@ def benchmark(
         batch=batch or 1,
         guidance=guidance,
     )
+    result: QuantizationResult | BenchmarkResult
     try:
         if quantization:
             _refuse("--quantization measures precisions: leave out {}.", {
                 "--samplers": samplers, "--repeat": repeat, "--batch": batch,
                 "--dtype": choice.dtype, "--quantize": choice.quantize,
             })  # fmt: skip
-            about, result = compare_precisions(job, picture or [], fit, console)
-            table = quantization_table(result)
+            about, precisions = compare_precisions(job, picture or [], fit, console)
+            result, table = precisions, quantization_table(precisions)
         else:
             _refuse("{} belongs to --quantization.", {"--picture": picture})
             specs = parse_specs(SAMPLERS if samplers is None else samplers)
-            about, result = compare_samplers(job, specs, repeat or 3, console)
-            table = comparison_tables(result)
+            about, compared = compare_samplers(job, specs, repeat or 3, console)
+            result, table = compared, comparison_tables(compared)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; a comparison has no result before its end.") from None
     finally:
@@ -143,7 +145,14 @@ def benchmark(
         typer.echo(f"{about['subject']}\n{table}")
 
 
-def _shape(random, grid, text, model, prompt_file, picture) -> RandomShape | None:
+def _shape(
+    random: str | None,
+    grid: int | None,
+    text: str | None,
+    model: str | None,
+    prompt_file: Path | None,
+    picture: list[Path] | None,
+) -> RandomShape | None:
     if random is None:
         _refuse("{} belongs to --random.", {"--grid": grid, "--text": text})
         return None

@@ -90,7 +90,9 @@ def compare_precisions(
 ) -> tuple[dict[str, Any], QuantizationResult]:
     """Precisions on one batch of samples, ``count`` of them, and on given pictures."""
 
-    def run(flow_in: Callable[[Precision], Flow], subject: Subject, **scored):
+    def run(
+        flow_in: Callable[[Precision], Flow], subject: Subject, **scored: Any
+    ) -> tuple[dict[str, Any], QuantizationResult]:
         noise, context = subject.joined()
         options = CostOptions(guidance=subject.guidance)
         return job.about(subject), quantization_cost(

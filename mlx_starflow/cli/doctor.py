@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from . import options as o
 from .console import Console
+
+if TYPE_CHECKING:
+    from ..benchmark.checkup import Check
+    from ..benchmark.doctor import Report
 
 EPILOG = """\b
 Examples:
@@ -33,13 +38,15 @@ def doctor(
     """Check that MLX computes on this machine what the models rely on; exit status 1 if not."""
     from ..benchmark.doctor import Report
 
-    console, found = Console(messages.quiet), None
+    console = Console(messages.quiet)
+    last: Report | None = None
     for number, item in enumerate(examine(model), start=1):
         if isinstance(item, Report):
-            found = item
+            last = item
         else:
             console.draw(item.name, "", number / 11, None)
     console.clear()
+    found = cast(Report, last)
     if report is not None:
         report.write_text(found.markdown(), encoding="utf-8")
     typer.echo(json.dumps(found.to_dict()) if messages.json_ else "\n".join(found.lines()))
@@ -47,7 +54,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(model: str | None):
+def examine(model: str | None) -> Iterator[Check | Report]:
     """The checks, imported when they are run: help is to be quick."""
     from ..benchmark.doctor import examine as run
 

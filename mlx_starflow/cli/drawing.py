@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -124,7 +124,7 @@ def _draw(
     if job.image is not None:
         noise, options = job.image.noise(pipe, batch.prompts, batch.seeds, options, console)
     events = pipe.stream(
-        list(batch.prompts),
+        cast("list[str | int]", list(batch.prompts)),
         list(batch.seeds),
         noise=noise,
         previews=job.stepwise is not None,
@@ -167,9 +167,7 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
             report.pictures.append(result.images[i])
         if job.sidecar:
             text = json.dumps(metadata, indent=2) + "\n"
-            beside = write_whole(
-                path.with_suffix(".json"), lambda file, t=text: file.write(t.encode()), False
-            )
+            beside = write_whole(path.with_suffix(".json"), _writer(text), False)
             if beside != path.with_suffix(".json"):  # somebody's file was there
                 report.files.append(str(beside))
     if job.save_latents is not None:
@@ -241,3 +239,7 @@ def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:
             f"({job.expected_weights}; this model's are {pipe.fingerprint}); it will not be "
             "the same."
         )
+
+
+def _writer(text: str) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(text.encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -119,7 +119,7 @@ def edit(
         made = _followed(pipe, request, console)
         seen = visibility(pipe.flow.config, made.tokens)
         console.say(_order(seen))
-        about = {
+        about: dict[str, Any] = {
             "generator": "mlx-starflow", "version": __version__, "command": "edit",
             "source": str(image), "mask": str(mask) if mask else None,
             "boxes": [list(b) for b in box or ()], "prompt": prompt, "guidance": guidance,
@@ -133,7 +133,7 @@ def edit(
             f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the most of "
             f"{len(seeds)} (least: {made.log_p.min():.1f})."
         )
-    saved = []
+    saved: list[Path] = []
     with interruptible(lambda: f"saved: {', '.join(map(str, saved))}" if saved else NOTHING):
         for i in [made.best] if best_of else range(len(seeds)):
             own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}

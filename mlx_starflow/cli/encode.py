@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import mlx.core as mx
 import typer
@@ -118,7 +118,7 @@ def encode(
         picture, ratio = take_picture(pipe, image, fit, console)
         tell_prompts(pipe, [prompt], console, ratio)
         made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
-        settings = {
+        settings: dict[str, Any] = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
             "noise_seed": noise_seed, "model": choice.model or "default",
             "weights": pipe.fingerprint,
@@ -167,7 +167,9 @@ def decode(
         batch = Batch(saved.prompts, saved.seeds)
     if prompt is not None:
         batch = dataclasses.replace(batch, prompts=(prompt,) * count)
-    options = {"denoise": stored.get("noise_seed") is not None if denoise is None else denoise}
+    options: dict[str, Any] = {
+        "denoise": stored.get("noise_seed") is not None if denoise is None else denoise
+    }
     for name, value in (("guidance", guidance), ("aspect_ratio", None)):
         value = stored.get(name) if value is None else value
         if value is not None:

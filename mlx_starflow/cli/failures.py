@@ -16,7 +16,9 @@ from ..errors import Interrupted, ModelNotFoundError, StarflowError, TextError, 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # Typer carries its own copy of Click or imports it, by version; the class is found by its name.
-CommandLineError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+CommandLineError: type[Any] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def with_flag_names(message: str) -> str:
     for "max_sweeps"."""
     spelled = {f.name: (f.metadata["flags"] or (None,))[0] for f in SampleOptions.asked()}
 
-    def flag(match: re.Match) -> str:
+    def flag(match: re.Match[str]) -> str:
         return spelled.get(match[0]) or f"--{match[0].replace('_', '-')}"
 
     return _OPTION_NAMES.sub(flag, message)
@@ -82,17 +82,19 @@ def sampler_names() -> list[str]:
     return [AUTO, *SAMPLERS]
 
 
-def _flag(field: dataclasses.Field, kind: Any) -> Any:
+def _flag(field: dataclasses.Field[Any], kind: Any) -> Any:
     """The annotation of one field of ``SampleOptions`` as an optional flag."""
     about = field.metadata
     spelled = field.name.replace("_", "-")
     names = about["flags"] or (f"--{spelled}",)
     more: dict[str, Any] = {"metavar": about["metavar"]} if about["metavar"] else {}
-    plain = next(t for t in (*typing.get_args(kind), kind) if t is not type(None))
+    plain: Any = next(t for t in (*typing.get_args(kind), kind) if t is not type(None))
     if plain is bool:
         names = (f"--{spelled}/--no-{spelled}",)
     elif about["choices"]:
-        plain = StrEnum(field.name.title(), {name: name for name in about["choices"]})
+        plain = typing.cast(Any, StrEnum)(
+            field.name.title(), {name: name for name in about["choices"]}
+        )
     elif typing.get_origin(plain) is tuple or plain is int and typing.get_origin(kind) is tuple:
         plain = str
     if field.name == "sampler":

@@ -289,5 +289,5 @@ def _prompts(argument: str | None, option: str | None, file: Path | None) -> lis
     if len(given) > 1:
         raise UsageError("Give the prompt once: as PROMPT, as --prompt or as --prompt-file.")
     if file is not None:
-        return read_prompts(file)
+        return list(read_prompts(file))
     return [p for p in (argument, option) if p is not None]

@@ -152,7 +152,8 @@ def _print(
 
 def _record(picture: Picture, score: Score, prompts: list[str]) -> dict[str, Any]:
     """One picture's numbers as JSON, its prompts by falling score."""
-    rows, null = [], score.log_p.shape[0] - 1
+    rows: list[dict[str, Any]] = []
+    null = score.log_p.shape[0] - 1
     gain, gain_error = score.advantage(over=null)
     posterior = score.posterior(len(prompts))
     for i, prompt in enumerate(prompts):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -262,7 +262,7 @@ def _some(listing: dict[str, int]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def in_cache(repositories: Iterator[str]) -> dict[str, int]:
+def in_cache(repositories: Iterable[str]) -> dict[str, int]:
     """Bytes that the hub's cache holds of each of these repositories."""
     from huggingface_hub import scan_cache_dir
 

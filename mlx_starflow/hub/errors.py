@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 
 from ..errors import HubError
 
@@ -81,7 +82,7 @@ def _answer(error: BaseException, repository: str, name: str, what: str) -> str 
     return None
 
 
-def _chain(error: BaseException | None):
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what caused it, outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -89,7 +89,11 @@ def file_pieces(url: str, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
 def _answer(url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:
     """An answer that is no refusal and came over a connection as safe as the one asked for."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
 
     # The client sends the token to the host of the address alone, not to where it is redirected.
     everything = {**build_hf_headers(), **headers}

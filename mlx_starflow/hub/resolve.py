@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..bundle.check import problem_in_bundle, problem_in_component
 from ..config import is_repository
@@ -209,7 +209,7 @@ def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -
             raise HubError(
                 f"{repository} changed while it was downloaded. Run the same command again."
             )
-    return Sources(model, checkpoint, found[0], found[1], quantize)
+    return Sources(model, cast(Path, checkpoint), found[0], found[1], quantize)
 
 
 def _licences(model: KnownModel) -> list[RemoteFile]:
@@ -244,8 +244,8 @@ def _repository(name: str, download: bool, tell: Tell | None) -> Path:
     """A hub repository that holds a bundle."""
     config = cached_checkpoint(name, "config.json")
     if config is not None and problem_in_bundle(config.parent) is None:
-        files = [path for path in config.parent.rglob("*") if path.is_file()]
-        if all(blob_is_whole(path) for path in files):
+        held = [path for path in config.parent.rglob("*") if path.is_file()]
+        if all(blob_is_whole(path) for path in held):
             return config.parent
     if not download:
         raise _absent(name)
