@@ -1,5 +1,5 @@
 # make demo   set up everything and draw a picture        make test   set up everything and test it
-# make studio set up everything and open the page          make lint   ruff, as CI runs it
+# make studio set up everything and open the page          make lint   ruff and mypy, as CI runs them
 # make clean  remove the environment
 
 PYTHON ?= python3
@@ -28,6 +28,7 @@ screenshot: $(STAMP_DEV)
 lint: $(STAMP_DEV)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
 
 $(STAMP): pyproject.toml .ci/environment.py
 	@echo "Making the environment in .venv (a few minutes the first time) ..." >&2

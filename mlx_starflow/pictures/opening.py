@@ -49,7 +49,7 @@ def _opened(
             if file.seek(0, 2) > MAX_BYTES:
                 raise ImageError(f"{path} has more than {MAX_BYTES >> 20} MiB; scale it down.")
             file.seek(0)
-            with Image.open(file, formats=formats) as picture:
+            with Image.open(file, formats=list(formats)) as picture:
                 _check_pixels(picture, path)
                 yield picture
     except StarflowError:
