@@ -4,15 +4,15 @@
 >>> pipe = sf.load()  # the embedded model
 >>> pipe.generate("a fox in snow", seed=7).images[0].save("fox.png")
 
-``load`` gives a pipeline from prompt to picture. The mathematics underneath are plain functions
+``load`` returns a pipeline from prompt to picture. The mathematics underneath are plain functions
 of a flow: ``invert`` (noise to data), ``encode`` (data to noise), ``log_prob``, ``denoise``.
 
-Importing the package imports nothing of it: every name is looked up when it is first used.
+Importing the package is fast: the module of a name is imported when the name is first used.
 """
 
 from .interrupts import hide_interrupts_of_the_command
 
-hide_interrupts_of_the_command()  # as early as can be; other programs are left alone
+hide_interrupts_of_the_command()  # first, so that it covers the imports below
 
 from importlib import import_module  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 from .device.blas import load_openblas  # noqa: E402
 from .device.precision import forbid_tf32  # noqa: E402
 
-forbid_tf32()  # both have to come before the first import of mlx.core, see their modules
+forbid_tf32()  # both must run before the first import of mlx.core; their modules say why
 load_openblas()
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value  # looked up once
+    globals()[name] = value  # the next look-up finds it without calling this function
     return value
 
 

@@ -1,9 +1,9 @@
-"""What a model is: frozen dataclasses, one per component, each with a JSON form.
+"""The configuration of a model: one frozen dataclass per component, each with a JSON form.
 
-``to_dict`` writes what ``from_dict`` reads; a key that is unknown, missing or of the wrong type or
-size is an error that names it. Bundles come from anywhere: nothing is built from a number that was
-not checked here.
-Nothing here knows how a checkpoint of another framework is spelled: see ``convert``.
+``to_dict`` writes what ``from_dict`` reads. A key that is unknown, missing, of the wrong type or
+out of range is a ConfigError that names it. A bundle may come from anyone, so every number is
+checked here before a module is built from it.
+The names that PyTorch checkpoints use for these settings are translated in ``convert``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .files.records import Record
 FORMAT_VERSION = 1
 COMPONENTS = ("flow", "vae", "text_encoder")
 MAX_LAYERS = 1000  # of all blocks together
-# Largest sizes that are believed: modules are made from them before any weight is looked at.
+# Largest sizes that are accepted: modules are built from them before any weight file is checked.
 MAX_WIDTH, MAX_SIDE, MAX_TEXT_NUMBERS = 1 << 16, 1 << 12, 1 << 26
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "16:9", "9:16", "4:5", "5:4", "21:9", "9:21")
@@ -36,7 +36,7 @@ class BlockConfig(Record):
     """One autoregressive affine block, or the learned denoiser's network (never flipped)."""
 
     _limits = {"layers": (0, MAX_LAYERS)}
-    _sizes = {  # of a block that has layers
+    _sizes = {  # largest values in a block that has layers
         "channels": MAX_WIDTH,
         "heads": 1 << 12,
         "kv_heads": 1 << 12,
@@ -74,10 +74,13 @@ class BlockConfig(Record):
                     )
             if self.heads % self.kv_heads:
                 raise ConfigError(
-                    f"heads is {self.heads}, which {self.kv_heads} kv_heads do not divide."
+                    f"heads is {self.heads}; expected a multiple of kv_heads ({self.kv_heads})."
                 )
             if self.head_dim % 2:
-                raise ConfigError(f"head_dim is {self.head_dim}; rotary pairs need it even.")
+                raise ConfigError(
+                    f"head_dim is {self.head_dim}; expected an even number, since rotary embeddings "
+                    "rotate pairs of channels."
+                )
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class FlowConfig(Record):
     scale: str = "exp"  # sigma: "softplus" (of a + 0.5413) | "exp" | "unit" (volume-preserving)
     soft_clip: float = 0.0  # outputs become c * tanh(o / c); 0 = off
     mix_aspect: bool = False  # trained on several aspect ratios, not only on squares
-    denoiser: BlockConfig | None = None  # learned denoiser, else the score is used
+    denoiser: BlockConfig | None = None  # learned denoiser; None: the score of the flow is used
 
     def __post_init__(self) -> None:
         _one_of("model_type", self.model_type, ("starflow", "tarflow"))
@@ -125,16 +128,19 @@ class FlowConfig(Record):
                 f"{self.token_channels} numbers; expected at most {MAX_WIDTH}."
             )
         if self.text_channels * self.text_length > MAX_TEXT_NUMBERS:
-            raise ConfigError("text_length times text_channels is too large.")
+            raise ConfigError(
+                f"text_length ({self.text_length}) times text_channels ({self.text_channels}) is "
+                f"more than {MAX_TEXT_NUMBERS}."
+            )
         if bool(self.text_channels) != bool(self.text_length):
             raise ConfigError(
                 f"text_channels is {self.text_channels} and text_length {self.text_length}; "
-                "expected both or none."
+                "expected both to be 0 or neither."
             )
         if self.model_type == "tarflow" and self.text_channels:
             raise ConfigError("A TarFlow takes no text, but text_channels is not 0.")
         if self.denoiser is not None and not self.denoiser.layers:
-            raise ConfigError("denoiser has no layers.")
+            raise ConfigError("denoiser has 0 layers; expected at least one.")
         for name, block in self._networks():
             plain = block.layers and block.conditioned and not block.project_text
             if plain and self.text_channels and block.channels != self.text_channels:
@@ -187,8 +193,8 @@ class VAEConfig(Record):
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 raise ConfigError(
-                    f"{self.norm_num_groups} groups (norm_num_groups) do not divide a width of "
-                    f"{width} (block_out_channels)."
+                    f"block_out_channels has the width {width}, which is not a multiple of "
+                    f"norm_num_groups ({self.norm_num_groups})."
                 )
 
     @property
@@ -199,7 +205,7 @@ class VAEConfig(Record):
 
 @dataclass(frozen=True)
 class TextConfig(Record):
-    """How a prompt becomes features (B, length, channels)."""
+    """How prompts are turned into text features of shape (B, length, channels)."""
 
     _limits = {"length": (1, MAX_WIDTH), "channels": (1, 1 << 20), "noise_level": (0, 1e3)}
 
@@ -216,18 +222,21 @@ class TextConfig(Record):
     def __post_init__(self) -> None:
         self._check_limits()
         if self.length * self.channels > MAX_TEXT_NUMBERS:
-            raise ConfigError("length times channels is too large.")
+            raise ConfigError(
+                f"length ({self.length}) times channels ({self.channels}) is more than "
+                f"{MAX_TEXT_NUMBERS}."
+            )
 
 
 @dataclass(frozen=True)
 class SampleDefaults(Record):
-    """What generate does when it is not told otherwise."""
+    """Sampling settings of a model that are used where the caller gives none."""
 
     _limits = {"guidance": (0, 1e4), "tolerance": (1e-30, 1e6)}
 
     guidance: float = 3.6
     sampler: str = "auto"
-    tolerance: float | None = None  # largest error of a token; None: what the precision allows
+    tolerance: float | None = None  # largest residual of a token; None: set by the precision
     denoise: bool = True
 
     def __post_init__(self) -> None:
@@ -260,7 +269,7 @@ class ModelConfig(Record):
     attribution: str = ""  # a sentence that copies must carry
     components: dict[str, str] = field(default_factory=dict)
     # components: "flow", "vae", "text_encoder" -> directory inside the bundle, or a hub
-    # repository written "hub:owner/name"; an absent one is absent from the model.
+    # repository written "hub:owner/name". A model has no component that is not listed.
 
     def __post_init__(self) -> None:
         _one_of("model_type", self.model_type, ("starflow", "tarflow"))
@@ -273,7 +282,7 @@ class ModelConfig(Record):
         for name, reference in self.components.items():
             if name not in COMPONENTS:
                 raise ConfigError(
-                    f"components names {shown(name)}; expected {', '.join(COMPONENTS)}."
+                    f"components has the key {shown(name)}; expected {', '.join(COMPONENTS)}."
                 )
             if not is_reference(reference):
                 raise ConfigError(
@@ -283,7 +292,7 @@ class ModelConfig(Record):
 
 
 def is_reference(reference: str) -> bool:
-    """Whether a component's reference stays inside of its bundle or names a hub repository."""
+    """Whether a component's reference is a directory inside its bundle or a hub repository."""
     if reference.startswith("hub:"):
         return is_repository(reference.removeprefix("hub:"))
     parts = reference.split("/")
@@ -297,14 +306,15 @@ def is_repository(name: str) -> bool:
 
 
 def check_together(model: ModelConfig, flow: FlowConfig) -> None:
-    """ConfigError where a bundle and its flow do not fit each other."""
+    """Raise a ConfigError if a bundle's config.json and its flow's contradict each other."""
     text = model.text
     if model.model_type != flow.model_type:
         raise ConfigError(
-            f"config.json: model_type is {model.model_type!r}, and the flow's {flow.model_type!r}."
+            f"config.json: model_type is {model.model_type!r}, but that of the flow is "
+            f"{flow.model_type!r}."
         )
     if flow.text_channels and text is None:
-        raise ConfigError("config.json: 'text' is missing, and the flow was trained with text.")
+        raise ConfigError("config.json: 'text' is missing, but the flow was trained with text.")
     if (
         text is not None
         and flow.text_channels
@@ -315,21 +325,22 @@ def check_together(model: ModelConfig, flow: FlowConfig) -> None:
         )
     ):
         raise ConfigError(
-            f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "
+            f"config.json: text has {text.length} tokens of {text.channels} numbers, but the "
             f"flow was trained with {flow.text_length} of {flow.text_channels}."
         )
     if "vae" not in model.components and flow.in_channels not in (1, 3):
         raise ConfigError(
-            f"The pictures of this model would have {flow.in_channels} channels, not 1 or 3."
+            f"flow/config.json: in_channels is {flow.in_channels}; a model without a VAE makes "
+            "pixels and needs 1 or 3."
         )
 
 
 def check_autoencoder(vae: Any, flow: FlowConfig) -> None:
-    """ConfigError where the configuration of an autoencoder does not fit the flow."""
+    """Raise a ConfigError if the configuration of an autoencoder does not fit the flow."""
     if vae.latent_channels != flow.in_channels:
         raise ConfigError(
-            f"vae/config.json: latent_channels is {vae.latent_channels}, and the flow has "
-            f"in_channels {flow.in_channels}."
+            f"vae/config.json: latent_channels is {vae.latent_channels}, but in_channels of the "
+            f"flow is {flow.in_channels}."
         )
     pixels = getattr(vae, "out_channels", 3)
     if pixels not in (1, 3):

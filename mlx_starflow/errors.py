@@ -1,16 +1,16 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises.
 
-The message is for the person at the keyboard: it names the file, key or value, says what was
-expected and what to do about it.
+A message is written for the user: it names the file, key or value, says what was expected and
+what to do.
 """
 
 
 class StarflowError(Exception):
-    """Base class: catch this to catch everything this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
 
 class UsageError(StarflowError, ValueError):
-    """An argument or flag that cannot be honoured (exit status 2)."""
+    """An argument or option with an invalid value (exit status 2)."""
 
 
 class ConfigError(StarflowError, ValueError):
@@ -18,19 +18,19 @@ class ConfigError(StarflowError, ValueError):
 
 
 class CheckpointError(StarflowError):
-    """A source checkpoint that cannot be read, or that holds what it should not."""
+    """A PyTorch checkpoint that cannot be read or has unexpected content."""
 
 
 class WeightsError(StarflowError):
-    """A missing, extra or misshapen tensor, or one that is not finite."""
+    """A tensor that is missing, unexpected, of the wrong shape, or holds NaN or infinity."""
 
 
 class ModelNotFoundError(StarflowError, FileNotFoundError):
-    """No model by this name, in this directory or in this repository."""
+    """There is no model of this name, in this directory or in this repository."""
 
 
 class HubError(StarflowError):
-    """The model hub refused, failed, or cannot be reached."""
+    """The model hub refused a request, failed, or cannot be reached."""
 
 
 class TextError(StarflowError, ValueError):
@@ -42,7 +42,7 @@ class ImageError(StarflowError, ValueError):
 
 
 class ImageUsageError(ImageError, UsageError):
-    """A picture that is not there, or of a size that the model or the other picture does not have
+    """A picture that does not exist, or whose size does not match the model or the other picture
     (exit status 2)."""
 
 
@@ -51,7 +51,7 @@ class NumericsError(StarflowError, ArithmeticError):
 
 
 class OutOfMemoryError(StarflowError, MemoryError):
-    """The model does not fit the device; the message says what would."""
+    """The request needs more memory than the device has; the message says what would fit."""
 
 
 class CodecError(StarflowError, ValueError):
@@ -63,5 +63,5 @@ class Cancelled(StarflowError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C in a command; the message says what was finished by then. Not a StarflowError: nothing
-    went wrong."""
+    """Ctrl-C in a command; the message says what was finished by then. It is not a StarflowError,
+    since it is no failure."""

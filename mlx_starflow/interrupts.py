@@ -1,4 +1,4 @@
-"""Ctrl-C before the command line has begun: one line instead of a traceback of imports."""
+"""Ctrl-C while the command is still importing: one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ COMMAND = "mlx-starflow"
 
 
 def hide_interrupts_of_the_command() -> None:
-    """Show KeyboardInterrupt as one line, where this process is the command itself.
+    """Show KeyboardInterrupt as one line if this process is the ``mlx-starflow`` command.
 
-    Does nothing in a program that imports the package. Python ends an interrupted process by the
-    signal, which a shell shows as status 130.
+    Does nothing in another program that imports the package. Python ends an interrupted process
+    with SIGINT, which a shell reports as status 130.
     """
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     if name != COMMAND and not (name == "-m" and "mlx_starflow" in sys.orig_argv):

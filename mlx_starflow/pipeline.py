@@ -1,4 +1,4 @@
-"""Prompt to picture: the class that applications hold."""
+"""``load`` and ``Pipeline``: from prompt to picture, for applications."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .text import TextEncoder
 from .vae import Autoencoder
 
 T = TypeVar("T")
-EVENTS_PER_SECOND = 30  # of progress; whatever else happens is always told
+EVENTS_PER_SECOND = 30  # most BlockProgress events; all other events are always yielded
 
 
 class Flag(Protocol):
@@ -48,15 +48,21 @@ def load(
     low_ram: bool = False,
     tell: Tell | None = None,
 ) -> Pipeline:
-    """A pipeline for a model: a bundle directory, a hub repository or a known name.
+    """A pipeline for a model.
 
-    None is the model embedded in the package. ``dtype`` ("float32", "float16", "bfloat16") and
-    ``quantize`` (4, 8 or "mixed" bits) change the precision of the flow's large matrices while
-    loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
-    needed, and reads them again for the next call. ``tell`` receives the events of a download and
-    a conversion, if there is one (``mlx_starflow.hub.download``). Components
-    are read when first used; nothing is downloaded that is complete on disk.
-    Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
+    model: a bundle directory, a hub repository ("owner/name") or a known name; None is the model
+    embedded in the package.
+    dtype: "float32", "float16" or "bfloat16" for the flow's large matrices; None: as stored, or
+    what suits the device.
+    quantize: 4, 8 or "mixed" bits for these matrices; None: as stored.
+    low_ram: drop the text encoder and the flow as soon as they are not needed, and read them again
+    for the next call.
+    tell: a function that receives the events of a download and a conversion, if there is one
+    (``mlx_starflow.hub.download``).
+
+    Components are read when they are first used. A model that is complete on disk is not
+    downloaded again.
+    Errors: ModelNotFoundError, HubError, ConfigError, WeightsError, UsageError.
     """
     name = str(model) if model is not None else "default"
     if isinstance(dtype, mx.Dtype):
@@ -69,16 +75,16 @@ def load(
 class Pipeline:
     """A model and everything it needs; made by ``load``.
 
-    Any method may be called from any thread: the work is done in a thread of the pipeline's own,
-    one piece after another. Use it as a context manager, or call ``close``, to give the memory
-    back at a known moment.
+    Any method may be called from any thread. The pipeline has one worker thread, which does all
+    work, one call after another. To free the memory at a known moment, call ``close`` or use the
+    pipeline as a context manager.
     """
 
     def __init__(self, components: Components, low_ram: bool = False) -> None:
         self._components = components
         self._low_ram = low_ram
         self._worker = Worker("mlx-starflow")
-        self._turn = Turn()  # one generate() after another: their memory does not add up
+        self._turn = Turn()  # one generate() at a time, so that their memory does not add up
         self._rough: RoughDecoder | None = None
 
     @property
@@ -88,7 +94,8 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The model as it was asked for: "default", a known name, a repository or a directory."""
+        """The model's name as given to ``load``: "default", a known name, a repository or a
+        directory."""
         return self._components.name
 
     @property
@@ -98,37 +105,38 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the flow's weights, as it stands in the settings of every picture."""
+        """A hash of the flow's weights (16 hex digits); stored in every picture's settings."""
         return self._components.fingerprint
 
     def fingerprint_of(self, component: str) -> str:
-        """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the
-        model does not have."""
+        """A hash of the stored weights of "flow", "vae" or "text_encoder" (16 hex digits), or ""
+        if the model has no such component."""
         return self._components.fingerprint_of(component)
 
     @property
     def flow_config(self) -> FlowConfig:
-        """The flow's settings; reads no weights."""
+        """The flow's configuration; reads no weights."""
         return self._components.flow_config
 
     @property
     def flow(self) -> Flow:
-        """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first asked for."""
+        """The flow: ``flow(x, context) -> (z, logdet)``. Loaded when first used."""
         return self._worker.call(lambda: self._components.flow)
 
     @property
     def vae(self) -> Autoencoder | None:
-        """The image autoencoder; None where the flow makes pixels."""
+        """The image autoencoder, loaded when first used; None if the flow makes pixels."""
         return self._worker.call(lambda: self._components.vae)
 
     @property
     def text_encoder(self) -> TextEncoder | None:
-        """The text encoder; None for a model without text."""
+        """The text encoder, loaded when first used; None for a model without text."""
         return self._worker.call(lambda: self._components.text_encoder)
 
     def encode_prompts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> mx.array:
-        """Features (N, L, D) float32 of N prompts in the model's own template; "" is the null
-        caption. Errors: UsageError for a model without text, TextError for an unknown class."""
+        """Text features (N, L, D) float32 of N prompts, put into the model's prompt template; "" is
+        the null caption. Errors: UsageError for a model without text, TextError for an unknown
+        class."""
         if not self._components.flow_config.text_channels:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -141,29 +149,31 @@ class Pipeline:
     def prompt_rows(
         self, prompts: Sequence[str], aspect_ratio: str = "1:1", negative: str = ""
     ) -> PromptRows:
-        """What the flow is conditioned on for these prompts and for none: text features, labels,
-        or nothing. ``negative`` stands in for the null caption. Errors: UsageError, TextError."""
+        """The flow's context (text features, labels or None) for these prompts and for the null
+        caption, which ``negative`` replaces. Errors: UsageError, TextError."""
         return self._worker.call(
             lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
         )
 
     def decoding_bytes(self, height: int, width: int) -> int:
-        """Most bytes that decoding one latent of height × width takes, 0 without a VAE."""
+        """Estimated peak memory in bytes of decoding one latent of height × width; 0 without a
+        VAE."""
         return self._components.decoding_bytes(height, width)
 
     def prompt_notes(
         self, prompts: Sequence[str], aspect_ratio: str = "1:1", cuts: bool = True
     ) -> tuple[str, ...]:
-        """Sentences about what the model cannot read of these prompts: words that it was not
-        trained with, and, unless ``cuts`` is False, prompts that are too long for it (which loads
-        the text encoder; ``generate`` warns of those itself)."""
+        """Warnings about these prompts, one sentence each: words that the model was not trained
+        with, and prompts that are cut because they are too long. Finding the latter loads the text
+        encoder; ``cuts=False`` leaves them out (``generate`` reports them itself)."""
         notes = unknown_words(self._components, prompts)
         if cuts:
             notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
         return notes
 
     def label(self, prompt: str) -> int:
-        """The class of a model with classes that a prompt names, -1 for "". Errors: UsageError."""
+        """The number of the class that a prompt names, -1 for "", in a class-conditional model.
+        Errors: UsageError."""
         return self._components.label(prompt)
 
     def generate(
@@ -181,26 +191,28 @@ class Pipeline:
         progress: bool | None = None,
         **options: Any,
     ) -> Result:
-        """Pictures for a prompt, made together as one batch.
+        """Draw pictures for a prompt, as one batch.
 
-        prompt: a text, a class (name or number) for a model with classes, a list of them for
-        several at once, or None for an unconditional model.
-        seed: the first picture's; the others of a prompt get seed + 1, ...; a list gives every
-        picture its own; None draws one at random (it is in the result). The same seed gives the
-        same noise alone, in a batch and in any thread.
-        guidance: weight of classifier-free guidance, 0 for none. sampler, steps: how the flow is
-        inverted, and the most sweeps a parallel sampler may spend on a window of tokens.
-        noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
-        denoise: False leaves in the picture the noise that the flow was trained with.
-        cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
-        progress: show a bar; None does so in a notebook, which also shows the result itself.
-        options: negative_prompt (what guidance leads away from, in place of the null caption),
-        noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height,
-        vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
-        attention_temperature, guidance_blocks; TarFlow: guide, annealed).
+        prompt: a text, a class (name or number) for a class-conditional model, a list of them, or
+        None for an unconditional model.
+        seed: of the first picture; the others of a prompt get seed + 1, seed + 2, ... A list gives
+        one seed per picture. None draws a random seed, which is in the result. The same seed gives
+        the same noise alone, in a batch and in any thread.
+        guidance: weight of classifier-free guidance, 0 for none.
+        sampler: how the flow is inverted, a name such as "auto" or "sequential".
+        steps: most sweeps that a parallel sampler may make over one window of tokens.
+        noise: (B, h, w, c) standard normal numbers to use instead of the seeded ones.
+        denoise: False keeps the noise that was added to the data in training in the picture.
+        cancel: set it from any thread to stop; the call then raises ``Cancelled``.
+        progress: whether to show a progress bar; None shows one in notebooks only.
+        options: negative_prompt (guidance leads away from it; it replaces the null caption),
+        noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height
+        (pixels), vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size,
+        windows, attention_temperature, guidance_blocks; TarFlow: guide, annealed).
 
-        None stands for the model's own default everywhere. Errors: UsageError for what the model
-        cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.
+        None selects the model's default for every argument. Returns a ``Result``: pictures,
+        latents and settings. Errors: UsageError for what the model cannot do, NumericsError if a
+        picture has NaN, OutOfMemoryError, Cancelled, and those of ``load``.
         """
         settings, noise = self._request(
             prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
@@ -223,11 +235,13 @@ class Pipeline:
         cancel: Flag | None = None,
         **options: Any,
     ) -> Generator[Event, None, None]:
-        """``generate`` as typed events (see ``mlx_starflow.events``), the last one ``Finished``.
+        """``generate`` as an iterator of typed events (``mlx_starflow.events``), the last of which
+        is ``Finished`` and holds the result.
 
-        Takes what ``generate`` takes. previews=True adds a ``Preview`` after every block. The work
-        is done while the iterator is advanced, in any thread; closing it stops the work, and
-        nothing is left behind. A wrong request is refused here and not at the first event.
+        The arguments are those of ``generate``. previews=True adds a ``Preview`` after every
+        block. The work is done while the iterator is advanced, which any thread may do; closing
+        the iterator stops the work and frees its memory. Arguments are checked in this call, not
+        at the first event. Errors: as ``generate``.
         """
         settings, noise = self._request(prompt, seed, noise, **options)
         return self._events(settings, noise, previews, cancel)
@@ -238,37 +252,37 @@ class Pipeline:
         seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> Settings:
-        """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
-        loaded. Errors: UsageError, TextError for an unknown class."""
+        """The settings that ``generate`` would use for the same arguments, checked and with all
+        defaults filled in. Loads no weights. Errors: UsageError, TextError for an unknown class."""
         settings, _ = self._request(prompt, seed, None, **options)
         return settings
 
     def largest_batch(self, settings: Settings, most: int) -> int:
-        """The most pictures like the first of ``settings``, up to ``most``, that the device's
-        recommended memory holds as one batch; at least 1."""
+        """How many pictures with these settings fit the device's recommended memory as one batch:
+        from 1 to ``most``."""
         return largest_batch(self._components, settings, most, self._low_ram)
 
     def capabilities(self) -> dict[str, Any]:
-        """What the model and this installation can do, JSON-able."""
+        """What the model and this installation can do, as values that JSON can hold."""
         return capabilities(self._components)
 
     def run(self, function: Callable[[], T]) -> T:
-        """The result of function(), run in the pipeline's own thread; its errors are raised here.
+        """Call function() in the pipeline's worker thread; return its result or raise its error.
 
-        For work of several steps on ``flow`` and ``vae`` in a program with threads: MLX ties
-        compiled functions and unevaluated arrays to the thread that made them.
+        Use it in a program with threads for work on ``flow`` and ``vae``: MLX ties compiled
+        functions and unevaluated arrays to the thread that made them.
         """
         return self._worker.call(function)
 
     def decode(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) as pictures, through the VAE where the model has one."""
+        """Latents (B, h, w, c) to B pictures, through the VAE if the model has one."""
         mx.eval(latents)
         return to_pictures(self._worker.call(lambda: decode(self._components, latents)))
 
     def preview(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) as rough pictures in milliseconds: colours without detail.
+        """Latents (B, h, w, c) to B rough pictures in milliseconds: colours without detail.
 
-        A linear map from latent to colour stands in for the VAE; it is fitted to it once.
+        Uses a linear map from latents to colours, fitted once to the VAE's decoder.
         """
         mx.eval(latents)
 
@@ -280,7 +294,7 @@ class Pipeline:
         return to_pictures(self._worker.call(rough))
 
     def close(self) -> None:
-        """Drop all components and end the pipeline's thread; using it again is a UsageError."""
+        """Free all components and end the worker thread. Later calls raise a UsageError."""
         if not self._worker.closed:
             self._worker.call(self._components.drop_all)
             self._worker.close()
@@ -290,7 +304,7 @@ class Pipeline:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            # Whoever pressed Ctrl-C does not wait for the end of a step that takes seconds.
+            # Do not wait for the current step, which may take seconds.
             self._worker.post(self._components.drop_all)
             self._worker.close(wait=False)
         else:
@@ -305,7 +319,7 @@ class Pipeline:
     ) -> tuple[Settings, mx.array | None]:
         components = self._components
         if noise is not None:
-            noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to
+            noise = np.array(noise, dtype=np.float32)  # evaluates it in the caller's thread
             noise = mx.array(noise[None] if noise.ndim == 3 else noise)
         settings = resolve(
             components.config, components.flow_config, components.factor, prompt, seed, **options
@@ -329,12 +343,12 @@ class Pipeline:
             while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):
                 yield event
         finally:
-            # In the worker's thread: it may still be busy with a step nobody waits for any more.
+            # In the worker thread, which may still be busy with a step of this work.
             self._worker.post(work.close)
 
 
 def _next_worth_telling(work: Iterator[Event], cancel: Flag | None) -> Event | None:
-    """The next event, passing over progress that follows the last within a thirtieth second."""
+    """The next event; progress within 1/EVENTS_PER_SECOND s of this call is left out."""
     until = time.perf_counter() + 1 / EVENTS_PER_SECOND
     for event in work:
         _check(cancel)

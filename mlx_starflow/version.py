@@ -1,3 +1,3 @@
-"""The version, in one place: the package, the command, bundles and pictures all name it."""
+"""The version of the package. The command prints it; bundles and pictures store it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Whether a model directory is all there, told from headers alone: no weight is read."""
+"""Whether a model directory is complete, checked from file headers without reading weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .safetensors import read_header
 
 
 def problem_in_bundle(directory: Path) -> str | None:
-    """What keeps a converted model from being complete, in one sentence; None if nothing does."""
+    """Why a converted model is incomplete or unusable, as a sentence; None if it is complete."""
     config, problem = _read_json(directory / "config.json")
     if problem:
         return problem
     components = config.get("components")
     if not isinstance(components, dict) or "flow" not in components:
-        return f"{directory / 'config.json'} names no flow."
+        return f"{directory / 'config.json'} has no flow among its components."
     for name, reference in components.items():
         if not isinstance(reference, str) or not is_reference(reference):
-            return f"{directory / 'config.json'}: the place of {name!r} is outside of the bundle."
+            return f"{directory / 'config.json'}: the path of {name!r} is outside of the bundle."
         if reference.startswith("hub:"):
-            continue  # another repository; checked where it is resolved
+            continue  # checked when the repository is resolved
         problem = problem_in_component(directory / reference)
         if problem:
             return problem
@@ -34,10 +34,10 @@ def problem_in_bundle(directory: Path) -> str | None:
 
 
 def problem_in_component(directory: Path, stem: str = "model") -> str | None:
-    """What keeps a component from being complete: a missing file, a shard that its index names and
-    is not there, a tensor missing from its shard, a truncated file. None if nothing does.
+    """Why a component is incomplete, as a sentence: a missing file or shard, a tensor missing from
+    its shard, a truncated file. None if it is complete.
 
-    ``stem``: of the weights' file names ("diffusion_pytorch_model" for a diffusers directory).
+    ``stem``: start of the weights' file names ("diffusion_pytorch_model" in diffusers directories).
     """
     _, problem = _read_json(directory / "config.json")
     if problem:
@@ -60,7 +60,8 @@ def problem_in_component(directory: Path, stem: str = "model") -> str | None:
 
 
 def bytes_in(directory: Path) -> int:
-    """Size of all files below a directory, links followed: the hub's cache is made of them."""
+    """Total size of all files below a directory. Links are followed, since the hub's cache uses
+    them."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 

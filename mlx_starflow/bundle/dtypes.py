@@ -1,4 +1,4 @@
-"""Types of numbers by their three names: for people, in MLX, in safetensors files."""
+"""Names of dtypes: for users, in MLX, and in safetensors files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FLOAT_CODES = tuple(CODES[dtype] for dtype in DTYPES.values())
 
 
 def dtype_named(name: str, option: str = "dtype") -> mx.Dtype:
-    """The type of a name such as "float16". Errors: UsageError naming ``option``."""
+    """The MLX dtype of a name such as "float16". Errors: UsageError naming ``option``."""
     if name not in DTYPES:
         raise UsageError(f"{option} is {name!r}; expected one of {', '.join(DTYPES)}.")
     return DTYPES[name]
 
 
 def code_named(name: str, option: str = "dtype") -> str:
-    """The safetensors code of a name: "float16" → "F16". Errors: UsageError."""
+    """The safetensors code of a name: "F16" for "float16". Errors: UsageError naming ``option``."""
     return CODES[dtype_named(name, option)]

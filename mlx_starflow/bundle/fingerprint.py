@@ -1,4 +1,4 @@
-"""A short hash of a model's weights, quick enough to take at every run."""
+"""A short hash of a model's weights, fast enough to compute at every run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ PIECE_BYTES, PIECES = 1 << 20, 64
 def fingerprint(directory: Path) -> str:
     """16 hex digits over the names, sizes and contents of a component's weight files.
 
-    Of a file above 64 MiB, its first and last mebibyte and 62 between are read: enough to tell
-    apart any two trained, cast or quantized models, and not a proof against tampering.
+    Of a file larger than 64 MiB, 64 evenly spaced pieces of 1 MiB are read, the first and the last
+    included. This distinguishes any two trained, cast or quantized models, but does not protect
+    against tampering.
     """
     digest = hashlib.sha256()
     for path in weight_files(directory):

@@ -1,7 +1,8 @@
-"""Bundles on disk and modules in memory.
+"""Loading and writing the components of a bundle.
 
-A component is a directory with config.json and safetensors files, as mlx-lm has them. Loading is
-strict: a tensor that is missing, unexpected, misshapen or not finite is an error naming it.
+A component is a directory with config.json and safetensors files, in mlx-lm's format. Loading is
+strict: a tensor that is missing, unexpected, of the wrong shape or not finite is an error that
+names it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MAX_INDEX_BYTES = 64 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Errors: ModelNotFoundError, ConfigError."""
+    """Parse a JSON file that must hold an object. Errors: ModelNotFoundError, ConfigError."""
     try:
         data = files_json.read_json(path)
     except FileNotFoundError:
@@ -44,24 +45,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_bundle_config(directory: Path) -> ModelConfig:
-    """DIR/config.json of a bundle."""
+    """The configuration in a bundle's config.json. Errors: ModelNotFoundError, ConfigError."""
     path = Path(directory) / "config.json"
     return ModelConfig.from_dict(read_json(path), str(path))
 
 
 def read_component_config(directory: Path) -> dict[str, Any]:
-    """config.json of a component, without its "quantization" block."""
+    """A component's config.json without its "quantization" block. Errors: ModelNotFoundError,
+    ConfigError."""
     config = read_json(Path(directory) / "config.json")
     config.pop("quantization", None)
     return config
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write an object as indented JSON in UTF-8."""
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_component(directory: Path, config: dict[str, Any], weights: dict[str, mx.array]) -> None:
-    """Write config.json and the weights of a component that is in memory."""
+    """Write a component's config.json and its weights (name -> array) to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     plans = [TensorPlan(n, CODES[a.dtype], a.shape) for n, a in weights.items()]
     writer = ShardWriter(directory, plans)
@@ -76,9 +79,9 @@ def write_component(directory: Path, config: dict[str, Any], weights: dict[str, 
 
 
 def array_bytes(array: mx.array) -> memoryview:
-    """The array's numbers in row-major order, as a buffer of bytes."""
+    """The array's elements in row-major order, as a buffer of bytes."""
     flat = mx.contiguous(array).reshape(-1)
-    if array.dtype == mx.bfloat16:  # the buffer protocol has no such type
+    if array.dtype == mx.bfloat16:  # which the buffer protocol does not know
         flat = flat.view(mx.uint16)
     return memoryview(flat).cast("B")  # type: ignore[arg-type]
 
@@ -89,11 +92,12 @@ def load_component(
     dtype: str | mx.Dtype | None = None,
     quantize: Recipe | None = None,
 ) -> nn.Module:
-    """A component as a module with its weights in memory.
+    """Load a component: returns its module with all weights in memory.
 
-    ``build`` makes the module from config.json (without its "quantization" block). ``dtype``: of
-    what takes a type (see quantize.py); None = what suits this device (see types.py).
-    ``quantize``: 4, 8 or "mixed" for the matrices stored unquantized.
+    build: makes the module from config.json (without its "quantization" block).
+    dtype: for the tensors that quantize.py lists under "takes the chosen dtype"; None: the default
+    for this device (types.py).
+    quantize: 4, 8 or "mixed" bits for matrices that are stored unquantized; None: as stored.
     Errors: ModelNotFoundError, ConfigError, WeightsError naming file and tensor, UsageError.
     """
     directory = Path(directory)
@@ -113,10 +117,10 @@ def load_component(
     for path in sorted({path for path, _ in tensors.values()}):
         arrays = load_arrays(path)
         for name in sorted(arrays):
-            # One at a time: beside the model there is never more than one tensor in memory.
+            # One tensor at a time, so that at most one is in memory in two dtypes.
             weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
     module.load_weights(weights, strict=True)
-    del weights, expected  # or quantizing would free none of them
+    del weights, expected  # otherwise quantizing could not free them
     module.eval()
     if quantize is not None:
         quantize_module(module, config, quantize)
@@ -126,8 +130,8 @@ def load_component(
 
 
 def load_arrays(path: Path) -> dict[str, mx.array]:
-    """The arrays of a safetensors file whose header has been checked; their numbers are read when
-    they are first used. Errors: WeightsError."""
+    """The arrays of a safetensors file whose header has been checked. MLX reads an array's data
+    when it is first used. Errors: WeightsError."""
     try:
         return cast("dict[str, mx.array]", mx.load(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
@@ -143,12 +147,12 @@ def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
 def _finished(
     array: mx.array, name: str, path: Path, kind: str, target: mx.Dtype | None
 ) -> mx.array:
-    """The tensor in memory, in its type, and finite."""
+    """The tensor read and converted to its dtype. Errors: WeightsError if it is not finite."""
     if not mx.issubdtype(array.dtype, mx.floating):
         mx.eval(array)
         return array
     if target is None or not takes_type(kind, name):
-        # Whatever does not take a type is computed with in float32 where MLX has no choice.
+        # MLX's convolutions need inputs and weights of one dtype, so a VAE is all float32.
         target = mx.float32 if kind == "vae" else array.dtype
     result = array.astype(target)
     if not mx.isfinite(result).all().item():
@@ -158,8 +162,8 @@ def _finished(
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold a component's weights: model.safetensors, or the shards of its index.
-    Whatever else lies in the directory is not looked at. Errors: WeightsError, ConfigError."""
+    """The files with a component's weights: model.safetensors, or the shards in its index. Other
+    files in the directory are ignored. Errors: WeightsError, ConfigError."""
     index = directory / INDEX_NAME
     if not is_regular(index):
         path = directory / "model.safetensors"
@@ -177,7 +181,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def shards_of(index: Any) -> dict[str, list[str]]:
-    """File name -> tensor names, of a safetensors index; {} when it is malformed."""
+    """File name -> tensor names, from a parsed safetensors index; {} if it is malformed."""
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict):
         return {}
@@ -190,7 +194,7 @@ def shards_of(index: Any) -> dict[str, list[str]]:
 
 
 def _tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
-    """File and place of every stored tensor; the files are checked before MLX reads them."""
+    """Tensor name -> its file and position. Headers are checked before MLX reads the files."""
     found: dict[str, tuple[Path, TensorInfo]] = {}
     for path in weight_files(directory):
         for tensor in read_header(path):
@@ -213,7 +217,7 @@ def _shape_quantized(
     tensors: dict[str, tuple[Path, TensorInfo]],
     directory: Path,
 ) -> None:
-    """Give the modules whose scales are stored their quantized form."""
+    """Replace the modules whose scales are stored by quantized ones of the stored bits."""
     if not any(name.endswith(".scales") for name in tensors):
         return
     check_quantization(block, str(directory / "config.json"))
@@ -230,8 +234,8 @@ def _shape_quantized(
 
 
 def check_quantization(block: Any, where: str) -> None:
-    """ConfigError unless a "quantization" block, and its entries for modules, hold bits and group
-    sizes that MLX knows."""
+    """Raise a ConfigError if a "quantization" block, or an entry for a module in it, has bits or a
+    group size that MLX does not support."""
     fields = Fields(block, where, ConfigError, "quantization")
     own = [fields.fields(k) for k, v in fields.data.items() if isinstance(v, dict)]
     for part in (fields, *own):
@@ -256,7 +260,7 @@ def _check_names(
         path, tensor = tensors[name]
         if (tensor.dtype == "U32") != (array.dtype == mx.uint32):
             raise WeightsError(
-                f"{path}: {name!r} is of type {tensor.dtype}, and the configuration says it is "
+                f"{path}: {name!r} is of type {tensor.dtype}, but the configuration says it is "
                 f"{'' if array.dtype == mx.uint32 else 'not '}quantized."
             )
         if tensor.shape != array.shape:
@@ -265,4 +269,4 @@ def _check_names(
             )
     for name, (path, _) in tensors.items():
         if name not in expected:
-            raise WeightsError(f"{path}: the tensor {name!r} has no place in this model.")
+            raise WeightsError(f"{path}: the tensor {name!r} does not belong to this model.")

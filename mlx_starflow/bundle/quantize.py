@@ -1,15 +1,15 @@
-"""Which tensors may lose precision, and by how much.
+"""Which tensors are cast or quantized, and to how many bits.
 
-| component | takes the chosen type | may be quantized (affine, groups of 64) |
+| component | takes the chosen dtype | may be quantized (affine, groups of 64) |
 |---|---|---|
 | flow | the layers' matrices (qkv, proj, up, gate, down) and proj_txt | the layers' matrices |
 | text encoder | everything | the layers' matrices; never a token table |
 | VAE | nothing | nothing |
 
-What stands at the ends of a flow (proj_in, proj_out, SOS, norms, position tables) is small and acts
-on the result directly: it stays float32. Recipes: 4 or 8 bits everywhere, or "mixed": 4 bits in the
-inner layers of the deep block, which hold most of the weights, and 8 bits in its first and last
-layer, in the shallow blocks, in the denoiser and in the text encoder.
+The other tensors of a flow (proj_in, proj_out, SOS, norms, position tables) are small and their
+errors reach the result directly, so they stay float32. Recipes: 4 or 8 bits everywhere, or "mixed":
+4 bits in the inner layers of the deep block, which hold most of the weights, and 8 bits in its
+first and last layer, the shallow blocks, the denoiser and the text encoder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TEXT_MATRIX = re.compile(
 
 
 def component_kind(config: dict[str, Any]) -> str:
-    """ "flow", "text" or "vae", from a component's config.json."""
+    """The kind of a component, "flow", "text" or "vae", from its config.json."""
     kind = config.get("model_type")
     if kind in ("starflow", "tarflow"):
         return "flow"
@@ -47,7 +47,7 @@ def component_kind(config: dict[str, Any]) -> str:
 
 
 def takes_type(kind: str, name: str) -> bool:
-    """Whether a tensor of a component takes the type that was asked for."""
+    """Whether a tensor (by its name) of a component is cast to the chosen dtype."""
     if kind == "flow":
         module, _, leaf = name.rpartition(".")
         return leaf in ("weight", "scales", "biases") and (
@@ -63,7 +63,7 @@ def is_matrix(kind: str, module: str) -> bool:
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
-    """The recipe, "4" and "8" as numbers. Errors: UsageError for an unknown one."""
+    """The recipe, with "4" and "8" as numbers. Errors: UsageError for an unknown one."""
     recipe = int(recipe) if str(recipe) in ("4", "8") else recipe
     if recipe not in RECIPES:
         raise UsageError(f"quantize is {recipe!r}; expected 4, 8 or 'mixed'.")
@@ -71,7 +71,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
 
 
 def bits_of(recipe: Recipe, module: str, config: dict[str, Any]) -> int:
-    """Bits for one matrix; ``config`` is the component's, for the "mixed" recipe."""
+    """Bits for a matrix (by the path of its module); ``config`` is the component's config.json."""
     if recipe != "mixed":
         return int(recipe)
     match = _FLOW_MATRIX.fullmatch(module)
@@ -84,7 +84,7 @@ def bits_of(recipe: Recipe, module: str, config: dict[str, Any]) -> int:
 
 
 def quantization_block(bits: dict[str, int]) -> dict[str, Any]:
-    """The "quantization" block of config.json, as mlx-lm reads it, from bits by module."""
+    """The "quantization" block of config.json, in mlx-lm's format. ``bits``: by module path."""
     counts = {b: list(bits.values()).count(b) for b in set(bits.values())}
     usual = max(counts, key=counts.__getitem__)
     special = {m: {"group_size": GROUP_SIZE, "bits": b} for m, b in bits.items() if b != usual}
@@ -92,16 +92,16 @@ def quantization_block(bits: dict[str, int]) -> dict[str, Any]:
 
 
 def stored_bits(block: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
-    """Group size and bits of a module, from a config.json's "quantization" block."""
+    """A function from module path to its group size and bits, from a "quantization" block."""
     usual = {k: v for k, v in block.items() if not isinstance(v, dict | bool)}
     return lambda module: block[module] if isinstance(block.get(module), dict) else usual
 
 
 def quantize_module(module: nn.Module, config: dict[str, Any], recipe: Recipe) -> list[str]:
-    """Quantize a loaded component in place; returns the matrices left as they were.
+    """Quantize a loaded component in place.
 
-    Left are those whose width groups of 64 do not divide. Errors: UsageError where the component
-    is stored quantized with other bits.
+    Returns the paths of matrices that were not quantized, since their width is not a multiple of
+    64. Errors: UsageError if the component is already quantized to other bits.
     """
     recipe, kind, left = check_recipe(recipe), component_kind(config), []
     for path, leaf in layers_of(module):
@@ -110,7 +110,7 @@ def quantize_module(module: nn.Module, config: dict[str, Any], recipe: Recipe) -
                 f"The model is stored with {leaf.bits}-bit weights ({path}) and cannot become "
                 f"{recipe if recipe == 'mixed' else f'{recipe}-bit'}. Convert the checkpoint again."
             )
-    # One matrix at a time: each is freed before the next is packed, and no evaluation is long.
+    # One matrix at a time, so that each is freed before the next and no evaluation takes long.
     leaves = dict(layers_of(module))
     for path in list(leaves):
         leaf = leaves.pop(path)

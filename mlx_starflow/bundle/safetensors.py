@@ -1,8 +1,8 @@
 """The safetensors format, read and written one tensor at a time.
 
-A file is an 8-byte little-endian header length, a JSON header of names, types, shapes and byte
-ranges, and the bytes. The reader trusts none of it; the writer lays every file out before the
-first tensor arrives, so nothing is ever held but the piece being written.
+A file is an 8-byte little-endian header length, a JSON header of names, dtypes, shapes and byte
+ranges, and the data. The reader checks all of it. The writer reserves the place of every tensor
+first, so that only the piece that is being written has to be in memory.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MAX_HEADER_BYTES = 64 << 20
 MAX_HEADER_VALUES = 2_000_000
 MAX_NAME = 500  # characters of a tensor's name
 MAX_DIMENSIONS = 16
-MAX_SHARD_BYTES = 4 << 30  # no file above 4 GiB: some file systems hold no larger one
+MAX_SHARD_BYTES = 4 << 30  # of tensors per file, as some file systems have a limit of 4 GiB
 INDEX_NAME = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: bytes [begin, end) of its file."""
+    """A stored tensor: bytes [begin, end) of its file."""
 
     name: str
     dtype: str  # a key of ITEM_BYTES
@@ -57,14 +57,15 @@ class TensorPlan:
 
     @property
     def nbytes(self) -> int:
+        """Size of the tensor in bytes."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def read_header(path: Path) -> list[TensorInfo]:
     """The tensors of a safetensors file, in file order.
 
-    Raises WeightsError where the file is missing or no regular file, the header is not JSON, or
-    types, shapes and byte ranges disagree with each other or with the size of the file.
+    Errors: WeightsError if the file is missing or not a regular file, the header is not JSON, or
+    dtypes, shapes and byte ranges contradict each other or the size of the file.
     """
     header, base, size = _header(path)
     header.pop("__metadata__", None)
@@ -79,7 +80,7 @@ def read_header(path: Path) -> list[TensorInfo]:
 
 
 def read_strings(path: Path) -> dict[str, str]:
-    """The texts that a safetensors file carries about itself ("__metadata__"). Errors:
+    """The strings under "__metadata__" in a safetensors header; {} if there are none. Errors:
     WeightsError."""
     header, _, _ = _header(path)
     found = header.get("__metadata__") or {}
@@ -89,7 +90,7 @@ def read_strings(path: Path) -> dict[str, str]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """The JSON header, the byte at which the numbers begin, and the size of the file."""
+    """The JSON header, the offset of the data, and the size of the file, in bytes."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -201,7 +202,8 @@ class ShardWriter:
         (self.directory / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
     def write(self, name: str, data: Any, offset: int = 0) -> None:
-        """Put a piece (any C-contiguous buffer) at a byte offset of a planned tensor."""
+        """Write a piece (any C-contiguous buffer) at a byte offset of a planned tensor. Errors:
+        WeightsError if more bytes arrive than were planned."""
         piece = memoryview(data).cast("B")
         file, begin = self._places[name]
         if piece.nbytes > self._missing[name]:
@@ -210,18 +212,19 @@ class ShardWriter:
         self._missing[name] -= piece.nbytes
 
     def close(self) -> None:
-        """Finish: every byte is there and on the disk, or a WeightsError names what is not."""
+        """Sync the files to disk and write SHA256SUMS. Errors: WeightsError naming a tensor that
+        was not written completely."""
         late = [name for name, missing in self._missing.items() if missing]
         if late:
             self.abort()
-            raise WeightsError(f"{late[0]!r} was planned and not (wholly) written.")
+            raise WeightsError(f"{late[0]!r} was planned but not completely written.")
         for file in self._files:
             os.fsync(file)
         self.abort()
         write_sums(self.directory, self._names)
 
     def abort(self) -> None:
-        """Close the files as they are."""
+        """Close the files without checks; they stay incomplete."""
         while self._files:
             os.close(self._files.pop())
 
@@ -247,6 +250,6 @@ def _shard_names(count: int) -> list[str]:
 def _write_at(file: int, data: Any, offset: int) -> None:
     view = memoryview(data).cast("B")
     while view.nbytes:
-        # One call moves at most 2 GiB on Linux and fails above that on macOS.
+        # One call writes at most 2 GiB on Linux, and fails above that on macOS.
         done = os.pwrite(file, view[: 1 << 30], offset)
         view, offset = view[done:], offset + done

@@ -18,7 +18,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](\w[\w.-]{0,200})")
 
 
 def write_sums(directory: Path, names: Iterable[str]) -> None:
-    """Hash files of a directory and write the list beside them."""
+    """Hash the named files of a directory and write SHA256SUMS into it."""
     lines = []
     for name in names:
         with open(directory / name, "rb") as file:
@@ -30,7 +30,7 @@ def write_sums(directory: Path, names: Iterable[str]) -> None:
 
 
 def read_sums(directory: Path) -> dict[str, str]:
-    """File name -> SHA-256 in hex; {} where there is no list. Errors: WeightsError."""
+    """File name -> SHA-256 in hex, from SHA256SUMS; {} if there is none. Errors: WeightsError."""
     path = directory / FILE
     try:
         text = read_regular(path, MAX_BYTES).decode("utf-8")
@@ -42,6 +42,6 @@ def read_sums(directory: Path) -> dict[str, str]:
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
-            raise WeightsError(f"{path} is no list of SHA-256 hashes. Convert the model again.")
+            raise WeightsError(f"{path} is not a list of SHA-256 hashes. Convert the model again.")
         found[match[2]] = match[1]
     return found

@@ -1,14 +1,14 @@
-"""The type that a component computes in where nobody names one.
+"""The default dtype of a component, used where the caller names none.
 
 - On a CPU, where 16-bit products are slow: float32.
-- On a GPU, a flow and its text encoder as they are stored, but bfloat16 as float16 where its range
-  allows; a small flow in float32.
-- A VAE always in float32.
+- On a GPU: a flow and its text encoder as they are stored, but float16 instead of bfloat16 if its
+  range suffices; a small flow in float32.
+- A VAE is always float32.
 
-float16 is eight times as exact as bfloat16 and as fast, or faster on chips without bfloat16
-arithmetic; what it lacks is range. A flow's products are bounded by its own weights (a norm stands
-before every matrix), so whether they can leave float16's range is computed and not tried. T5 is
-made for it: its residual stream and the product that grows stay in float32. Gemma is not.
+float16 has 3 more bits of precision than bfloat16 and is as fast, or faster on chips without
+bfloat16 arithmetic, but its range is smaller. The input of every matrix of a flow is normalized, so
+its weights give an upper bound on every product, and the bound decides. T5 as implemented here is
+safe in float16, since its residual stream and its largest product stay in float32. Gemma is not.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from ..device.activations import on_gpu
 from ..device.typed import layers_of, parameters_of, scalar
 from .quantize import takes_type
 
-SMALL = (
-    256 << 20
-)  # bytes of a flow in float32 up to which 16 bits gain no time worth their rounding
-LARGEST_HALF = 65504.0
+# Flows up to this size (bytes in float32) stay float32: 16 bits would save little time.
+SMALL = 256 << 20
+LARGEST_HALF = 65504.0  # largest finite float16
 
 
 def default_type(kind: str, bytes_in_float32: int, quantized: bool) -> mx.Dtype | None:
-    """float32 where that is what a component computes in by default, None: as stored."""
+    """The default dtype of a component: float32, or None for "as stored"."""
     if not on_gpu():
         return mx.float32
     return mx.float32 if kind == "flow" and bytes_in_float32 <= SMALL and not quantized else None
 
 
 def settle_half(module: nn.Module, kind: str, config: dict[str, Any]) -> None:
-    """Turn the bfloat16 matrices of a loaded component to float16 where its range allows, and the
-    float32 scales of quantized ones, one tensor at a time. Only for a GPU's default."""
+    """Convert the bfloat16 matrices of a loaded component, and the scales and biases of quantized
+    ones, to float16 in place if the range of float16 suffices. One tensor at a time. Used on a GPU
+    when no dtype was chosen."""
     allowed = half_is_safe(module, kind, config)
     for path, leaf in layers_of(module):
         for name, old in (
@@ -53,7 +53,7 @@ def settle_half(module: nn.Module, kind: str, config: dict[str, Any]) -> None:
 
 
 def half_is_safe(module: nn.Module, kind: str, config: dict[str, Any]) -> bool:
-    """Whether all products of a component stay within float16's range whatever its input."""
+    """Whether all products of a component stay in the range of float16 for every input."""
     if kind == "text":
         matrices = [
             value for _, value in parameters_of(module) if value.dtype in (mx.bfloat16, mx.float16)

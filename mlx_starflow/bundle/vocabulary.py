@@ -1,4 +1,4 @@
-"""The words that a model trained on a closed world knows: vocabulary.json beside its config."""
+"""vocabulary.json of a bundle: the words that a model with a small vocabulary was trained on."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from ..files.regular import is_regular
 
 FILE = "vocabulary.json"
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_JOINER = "\u200d"  # zero width: several emoji as one
-_TOLD = 5  # unknown words that are named
-_LONG = 60  # characters of a prompt, or of one word, that are shown
+_JOINER = "\u200d"  # zero-width joiner: combines several emoji into one
+_TOLD = 5  # most unknown words named in a message
+_LONG = 60  # most characters of a prompt, or of a word, in a message
 MAX_WORD = 200  # characters
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Every word the model was trained with, and the values of each kind of thing."""
+    """All words the model was trained with, and lists of them by kind."""
 
     words: frozenset[str]
     kinds: dict[str, tuple[str, ...]]  # "subject": ("fox", ...), "place": ...
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words of a prompt, in order, that the model has never seen; emoji and other symbols
-        count as words."""
+        """The words of a prompt that the model was not trained with, in order. Emoji and other
+        symbols count as words."""
         found = dict.fromkeys([*_WORD.findall(prompt.lower()), *_symbols(prompt)])
         return sorted((w for w in found if w not in self.words), key=prompt.lower().find)
 
     def nearest(self, word: str) -> str | None:
-        """The known word that one probably means: for an emoji by its name ("FOX FACE" -> "fox"),
-        else by its letters. None where nothing is near."""
+        """The known word most similar in spelling; for an emoji, similar to a word of its Unicode
+        name ("FOX FACE" -> "fox"). None if none is similar."""
         names = [word] if _WORD.fullmatch(word) else _names(word)
         for name in names:
             if name in self.words:
@@ -45,7 +45,7 @@ class Vocabulary:
         return next((found[0] for found in near if found), None)
 
     def note(self, prompt: str) -> str | None:
-        """A sentence about the unknown words of a prompt; None where it has none."""
+        """A warning about the unknown words of a prompt; None if there are none."""
         unknown = self.unknown(prompt)
         if not unknown:
             return None
@@ -56,13 +56,13 @@ class Vocabulary:
         more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
         shown = prompt if len(prompt) <= _LONG else prompt[:_LONG] + "..."
         return (
-            f"The model has never seen {', '.join(told)}{more} (in {shown!r}); it draws what it "
-            "makes of the other words."
+            f"The model has never seen {', '.join(told)}{more} (in {shown!r}); unknown words are "
+            "unlikely to have the wanted effect."
         )
 
 
 def _symbols(text: str) -> list[str]:
-    """Emoji and the like; with what is joined to them (skin tones, variants) they are one word."""
+    """The emoji and other symbols of a text, each with its modifiers (skin tone, variant)."""
     found: list[str] = []
     inside = False
     for character in text:
@@ -78,13 +78,13 @@ def _symbols(text: str) -> list[str]:
 
 
 def _names(symbols: str) -> list[str]:
-    """The words of the names that Unicode gives to symbols, in lower case."""
+    """The words of the Unicode names of symbols, in lower case."""
     names = " ".join(unicodedata.name(c, "") for c in symbols).lower()
     return re.findall(r"[a-z]+", names)
 
 
 def read_vocabulary(bundle: Path) -> Vocabulary | None:
-    """The vocabulary of a bundle; None where it has none. Errors: ConfigError."""
+    """The vocabulary of a bundle; None if it has none. Errors: ConfigError."""
     path = bundle / FILE
     if not is_regular(path):
         return None

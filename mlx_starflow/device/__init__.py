@@ -1,2 +1,2 @@
-"""This machine and MLX's habits on it: BLAS, TF32, compiled activations, the worker thread, the
-clock."""
+"""This machine and how MLX uses it: BLAS, TF32, matrix products, activation functions, evaluation
+in pieces, wired memory, the worker thread, the clock."""

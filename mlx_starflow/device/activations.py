@@ -1,7 +1,7 @@
-"""Activation functions, compiled where that is free.
+"""Activation functions: compiled ones on a GPU, uncompiled ones on a CPU.
 
-``mlx.nn`` compiles its own, which on a GPU fuses them into one kernel. On a CPU the first use
-would call the system's C++ compiler for seconds to save microseconds, so there they are plain.
+``mlx.nn`` compiles its activation functions, which on a GPU fuses each into one kernel. On a CPU
+the first call would run the system's C++ compiler for seconds and then save microseconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-LARGE = 8192  # numbers; from here on a CPU is faster with some twenty plain products
+LARGE = 8192  # elements; from here on ``rational_erf`` is faster than ``mx.erf`` on a CPU
 
 # erf(x) = x P(x^2) / Q(x^2) on |x| <= 3.8, a least-squares fit reweighted towards the largest
 # error (1e-8); beyond, erf is 1 to float32's precision.
@@ -25,7 +25,7 @@ _ERF_Q = (
 
 
 def rational_erf(x: mx.array) -> mx.array:
-    """erf(x) within 4e-7: mlx computes its own number by number on a CPU, which is slow."""
+    """erf(x) for every element, error at most 4e-7. ``mx.erf`` is not vectorized on a CPU."""
     x = mx.clip(x, -_ERF_END, _ERF_END)
     square = x * x
     return x * _horner(_ERF_P, square) / _horner(_ERF_Q, square)
@@ -39,7 +39,7 @@ def _horner(coefficients: tuple[float, ...], x: mx.array) -> mx.array:
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x Phi(x), exact, through erf."""
+    """GELU in its exact form, x Phi(x)."""
     if on_gpu():
         return nn.gelu(x)
     scaled = x * math.sqrt(0.5)
@@ -54,10 +54,10 @@ def gelu_tanh(x: mx.array) -> mx.array:
 
 
 def silu(x: mx.array) -> mx.array:
-    """x sigmoid(x)."""
+    """SiLU, x sigmoid(x)."""
     return nn.silu(x) if on_gpu() else x * mx.sigmoid(x)
 
 
 def on_gpu() -> bool:
-    """Whether work goes to a GPU by default: there compiling fuses kernels and costs little."""
+    """Whether MLX's default device is a GPU."""
     return mx.default_device().type == mx.DeviceType.gpu

@@ -1,14 +1,14 @@
-"""Which BLAS does the CPU's matrix products: on Linux, OpenBLAS where the system has it.
+"""The BLAS behind matrix products on a CPU: on Linux, OpenBLAS if it is installed.
 
-The mlx wheels for Linux link the netlib reference BLAS, some fifty times slower than OpenBLAS on
-large float32 products. A library that is already in the process when ``mlx.core`` is loaded wins
-the symbol look-up, so OpenBLAS is loaded first. It cannot be done later: if ``mlx.core`` was
-imported before this package, the reference BLAS stays, and ``blas_in_use`` says so.
-``MLX_STARFLOW_OPENBLAS=0`` in the environment leaves everything as it is.
+The mlx wheels for Linux link the netlib reference BLAS, which is some fifty times slower than
+OpenBLAS on large float32 products. If OpenBLAS is loaded before ``mlx.core``, its symbols are
+found first and MLX uses it. If ``mlx.core`` was imported before this package, it is too late: the
+reference BLAS is used, and ``blas_in_use`` says so. ``MLX_STARFLOW_OPENBLAS=0`` in the environment
+turns this off.
 
-OpenBLAS's threads wait for the next product in a busy loop, which takes the core that mlx needs
-to prepare it: sampling token by token is a tenth faster when they go to sleep instead.
-``OPENBLAS_THREAD_TIMEOUT`` in the environment keeps whatever waiting it asks for.
+By default OpenBLAS's threads wait for the next product in a busy loop and take CPU time from MLX.
+They are set to sleep soon, which makes sampling token by token about a tenth faster. If
+``OPENBLAS_THREAD_TIMEOUT`` is in the environment, its value is kept.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import sys
 from collections.abc import Iterator
 
 VARIABLE = "MLX_STARFLOW_OPENBLAS"
-_TIMEOUT = ("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 turns of the busy loop, the least there is
+_TIMEOUT = ("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 turns of the busy loop, the smallest value
 _LIBRARIES = ("libopenblas.so.0", "libopenblas.so")
 
 
 def load_openblas() -> bool:
-    """Load the system's OpenBLAS ahead of ``mlx.core``; True if mlx will use it.
+    """Load the system's OpenBLAS before ``mlx.core``; returns whether MLX will use it.
 
-    Does nothing outside Linux, when told not to, when ``mlx.core`` is already there, or when the
-    system has no OpenBLAS (Debian, Ubuntu: ``apt install libopenblas0-pthread``).
+    Does nothing outside Linux, with ``MLX_STARFLOW_OPENBLAS=0``, if ``mlx.core`` is already
+    loaded, or if OpenBLAS is not installed (Debian, Ubuntu: ``apt install libopenblas0-pthread``).
     """
     if not sys.platform.startswith("linux") or os.environ.get(VARIABLE) == "0":
         return False
@@ -46,7 +46,7 @@ def load_openblas() -> bool:
 
 @contextlib.contextmanager
 def _sleepy_threads() -> Iterator[None]:
-    """OpenBLAS reads its variables while it is loaded; afterwards the environment is as before."""
+    """Set the thread timeout in the environment while OpenBLAS is loaded, then restore it."""
     name, value = _TIMEOUT
     if name in os.environ:
         yield
@@ -59,7 +59,7 @@ def _sleepy_threads() -> Iterator[None]:
 
 
 def blas_in_use() -> str:
-    """One phrase for people: the BLAS behind CPU matrix products, and why if it is the slow one."""
+    """The name of the BLAS behind CPU matrix products, and the reason if it is the slow one."""
     if sys.platform == "darwin":
         return "Accelerate"
     if not sys.platform.startswith("linux"):
@@ -72,7 +72,7 @@ def blas_in_use() -> str:
 
 
 def _openblas_is_global() -> bool:
-    """Whether ``cblas_sgemm``, which mlx calls, is OpenBLAS's in the process's global look-up."""
+    """Whether the symbol ``cblas_sgemm``, which MLX calls, resolves to OpenBLAS's."""
     try:
         symbol = ctypes.CDLL(None).cblas_sgemm
     except (OSError, AttributeError):
@@ -90,7 +90,7 @@ class _DlInfo(ctypes.Structure):
 
 
 def _library_of(address: int) -> str:
-    """Path of the shared library that holds an address ("" if unknown)."""
+    """Path of the shared library that contains an address, "" if unknown."""
     info = _DlInfo()
     found = ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info))
     return os.path.realpath(info.file_name.decode()) if found and info.file_name else ""

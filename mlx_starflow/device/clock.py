@@ -1,4 +1,4 @@
-"""Seconds and peak memory of phases that follow one another."""
+"""Time and peak memory of consecutive phases of work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import mlx.core as mx
 
 
 class Clock:
-    """``lap`` ends a phase; a phase that comes again keeps its last time and highest peak."""
+    """``lap`` ends a phase. ``seconds`` holds the last time of each phase, ``peaks`` its highest
+    MLX memory in bytes."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -16,12 +17,12 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """The next phase begins now; time since the last lap is discarded."""
+        """Begin the next phase now; time since the last lap is discarded."""
         mx.reset_peak_memory()
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> float:
-        """The seconds since the last lap or start, entered under ``phase``."""
+        """End a phase: store and return the seconds since the last lap or start."""
         self.seconds[phase] = time.perf_counter() - self._last
         self.peaks[phase] = max(self.peaks.get(phase, 0), mx.get_peak_memory())
         self.start()

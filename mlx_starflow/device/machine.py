@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""A description of this machine, to be stored with measurements."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .precision import tf32_in_use
 class Machine:
     """Hardware, libraries and time of a measurement."""
 
-    date: str  # UTC
+    date: str  # UTC, ISO 8601
     system: str
     architecture: str
-    cpus: int  # that this process may use
-    device: str  # that MLX computed on
-    device_name: str  # "" where MLX does not know it
-    blas: str  # behind float32 products on the CPU
+    cpus: int  # number of CPUs that this process may use
+    device: str  # MLX's default device, "cpu" or "gpu"
+    device_name: str  # of the chip; "" if MLX does not know it
+    blas: str  # library for float32 products on the CPU
     tf32: str  # whether float32 products on a GPU may be rounded to TensorFloat-32
     python: str
     mlx: str
     mlx_starflow: str
-    load_average: float | None  # processes that wanted a CPU in the last minute; None: unknown
+    load_average: float | None  # of the last minute; None: unknown
 
 
 def this_machine() -> Machine:
-    """The machine as it is now: ``load_average`` says what ran beside."""
+    """The machine as it is now."""
     device = mx.default_device()
     return Machine(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -52,17 +52,17 @@ def this_machine() -> Machine:
 
 
 def mlx_version() -> str:
-    """The version of MLX that computes."""
+    """The version of MLX."""
     return str(getattr(mx, "__version__", "unknown"))
 
 
 def chip_name() -> str:
-    """What MLX calls the default device's chip, "Apple M4 Max"; "" where it does not know."""
+    """MLX's name for the chip of the default device, such as "Apple M4 Max"; "" if unknown."""
     return str(mx.device_info(mx.default_device()).get("device_name", ""))
 
 
 def device_name() -> str:
-    """Kind and name of the device that does the work: "gpu (Apple M4 Max)"."""
+    """Kind and name of the default device, such as "gpu (Apple M4 Max)"."""
     kind = "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
     return f"{kind} ({chip_name() or 'unknown'})"
 

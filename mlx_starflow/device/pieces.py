@@ -1,37 +1,39 @@
-"""Long work in pieces, so that no single evaluation keeps a GPU for seconds.
+"""Evaluation of long computations in pieces, so that none of them occupies a GPU for seconds.
 
-macOS ends a command buffer that runs for some five seconds ("Caused GPU Timeout Error") and one
-that keeps the screen from being drawn ("Impacting Interactivity"). MLX cuts buffers by the number
-of operations and not by their arithmetic, so whoever knows the arithmetic evaluates in between.
+macOS aborts a Metal command buffer that runs for about five seconds ("Caused GPU Timeout Error")
+or that blocks the drawing of the screen ("Impacting Interactivity"). MLX limits the number of
+operations in a buffer, but not their arithmetic, so the code that knows the arithmetic calls
+``mx.eval`` in between.
 """
 
 from __future__ import annotations
 
 import mlx.core as mx
 
-# Floating-point operations of one evaluation: about half a second on the slowest chip, an M1, whose
-# GPU does some 2e12 a second in float32 products of these shapes.
+# Most floating-point operations in one evaluation. An M1, the slowest chip, is assumed to do 2e12
+# per second in float32 products of these shapes, so this takes it about half a second.
 LARGEST = 1e12
 
 
 class Pieces:
-    """Counts arithmetic and evaluates before there is too much of it in one evaluation."""
+    """Counts floating-point operations and evaluates before they exceed ``largest``."""
 
     def __init__(self, largest: float | None = None) -> None:
         self.largest = LARGEST if largest is None else largest
         self.waiting = 0.0
 
     def add(self, operations: float, *arrays: mx.array) -> None:
-        """``arrays`` take this many more operations; they are evaluated where as many again would
-        be too many at once. Inside a function that MLX traces nothing can be evaluated."""
+        """Count ``operations`` more, whose results are ``arrays``. Evaluates them if another step
+        of the same size would exceed the limit. Does nothing more than count inside a function
+        that MLX is tracing (compile, vjp), where evaluation is not possible."""
         self.waiting += operations
         if self.waiting + operations > self.largest:
             _evaluate(arrays)
             self.waiting = 0.0
 
     def end(self, *arrays: mx.array) -> None:
-        """The part ends here: what waits is evaluated if it is much, since the next part begins to
-        count anew."""
+        """End a part of the computation: evaluates if an eighth of the limit has been counted. The
+        next part counts from zero."""
         if self.waiting > self.largest / 8:
             _evaluate(arrays)
             self.waiting = 0.0

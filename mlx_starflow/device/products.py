@@ -1,9 +1,9 @@
-"""Products with a layer's matrices, in the type of the weights.
+"""Linear layers: products in the dtype of the weights, everything around them in float32.
 
-Matrices are most of a model and reading them is most of the work, so they are never converted on
-the way: the activations take their type, 16 bits or 32. What surrounds a product (norms, biases,
-activation functions, rotations, the residual stream) stays in float32, whose rounding a sampler
-does not notice.
+The matrices are most of a model, and reading them is most of the work. They are therefore not
+converted; the activations are converted to their dtype, 16 or 32 bits. Norms, biases, activation
+functions, rotations and the residual stream stay in float32, whose rounding errors are small
+enough for every sampler.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ import mlx.nn as nn
 from .activations import on_gpu
 
 HALF = (mx.float16, mx.bfloat16)
-# Rows from which a quantized matrix is unpacked once and multiplied as a plain one. A GPU's
-# quantized kernels are good at a few rows; MLX's on a CPU go through the matrix once a row.
+# Rows from which a quantized matrix is dequantized before the product. MLX's quantized kernels are
+# fast for few rows on a GPU; on a CPU they read the whole matrix once per row.
 UNPACK_ROWS_GPU = 512
 UNPACK_ROWS_CPU = 32
 
 
 def product_type(layer: nn.Module) -> mx.Dtype:
-    """The type that a linear layer multiplies in: of its weight, of its scales if quantized."""
+    """The dtype in which a linear layer multiplies: that of its weight, or of its scales if it is
+    quantized."""
     return layer.scales.dtype if "scales" in layer else layer.weight.dtype
 
 
 def kept_type(layer: nn.Module) -> mx.Dtype:
-    """The type of keys and values made by a linear layer: 16 bits wherever the weights have no
-    more, quantized ones included."""
+    """The dtype in which keys and values made by a linear layer are cached: 16 bits if its weights
+    have 16 bits or fewer (quantized), else float32."""
     kind = product_type(layer)
     return mx.float16 if "scales" in layer and kind == mx.float32 else kind
 
 
 def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
-    """x (..., in) through a linear layer: the product (..., out) in its own type, and the bias
-    that is still to be added in float32, None where there is none or it is in already."""
+    """x (..., in) through a linear layer. Returns the product (..., out) in the layer's dtype, and
+    the bias (out,) that is still to be added in float32; None if there is no bias or it has
+    already been added."""
     kind = product_type(layer)
     if "scales" in layer:
         return _quantized(layer, x.astype(kind)), layer.get("bias")
@@ -44,12 +46,12 @@ def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """x (..., in) through a linear layer, product and bias: (..., out) in float32."""
+    """x (..., in) through a linear layer with its bias. Returns (..., out) in float32."""
     return with_bias(*product(layer, x))
 
 
 def with_bias(value: mx.array, bias: mx.array | None) -> mx.array:
-    """A product and its bias, added in float32."""
+    """A product (..., out) plus its bias (out,) or None, in float32."""
     value = value.astype(mx.float32)
     return value if bias is None else value + bias
 

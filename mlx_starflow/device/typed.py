@@ -1,4 +1,4 @@
-"""MLX functions whose own type hints are too wide, with exact ones."""
+"""MLX functions with more precise type hints than MLX declares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 
 def scalar(x: mx.array) -> float:
-    """The one number of an array of size 1. Waits for the device."""
+    """The number in an array of size 1. Waits for the device."""
     return x.item()  # type: ignore[return-value]
 
 
@@ -21,6 +21,6 @@ def parameters_of(module: nn.Module) -> list[tuple[str, mx.array]]:
 
 
 def layers_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Paths and modules of the layers that have no layers of their own."""
+    """Paths and modules of the layers that contain no other layers."""
     found: Any = tree_flatten(module.leaf_modules(), is_leaf=nn.Module.is_module)
     return list(found)

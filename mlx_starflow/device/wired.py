@@ -1,8 +1,8 @@
-"""Memory that macOS may not page out while work is done.
+"""Wired memory: memory that macOS may not page out while a model is working.
 
-A model that fills most of an 8 or 16 GB Mac is otherwise compressed or swapped between two steps:
-slow, and the usual cause of the GPU's time limit being hit. MLX has one limit for the process, so
-works that overlap share it: the first sets it, the last puts the old one back.
+Without it, a model that fills most of an 8 or 16 GB Mac may be compressed or swapped between two
+steps, which is slow and can exceed the GPU's time limit. MLX has one limit per process, so tasks
+that overlap share it: the first sets it, the last restores the old one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import mlx.core as mx
 
 
 class _Limit:
-    """The process's wired limit, counted by its users."""
+    """The process's wired limit, with the number of tasks that use it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -40,8 +40,8 @@ _limit = _Limit()
 
 @contextmanager
 def wired() -> Iterator[None]:
-    """Keep MLX's memory wired, up to the recommended working set, inside the ``with``. Does nothing
-    where there is no Metal."""
+    """Keep MLX's memory wired, up to the recommended working set size, inside the ``with`` block.
+    Does nothing without Metal."""
     size = mx.device_info().get("max_recommended_working_set_size", 0) if has_metal() else 0
     if not size:
         yield
@@ -54,5 +54,5 @@ def wired() -> Iterator[None]:
 
 
 def has_metal() -> bool:
-    """Whether work goes to a GPU through Metal."""
+    """Whether MLX's default device is a GPU used through Metal."""
     return mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu)

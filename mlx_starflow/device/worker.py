@@ -1,12 +1,11 @@
-"""One thread that does all of a pipeline's work.
+"""A worker thread that does all of a pipeline's work.
 
-MLX ties streams, compiled functions and unevaluated arrays to the thread that made them. A
-pipeline is called from any thread, and an application may advance one stream of events from
-several; so the work itself stays in one thread, which also lines up the calls of many.
+MLX ties streams, compiled functions and unevaluated arrays to the thread that made them, but a
+pipeline may be called from any thread. So all work is done in one thread, one call after another.
 
-Two ways of calling would wait for ever and are refused instead: from a child process, which has no
-copy of the thread (``os.fork`` copies only the thread that called it), and from a signal handler
-that interrupted a call which holds what it needs.
+Two kinds of calls would wait for ever and raise a UsageError instead: calls from a forked child
+process, which has no copy of the thread (``os.fork`` copies only the calling thread), and calls
+from a signal handler that interrupted another call in the same thread.
 """
 
 from __future__ import annotations
@@ -27,30 +26,31 @@ from ..errors import UsageError
 
 T = TypeVar("T")
 Task = tuple[Callable[[], object], Future[Any]]
-AWAKE = 0.2  # seconds after which a waiting thread looks whether it was interrupted
-POLL = 0.05  # seconds between two tries for a turn
+AWAKE = 0.2  # seconds after which a waiting thread checks whether it was interrupted
+POLL = 0.05  # seconds between two attempts to get a turn
 
 
 class Turn:
-    """One holder after another, as a lock; but a thread that holds it already is told so."""
+    """A lock that raises a UsageError, instead of waiting, in the thread that already holds it."""
 
     def __init__(self) -> None:
         self._lock, self._held = threading.RLock(), False
 
     @contextmanager
     def held(self, while_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Wait for the turn, calling ``while_waiting`` now and then, and hold it for the block.
+        """Wait for the turn, calling ``while_waiting`` every POLL seconds, and hold it inside the
+        ``with`` block.
 
-        Errors: UsageError where this thread holds it, as in a signal handler that interrupted it.
+        Errors: UsageError if this thread already holds it, as in a signal handler.
         """
         while not self._lock.acquire(timeout=POLL):
             while_waiting()
         try:
-            if self._held:  # by this thread: another one's hold was waited for
+            if self._held:  # by this thread, since the RLock keeps other threads waiting
                 raise UsageError(
-                    "This pipeline was called again by the thread whose call is not finished, as "
-                    "from a signal handler; that would wait for ever. Set a flag in the handler, "
-                    "and call the pipeline after it."
+                    "This pipeline was called by a thread whose previous call is not finished, for "
+                    "example from a signal handler; the call would wait for ever. Set a flag in "
+                    "the handler, and call the pipeline afterwards."
                 )
             self._held = True
             try:
@@ -62,19 +62,19 @@ class Turn:
 
 
 class Worker:
-    """Runs functions one after another in its own thread, which starts with the first of them."""
+    """Runs functions one after another in its own thread, which starts at the first call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._process = os.getpid()
-        self._turn = Turn()  # to change what follows
+        self._turn = Turn()  # protects the attributes below
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def closed(self) -> bool:
-        """Whether there is nothing to be ended here: it was closed, or belongs to the parent."""
+        """Whether the worker was closed, or belongs to the parent of this forked process."""
         return self._closed or self._forked
 
     @property
@@ -82,7 +82,7 @@ class Worker:
         return os.getpid() != self._process
 
     def check_process(self) -> None:
-        """UsageError in a process that was forked from the one that the worker belongs to."""
+        """Raise a UsageError in a process that was forked after the worker was made."""
         if self._forked:
             raise UsageError(
                 "This pipeline was loaded before the process was forked, and cannot be used in "
@@ -90,11 +90,10 @@ class Worker:
             )
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of function(), run in the worker's thread; its errors are raised here.
+        """Call function() in the worker's thread; return its result or raise its error.
 
-        Raises UsageError after ``close`` and in a forked child. A KeyboardInterrupt while waiting
-        leaves at once: the function, which cannot be stopped from outside, ends by itself and its
-        result is dropped.
+        Errors: UsageError after ``close`` and in a forked child. A KeyboardInterrupt while waiting
+        is raised at once; the function runs to its end and its result is dropped.
         """
         self.check_process()
         if threading.current_thread() is self._thread:
@@ -107,21 +106,21 @@ class Worker:
                 self._start()
             self._tasks.put((function, future))
         try:
-            # Not one long wait: a signal that comes just before it begins would not end it.
+            # Repeated short waits, since a signal just before a wait does not interrupt it.
             while not wait([future], AWAKE).done:
                 pass
             return future.result()
         except BaseException:
-            future.cancel()  # no effect once it runs
+            future.cancel()  # has no effect if the function is already running
             raise
 
     def post(self, function: Callable[[], object]) -> None:
-        """Run function() after what waits already, without waiting for it."""
+        """Run function() after all calls that are already queued, without waiting for it."""
         if self._thread is not None and not self.closed:
             self._tasks.put((function, Future()))
 
     def close(self, wait: bool = True) -> None:
-        """End the thread after what waits already; further calls are refused."""
+        """End the thread after all queued calls; later calls raise a UsageError."""
         if self._forked:
             return
         with self._turn.held():
@@ -131,12 +130,12 @@ class Worker:
             self._thread.join()
 
     def _start(self) -> None:
-        # A daemon, since Python joins other threads before anything could tell this one to end.
+        # A daemon: Python joins other threads at exit, before the hook that ends this one is run.
         self._thread = threading.Thread(
             target=_work, args=(self._tasks,), name=self._name, daemon=True
         )
         self._thread.start()
-        # A worker that is forgotten ends its thread; nobody waits for that but Python's own end.
+        # When the worker is garbage collected, its thread ends. At exit ``finish`` below does it.
         weakref.finalize(self, self._tasks.put, None).atexit = False
 
 
@@ -156,6 +155,6 @@ def _work(tasks: queue.SimpleQueue[Task | None]) -> None:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-        del task, function, future  # or the last result would live until the next task
-    mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
+        del task, function, future  # otherwise the last result is kept until the next task
+    mx.clear_streams()  # without this the process may abort when the thread ends
     atexit.unregister(finish)

@@ -1,1 +1,1 @@
-"""Files from outside: opened only if they are regular, read within limits, shown safely."""
+"""Input from outside: only regular files, size limits, typed JSON, and text safe to display."""

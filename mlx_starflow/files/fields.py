@@ -1,4 +1,4 @@
-"""Typed values out of an object from outside: every wrong one is an error that names it."""
+"""Typed access to the values of an untrusted JSON object; errors name the key."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from .json import kind_of
 REQUIRED: Any = object()  # as a default: the key must be there
 MAX_TEXT = 20_000  # characters
 MAX_ITEMS = 100_000  # of a list
-MAX_WHOLE = 1 << 53  # beyond, JSON numbers are not exact everywhere
+MAX_WHOLE = 1 << 53  # larger whole numbers are not exact in float64, which many JSON readers use
 
 T = TypeVar("T")
 
 
 class Fields:
-    """An object's values by key, type and range.
+    """The values of a JSON object, by key, type and range.
 
-    ``where`` names the file (and the place in it) in messages; ``error`` is what is raised. null
-    counts as absent. Every getter takes the key and, unless the key is required, a default that is
-    returned where it is absent.
+    Every getter takes a key and a default, which is returned if the key is absent or null. Without
+    a default the key is required. A value of the wrong type or range, or a missing required key,
+    raises ``error`` with a message that names ``where`` and the key.
     """
 
     def __init__(
         self, data: Any, where: str, error: type[StarflowError] = ConfigError, inner: str = ""
     ) -> None:
-        """``inner``: the key that ``data`` stands under in the file, for messages."""
+        """data: the parsed value. where: the file, for messages. error: the class to raise.
+        inner: the path of keys under which ``data`` was found in the file, for messages."""
         self.where, self.error, self._inner = where, error, inner
         if not isinstance(data, dict):
             name = f"{inner} is {kind_of(data)}" if inner else f"found {kind_of(data)}"
@@ -39,7 +40,7 @@ class Fields:
         return self.data.get(key) is not None
 
     def only(self, known: Iterable[str]) -> None:
-        """Error for a key that is not among the known ones."""
+        """Raise an error if there is a key that is not among the known ones."""
         known = list(known)
         unknown = next((key for key in self.data if key not in known), None)
         if unknown is not None:
@@ -55,7 +56,8 @@ class Fields:
         most: int = MAX_TEXT,
         one_of: Sequence[str] | None = None,
     ) -> str | T:
-        """A text of at most ``most`` characters, without zero bytes or halves of characters."""
+        """A string of at most ``most`` characters, without NUL characters and surrogates; with
+        ``one_of``, one of these."""
         said = f"one of {', '.join(map(repr, one_of))}" if one_of else f"at most {most} characters"
         check = self._one_of(one_of) if one_of else lambda v: is_text(v, most)
         return self._get(key, default, check, said if one_of else f"a text of {said}")
@@ -63,7 +65,7 @@ class Fields:
     def whole(
         self, key: str, default: T = REQUIRED, low: int = 0, high: int = MAX_WHOLE
     ) -> int | T:
-        """A whole number from ``low`` to ``high``; 3.0 counts as one, true does not."""
+        """An integer from ``low`` to ``high``; 3.0 is accepted, true is not."""
         value = self._get(
             key, default, lambda v: is_whole(v, low, high), f"a whole number from {low} to {high}"
         )
@@ -77,13 +79,13 @@ class Fields:
         return float(value) if isinstance(value, int) and key in self else value
 
     def switch(self, key: str, default: T = REQUIRED) -> bool | T:
-        """true or false."""
+        """A boolean."""
         return self._get(key, default, lambda v: isinstance(v, bool), "true or false")
 
     def texts(
         self, key: str, default: T = REQUIRED, most: int = MAX_TEXT, items: int = MAX_ITEMS
     ) -> tuple[str, ...] | T:
-        """A list of at most ``items`` texts."""
+        """A list of at most ``items`` strings of at most ``most`` characters, as a tuple."""
         return self._list(
             key, default, items, lambda v: is_text(v, most), f"texts of at most {most} characters"
         )
@@ -96,7 +98,7 @@ class Fields:
         high: int = MAX_WHOLE,
         items: int = MAX_ITEMS,
     ) -> tuple[int, ...] | T:
-        """A list of at most ``items`` whole numbers."""
+        """A list of at most ``items`` integers from ``low`` to ``high``, as a tuple."""
         value = self._list(
             key,
             default,
@@ -107,21 +109,21 @@ class Fields:
         return tuple(map(int, value)) if key in self else value
 
     def fields(self, key: str, default: T = REQUIRED) -> Fields | T:
-        """The object under a key."""
+        """The object under a key, as ``Fields``."""
         value = self._get(key, default, lambda v: isinstance(v, dict), "an object of settings")
         return self._under(key, value) if key in self else value
 
     def many(
         self, key: str, default: T = REQUIRED, items: int = MAX_ITEMS
     ) -> tuple[Fields, ...] | T:
-        """The objects in the list under a key."""
+        """A list of at most ``items`` objects, as a tuple of ``Fields``."""
         value = self._list(key, default, items, lambda v: isinstance(v, dict), "objects")
         if key not in self:
             return value
         return tuple(self._under(f"{key}[{i}]", part) for i, part in enumerate(value))
 
     def refuse(self, key: str, expected: str) -> StarflowError:
-        """The error to raise for the value of a key that is not what was expected."""
+        """The error for a key whose value is not what was expected; the caller raises it."""
         name = f"{self._inner}.{key}" if self._inner else key
         return self.error(
             f"{self.where}: {name} is {shown(self.data.get(key))}; expected {expected}."
@@ -158,30 +160,30 @@ class Fields:
 
 
 def is_text(value: Any, most: int = MAX_TEXT) -> bool:
-    """A text of at most ``most`` characters that can be written anywhere."""
+    """Whether a value is a string of at most ``most`` characters, without NUL and surrogates."""
     if not isinstance(value, str) or len(value) > most or "\0" in value:
         return False
     return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def is_whole(value: Any, low: int, high: int) -> bool:
-    """A whole number in a range; a float counts if nothing follows its point."""
+    """Whether a value is an integer from ``low`` to ``high``; 3.0 is one, true is not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return low <= value <= high and value == int(value)
 
 
 def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """A finite number in a range."""
+    """Whether a value is a finite number from ``low`` to ``high``; true is not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if isinstance(value, int) and abs(value) > 1 << 1000:  # no float holds it
+    if isinstance(value, int) and abs(value) > 1 << 1000:  # may be too large for a float
         return False
     return math.isfinite(value) and low <= value <= high
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value for a message: short, on one line, in printable characters."""
+    """A value as text for a message: short, on one line, in printable ASCII characters."""
     if isinstance(value, dict | list | tuple | set):
         return kind_of(value)
     if isinstance(value, int) and abs(value) >= 10**most:

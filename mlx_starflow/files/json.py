@@ -1,7 +1,7 @@
-"""JSON from outside, within limits: bytes, depth, values, digits; no NaN and no repeated key.
+"""Parsing of untrusted JSON, with limits on bytes, depth, number of values and digits.
 
-The one place where JSON that somebody else wrote is parsed. ``Fields`` (fields.py) then takes
-typed values out of it.
+NaN, infinity and repeated keys are errors. All JSON from outside the program is parsed here;
+``Fields`` (fields.py) then gives typed access to the values.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MAX_DEPTH = 32
 MAX_VALUES = 500_000
 MAX_DIGITS = 60  # characters of a number
 
-# Also matches a text without an end, so that every byte is looked at once.
+# A string. Also matches one without a closing quote, so that the search stays linear in time.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-# The next bracket outside of a text, or the end.
+# Everything up to the next bracket outside of a string, or to the end.
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z))*+([\[\]{}]|\Z)', re.DOTALL)
 
 
 class JSONError(ValueError):
-    """The text is not JSON, or exceeds a limit; the message says what, without naming the file."""
+    """The text is not JSON or exceeds a limit. The message does not name the file."""
 
 
 def read_json(
@@ -36,7 +36,8 @@ def read_json(
     error: type[StarflowError] = ConfigError,
     most_values: int = MAX_VALUES,
 ) -> Any:
-    """The value in a JSON file. Errors: ``error`` naming the file; FileNotFoundError."""
+    """Parse a JSON file. Errors: FileNotFoundError; else ``error`` with a message that names the
+    file."""
     try:
         return parse_json(read_regular(path, most_bytes), most_bytes, most_values)
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def read_json(
 def parse_json(
     text: bytes | str, most_bytes: int = MAX_BYTES, most_values: int = MAX_VALUES
 ) -> Any:
-    """The value of a JSON text. Errors: JSONError."""
+    """Parse a JSON text. Errors: JSONError."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
     if len(data) > most_bytes:
         raise JSONError(f"it has {len(data)} bytes, more than {most_bytes}")
@@ -77,15 +78,15 @@ def parse_json(
 def parse_object(
     text: bytes | str, most_bytes: int = MAX_BYTES, most_values: int = MAX_VALUES
 ) -> dict[str, Any]:
-    """The object of a JSON text. Errors: JSONError, also for a value of another kind."""
+    """Parse a JSON text that must be an object. Errors: JSONError."""
     value = parse_json(text, most_bytes, most_values)
     if not isinstance(value, dict):
-        raise JSONError(f"it holds {kind_of(value)} where an object belongs")
+        raise JSONError(f"it is {kind_of(value)} instead of an object")
     return value
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is called, for messages: "a list", "a number", ..."""
+    """The kind of a JSON value, for messages: "a list", "a number", ..."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", dict: "an object", list: "a list", tuple: "a list",
@@ -94,9 +95,9 @@ def kind_of(value: Any) -> str:
 
 
 def _check_size(data: bytes, most_values: int) -> None:
-    """Depth and number of values, before anything is built."""
+    """Check depth and number of values before anything is built. Errors: JSONError."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > most_values:
-        # Commas and brackets inside of texts do not count.
+        # Count again without the commas and brackets inside strings.
         data = _STRING.sub(b"", data)
         if data.count(b",") + data.count(b"[") + data.count(b"{") > most_values:
             raise JSONError(f"it has more than {most_values} values")

@@ -1,7 +1,7 @@
-"""Frozen dataclasses from JSON objects, by their annotations: every value has its declared type.
+"""Frozen dataclasses read from JSON objects; values are checked against the annotations.
 
-Understood are bool, int, float, str, tuple[X, ...], dict[str, X], X | None and dataclasses that
-are ``Record`` themselves.
+Supported annotations: bool, int, float, str, tuple[X, ...], dict[str, X], X | None and other
+subclasses of ``Record``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ class Record:
     """Base class of a frozen dataclass with a JSON form: ``to_dict`` writes what ``from_dict``
     reads.
 
-    ``_limits``: smallest and largest value of a number (of a list: of every number in it).
+    ``_limits``: field name -> smallest and largest value; for a list, of each number in it.
     """
 
     _limits: ClassVar[dict[str, tuple[float, float]]] = {}
 
     @classmethod
     def from_dict(cls: type[R], data: Any, where: str = "config.json") -> R:
-        """Errors: ConfigError that names the file and a key that is unknown, missing or wrong."""
+        """The dataclass from a parsed JSON object. ``where`` names the file in messages. Errors:
+        ConfigError naming a key that is unknown, missing or has a wrong value."""
         if not isinstance(data, dict):
             raise ConfigError(f"{where}: expected an object of settings, found {shown(data)}.")
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -51,11 +52,11 @@ class Record:
             raise ConfigError(f"{where}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        # Tuples become JSON lists when written.
+        """The fields as a dictionary that JSON can hold (tuples are written as lists)."""
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def _check_limits(self) -> None:
-        """ConfigError for a number outside of ``_limits``; to be called in ``__post_init__``."""
+        """Raise a ConfigError for a number outside ``_limits``. Call it in ``__post_init__``."""
         for name, (low, high) in self._limits.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)
@@ -72,7 +73,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any, where: str, key: str) -> Any:
-    """The value in its declared type. Errors: ConfigError."""
+    """The value converted to its annotated type. Errors: ConfigError."""
     if isinstance(hint, types.UnionType):
         options = [o for o in typing.get_args(hint) if o is not type(None)]
         if value is None and len(options) < len(typing.get_args(hint)):

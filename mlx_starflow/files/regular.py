@@ -1,6 +1,6 @@
-"""Reading files that somebody else made: regular files only, and never more than a limit.
+"""Reading untrusted files: regular files only, up to a limit of bytes.
 
-A path may lead to a pipe, a device or an endless stream; opening one of those could wait for ever.
+A path may lead to a pipe or a device, and opening or reading one of those may never end.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 
 class NotRegular(OSError):
-    """The path leads to a directory, a pipe, a socket or a device. ``strerror`` says which."""
+    """The path is a directory, a pipe, a socket or a device; ``strerror`` says which."""
 
 
 class TooLarge(OSError):
-    """The file has more bytes than are read of its kind. ``strerror`` says how many."""
+    """The file is larger than the limit; ``strerror`` says the limit."""
 
 
 _KINDS = (
@@ -29,9 +29,9 @@ _KINDS = (
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, opened for reading without buffering beyond Python's own.
+    """Open a regular file for reading bytes. Opening never blocks.
 
-    The open never blocks. Errors: FileNotFoundError, NotRegular, other OSError.
+    Errors: FileNotFoundError, NotRegular, other OSError.
     """
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -43,14 +43,14 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
-    """NotRegular unless the status is that of a regular file."""
+    """Raise NotRegular if the status is not that of a regular file."""
     if not stat.S_ISREG(status.st_mode):
-        kind = next((said for test, said in _KINDS if test(status.st_mode)), "it is no file")
+        kind = next((text for test, text in _KINDS if test(status.st_mode)), "it is not a file")
         raise NotRegular(0, kind, os.fspath(path))
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Whether the path, links followed, is a regular file; False where it cannot be looked at."""
+    """Whether the path, following links, is a regular file. False if its status cannot be read."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -63,7 +63,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     Errors: FileNotFoundError, NotRegular, TooLarge, other OSError.
     """
     with open_regular(path) as file:
-        # Not ``most`` at once: Python takes memory for all that is asked for.
+        # Ask for the file's size and not for ``most``: Python allocates what is asked for.
         data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(data) > most:
         raise TooLarge(0, f"it has more than {most} bytes", os.fspath(path))
@@ -71,8 +71,8 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def inside(path: Path, directory: Path) -> bool:
-    """Whether a path, links followed, lies in a directory, links followed."""
+    """Whether a path is inside a directory, following links in both."""
     try:
         return Path(path).resolve().is_relative_to(Path(directory).resolve())
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: links that lead in a circle
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
         return False
