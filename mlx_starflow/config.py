@@ -78,8 +78,8 @@ class BlockConfig(Record):
                 )
             if self.head_dim % 2:
                 raise ConfigError(
-                    f"head_dim is {self.head_dim}; expected an even number, since rotary embeddings "
-                    "rotate pairs of channels."
+                    f"head_dim is {self.head_dim}; expected an even number, since rotary "
+                    "embeddings rotate pairs of channels."
                 )
 
 

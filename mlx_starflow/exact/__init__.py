@@ -1,1 +1,2 @@
-"""Pure functions of a flow: likelihood, encoding, denoising, scores, infilling, interpolation."""
+"""Pure functions of a flow: likelihood, encoding, denoising, scores, infilling, interpolation,
+coding."""

@@ -1,15 +1,15 @@
-"""Lossless coding of the deep block's input on a dithered grid, with the flow as its model.
+"""Entropy coding of the input of the deep block, quantised to a dithered grid.
 
-The deep block is the last map towards the noise, so what goes into it, u = (the data after all
-shallow blocks), is an autoregressive Gaussian under the model: number by number
+Let u be the data after all shallow blocks, which is the input of the deep block. Under the model,
+each of its numbers is Gaussian given the tokens before:
 
     u_t ~ N(b_t(u_<t), sigma_t(u_<t)^2)
 
-u is rounded to the grid ``step * (q + dither)`` with whole numbers q. An entropy coder writes q
-under the probability that this Gaussian gives to its cell. The encoder runs the same loop over
-tokens as the decoder: the block sees the *rounded* tokens before t, one token at a time, always in
-a batch of one, so that both compute the same numbers. ``codec_integers`` says what is done about
-the last digits, which another machine may compute differently.
+u is rounded to the grid ``step * (q + dither)`` with integers q. An entropy coder writes each q
+with the probability that this Gaussian gives to its cell. Encoder and decoder run the same loop:
+the block gets the *rounded* tokens before t, one token at a time, always in a batch of one, so that
+both compute the same numbers. ``codec_integers`` handles the last digits, which may differ on
+another machine.
 """
 
 from __future__ import annotations
@@ -35,47 +35,49 @@ _OPTIONS = SampleOptions(sampler="sequential", compile=False)
 
 @dataclass(frozen=True)
 class Code:
-    """Coded tokens."""
+    """The code of the tokens of one picture."""
 
     data: bytes
     symbols: np.ndarray  # (T, D) int32, in the deep block's order
     extent: int  # symbols lie in -2^extent ... 2^extent
     ideal_bits: float  # -sum log2 p of the symbols under the exact Gaussians
-    margin: float  # least distance of a parameter from another rounding, see codec_integers
+    margin: float  # least distance of a parameter from a rounding border, see codec_integers
 
 
 def deep_block(flow: Flow) -> int:
-    """Index of the last block with layers, the one whose conditionals are the entropy model."""
+    """Index of the last block with layers, whose conditionals are the entropy model. Errors:
+    UsageError if no block has layers."""
     return _deepest(flow)[0]
 
 
 def _deepest(flow: Flow) -> tuple[int, Block]:
     found = [(i, block) for i, block in enumerate(flow.blocks) if isinstance(block, Block)]
     if not found:
-        raise UsageError("This flow has no block with layers: there is no model to code with.")
+        raise UsageError("This flow has no block with layers, so it cannot compress pictures.")
     return found[-1]
 
 
 def before_deep_block(flow: Flow, u: mx.array, grid: Grid, context: Context) -> mx.array:
-    """Tokens u (B, T, D) of the data through all shallow blocks."""
+    """Tokens u (B, T, D) of the data, in raster order -> (B, T, D) after all shallow blocks."""
     for index in range(deep_block(flow)):
         u, _ = flow.through_block(index, u, grid, context)
     return u
 
 
 def quantised(u: np.ndarray, step: float, dither: np.ndarray) -> np.ndarray:
-    """Whole numbers q (T, D) of the cells that hold u (T, D)."""
+    """The integers q (T, D) int32 of the cells that contain u (T, D). ``dither`` (T, D): in steps.
+    Errors: UsageError if a number is too large for the step."""
     q = np.floor(u.astype(np.float64) / step - dither + 0.5)
     if not np.abs(q).max() <= 1 << LARGEST_EXTENT:
         raise UsageError(
-            f"At step {step:g} this picture needs numbers beyond 2^{LARGEST_EXTENT}; "
-            "use a larger step."
+            f"At step {step:g} this picture needs integers larger than 2^{LARGEST_EXTENT}; use a "
+            "larger step."
         )
     return q.astype(np.int32)
 
 
 def restored(q: np.ndarray, step: float, dither: np.ndarray) -> np.ndarray:
-    """The middle of the cell of each q: float32, the same on every machine."""
+    """The centre of the cell of each q, float32, identical on every machine."""
     return ((q + dither) * step).astype(np.float32)
 
 
@@ -88,11 +90,12 @@ def encode_tokens(
     seed: int,
     margin: float = 0.0,
 ) -> Code | None:
-    """Code one picture's tokens u (1, T, D), raster order, as ``before_deep_block`` gives them.
+    """Code the tokens u (1, T, D) of one picture, in raster order, as ``before_deep_block`` returns
+    them.
 
-    context: one row. step: width of a cell, in the units of u. seed: of the dither. margin: None
-    is returned as soon as a parameter is found to be nearer than this to another rounding.
-    Errors: UsageError, NumericsError.
+    context: one row. step: width of a cell, in the units of u. seed: of the dither. margin: if a
+    parameter is nearer than this to a rounding border, None is returned, and the caller tries
+    another seed. Errors: UsageError, NumericsError.
     """
     flip = flow.config.blocks[deep_block(flow)].flip
     values = np.array(reverse(u) if flip else u)[0]
@@ -116,7 +119,7 @@ def encode_tokens(
 
 
 def tokens_of_symbols(flow: Flow, symbols: np.ndarray, step: float, seed: int) -> mx.array:
-    """The tokens u (1, T, D), raster order, that coded numbers (T, D) stand for."""
+    """The tokens u (1, T, D), in raster order, of coded symbols (T, D)."""
     u = mx.array(restored(symbols, step, integers.dither(seed, *symbols.shape))[None])
     return reverse(u) if flow.config.blocks[deep_block(flow)].flip else u
 
@@ -130,13 +133,13 @@ def decode_tokens(
     step: float,
     seed: int,
 ) -> np.ndarray:
-    """The symbols (T, D) of ``encode_tokens``, in the deep block's order.
+    """The symbols (T, D) int32 that ``encode_tokens`` coded, in the deep block's order.
 
-    Bytes that it did not write, or another arithmetic, give other symbols: whoever calls this
-    compares a checksum of them. Errors: CodecError, NumericsError.
+    Damaged data, or arithmetic that differs too much, give other symbols without an error, so the
+    caller must compare a checksum. Errors: CodecError, NumericsError.
     """
     if not SMALLEST_EXTENT <= extent <= LARGEST_EXTENT:
-        raise CodecError(f"The code says its numbers reach 2^{extent}; the file is damaged.")
+        raise CodecError(f"The code has symbols up to 2^{extent}; the file is damaged.")
     d = flow.config.token_channels
     offsets = integers.dither(seed, grid.tokens, d)
     q = np.zeros((grid.tokens, d), np.int32)
@@ -153,7 +156,7 @@ def decode_tokens(
 
 
 def before_shallow_blocks(flow: Flow, u: mx.array, grid: Grid, context: Context) -> mx.array:
-    """The inverse of ``before_deep_block``: tokens u (B, T, D) as data, token after token."""
+    """The inverse of ``before_deep_block`` for tokens u (B, T, D), by sequential sampling."""
     for index in reversed(range(deep_block(flow))):
         block, flip = flow.blocks[index], flow.config.blocks[index].flip
         if isinstance(block, Block):
@@ -172,7 +175,7 @@ def before_shallow_blocks(flow: Flow, u: mx.array, grid: Grid, context: Context)
 
 
 class _Conditionals:
-    """sigma and b of one token after another, in a batch of one."""
+    """sigma and b of the deep block, token by token, in a batch of one."""
 
     def __init__(self, flow: Flow, grid: Grid, context: Context) -> None:
         index, block = _deepest(flow)
@@ -184,7 +187,8 @@ class _Conditionals:
             self._deviation = deviation[::-1] if flow.config.blocks[index].flip else deviation
 
     def of(self, previous: np.ndarray | None, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """sigma and b (D,) float32 of token t of the block's order, after ``previous`` (D,)."""
+        """sigma and b (D,) float32 of token t in the block's order; ``previous`` (D,): token
+        t - 1."""
         if previous is None:
             previous = np.zeros(self._channels, np.float32)
         sigma, b = self._block.affine(mx.array(previous[None, None]), t)
@@ -194,7 +198,8 @@ class _Conditionals:
 
 
 def ideal_bits(flow: Flow, u: mx.array, grid: Grid, context: Context, step: float) -> float:
-    """About the bits that ``encode_tokens`` needs, from one parallel pass over u (1, T, D)."""
+    """An estimate of the bits that ``encode_tokens`` needs, from one parallel pass over
+    u (1, T, D)."""
     q = mx.round(u / step) * step
     index, block = _deepest(flow)
     q = reverse(q) if flow.config.blocks[index].flip else q
@@ -203,11 +208,12 @@ def ideal_bits(flow: Flow, u: mx.array, grid: Grid, context: Context, step: floa
 
 
 def cell_bits(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """-log2 of the standard normal probability of cells, accurate in the tails too."""
+    """-log2 of the probability of cells under the standard normal distribution, accurate in the
+    tails. ``centre`` and ``width``: in standard deviations, any shape."""
     centre, width = np.abs(centre.astype(np.float64)), width.astype(np.float64)
     low, high = (centre - width / 2) / math.sqrt(2), (centre + width / 2) / math.sqrt(2)
     p = 0.5 * (_erfc(low) - _erfc(high))
-    # Far out in the tail, the density at the near edge over its slope.
+    # Far in the tail: the asymptotic expansion of erfc at the nearer edge.
     far = np.maximum(low, 5.0)
     tail = (far**2 + np.log(2 * math.sqrt(math.pi) * far)) / math.log(2)
     return np.where(low > 25, tail, -np.log2(np.maximum(p, 1e-300)))

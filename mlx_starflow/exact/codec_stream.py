@@ -1,4 +1,4 @@
-"""The entropy coder: range coding by the ``constriction`` package, and bytes without padding."""
+"""The entropy coder: range coding by the ``constriction`` package, as bytes without padding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORD = 4  # bytes of the coder's words
 
 
 def coder() -> Any:
-    """The module ``constriction.stream``; UsageError where it is not installed."""
+    """The module ``constriction.stream``. Errors: UsageError if it is not installed."""
     try:
         import constriction
     except ImportError:
@@ -26,7 +26,7 @@ def coder() -> Any:
 
 
 class Writer:
-    """Codes symbols, token after token."""
+    """Codes symbols, one token after another."""
 
     def __init__(self, extent: int) -> None:
         """``extent``: symbols lie in -2^extent ... 2^extent."""
@@ -35,14 +35,14 @@ class Writer:
         self._calls: list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = []
 
     def put(self, q: np.ndarray, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> None:
-        """Symbols (n,) under Gaussians of these scale and mean indices, on the dithered grid."""
+        """Code symbols (n,) with Gaussians of these scale and mean indices (n,) and dither (n,)."""
         parameters = _gaussian(scale, mean, dither, self._extent)
         self._encoder.encode(q, self._model, *parameters)
         self._calls.append((q, parameters))
 
     def code(self) -> bytes:
-        """The code, with the trailing bytes left out that the reader does not need: it reads
-        zeros after the end."""
+        """The code, without trailing bytes that the reader does not need (after the end it reads
+        zeros)."""
         data = self._encoder.get_compressed().astype(">u4").tobytes()
         for length in range(max(0, len(data) - 2 * _WORD), len(data)):
             for shorter in _endings(data[:length]):
@@ -57,23 +57,24 @@ class Writer:
                 np.array_equal(decoder.decode(self._model, *parameters), q)
                 for q, parameters in self._calls
             )
-        except AssertionError:  # the package's word for a code that cannot be
+        except AssertionError:  # the package raises this for invalid data
             return False
 
 
 class Reader:
-    """Reads what a ``Writer`` wrote; bytes that it did not write give other symbols or an error."""
+    """Decodes the output of a ``Writer``. Other bytes give arbitrary symbols or an error."""
 
     def __init__(self, data: bytes, extent: int) -> None:
         self._extent, self._model = extent, _model(extent)
         self._decoder = coder().queue.RangeDecoder(_words(data))
 
     def take(self, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> np.ndarray:
-        """The next symbols (n,) int32. Errors: CodecError."""
+        """The next symbols (n,) int32; the arguments are those of ``Writer.put``. Errors:
+        CodecError."""
         try:
             parameters = _gaussian(scale, mean, dither, self._extent)
             return self._decoder.decode(self._model, *parameters)
-        except (AssertionError, ValueError) as error:  # what the package raises for invalid data
+        except (AssertionError, ValueError) as error:  # raised by the package for invalid data
             raise CodecError(f"The code cannot be read ({error}); the file is damaged.") from None
 
 
@@ -84,8 +85,8 @@ def _model(extent: int) -> Any:
 def _gaussian(
     scale: np.ndarray, mean: np.ndarray, dither: np.ndarray, extent: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation in steps. A mean far outside the range of symbols is moved to where its
-    nearest symbol is still the most probable."""
+    """Means and standard deviations in steps. A mean far outside the range of symbols is moved
+    closer to it; the outermost symbol stays the most probable one."""
     limit = float(1 << (extent + 1))
     return np.clip(mean_in_steps(mean, scale) - dither, -limit, limit), deviation(scale)
 
@@ -96,7 +97,7 @@ def _words(data: bytes) -> np.ndarray:
 
 
 def _endings(data: bytes) -> Iterator[bytes]:
-    """The bytes themselves, and the same number plus one in the last place."""
+    """The bytes, and the bytes as a big-endian number plus one."""
     yield data
     if data:
         larger = int.from_bytes(data, "big") + 1

@@ -1,4 +1,4 @@
-"""What -log p(x) is made of: the share of every token in every block, and of the prior."""
+"""The terms of -log p(x): per token, the log-scale in every block and the prior."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .likelihood import LOG_2PI
 
 
 def composition(flow: Flow, x: mx.array, context: Context = None) -> np.ndarray:
-    """-log p(x | context) in nats by place and part: (B, T, K + 1) float64 for K blocks.
+    """The terms of -log p(x | context) in nats: (B, T, K + 1) float64 for K blocks.
 
-    x (B, H, W, C) as the flow models it (noise included); context: a row for each picture. Part k
-    is the log-scale of the token's numbers in block k (zeros for a block without layers), the last
-    part their prior at the end. The sum over tokens and parts is -log p(x | context).
-    Errors: UsageError, NumericsError.
+    x (B, H, W, C): as the flow models it, with the noise of training added. context: one row per
+    picture. Term k of a token is the sum of log sigma over its numbers in block k (0 for a block
+    without layers); the last term is -log of the prior. The sum over tokens and terms is
+    -log p(x | context). Errors: UsageError, NumericsError.
     """
     grid = grid_of(x, flow.config)
     context = flow.check_context(context, x.shape[0])

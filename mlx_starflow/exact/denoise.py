@@ -1,4 +1,4 @@
-"""From the noisy sample of a flow trained with noise to a clean picture."""
+"""Denoising of samples: a flow that was trained on noisy data draws noisy samples."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def denoise(
     noise_std: float | None = None,
     method: str | None = None,
 ) -> mx.array:
-    """Denoise a sample x (B, H, W, C) given its own context (B rows, no guidance).
+    """Denoise a sample x (B, H, W, C), given its context (B rows, without null captions).
 
-    method "score": x + noise_std^2 grad log p(x | context), Tweedie's formula with the flow's
-    exact score; "learned": the network that some checkpoints carry; None: learned where the
-    model has it, else score. noise_std None: the model's own. Returns float32 of x's shape.
+    method "score": x + noise_std^2 grad log p(x | context), Tweedie's formula with the exact score
+    of the flow. "learned": the denoiser network that some checkpoints have. None: "learned" if the
+    model has one, else "score". noise_std: None for the model's value; only with "score". Returns
+    (B, H, W, C) float32. Errors: UsageError.
     """
     learned = "denoiser" in flow
     if method is None:
@@ -49,11 +50,11 @@ def denoise(
 def score(
     flow: Flow, x: mx.array, context: Context = None, checkpoint: bool | None = None
 ) -> mx.array:
-    """grad_x log p(x | context), (B, H, W, C).
+    """The score grad_x log p(x | context) of x (B, H, W, C), of the same shape.
 
-    ``checkpoint`` takes the pictures one by one, recomputes activations instead of keeping them and
-    evaluates every layer by itself; None: where keeping them would take more than
-    ``CHECKPOINT_BYTES`` or the whole more arithmetic than one evaluation should have.
+    ``checkpoint`` True: one picture after another, layer by layer, with activations recomputed
+    instead of stored. False: all in one evaluation. None: True if the activations would take more
+    than ``CHECKPOINT_BYTES`` or one evaluation would take too long.
     """
     rows = x.shape[0]
     if checkpoint is None:
@@ -86,7 +87,8 @@ def operations(flow: Flow, shape: tuple[int, ...], context: Context) -> float:
 
 
 def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:
-    """About the bytes that the backward pass of a batch of this shape keeps."""
+    """An estimate of the bytes of activations that the backward pass stores for x of this shape
+    (B, H, W, C)."""
     tokens = shape[1] * shape[2] // flow.config.patch_size**2
     text = 0 if context is None or context.ndim < 3 else context.shape[1]
     total = 0

@@ -1,7 +1,7 @@
-"""Data to the noise that a sampler would have made it from, exactly: the inverse of ``invert``.
+"""Data to noise, with the same options as a sampler: the exact inverse of ``invert``.
 
-Unlike sampling this needs no loop over tokens, with guidance either: the guided scale and mean of
-a token depend on the tokens before it, and here all tokens are known.
+Unlike sampling, this needs no loop over tokens, even with guidance: the guided scale and mean of a
+token depend on the tokens before it, and in encoding all tokens are known.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from .likelihood import normal_log_prob
 
 @dataclass(frozen=True)
 class Encoding:
-    """The noise of some data under given options."""
+    """The noise of some data for given options."""
 
-    z: mx.array  # (B, H, W, C) float32, in image layout; invert(flow, z, ...) gives the data
-    logdet: mx.array  # (B,) log |det dz/dx| in nats, of the guided map where there is guidance
+    z: mx.array  # (B, H, W, C) float32, in image layout; invert(flow, z, ...) returns the data
+    logdet: mx.array  # (B,) log |det dz/dx| in nats; with guidance, of the guided map
 
     @property
     def log_prob(self) -> mx.array:
-        """(B,) nats: the exact log-density of what the sampler with these options draws. With
-        guidance this is not the model's likelihood: see ``mlx_starflow.log_prob`` for that."""
+        """(B,) exact log-density, in nats, of the distribution that the sampler draws from with
+        these options. With guidance this is not the likelihood of the model, which is
+        ``mlx_starflow.log_prob``."""
         return normal_log_prob(self.z) + self.logdet
 
 
 def encode(flow: Flow, x: mx.array, context: Context = None, **options: Any) -> Encoding:
-    """The noise z with ``invert(flow, z, context, **options) = x``, in one parallel pass.
+    """The noise z for which ``invert(flow, z, context, **options)`` returns x, in one parallel pass.
 
-    x (B, H, W, C) is encoded as it is (nothing is added). context and ``options`` are those of
-    ``invert``: with guidance [captions; null captions]. Options that only say how the inverse is
-    found change nothing here. Errors: UsageError, NumericsError.
+    x (B, H, W, C): no noise is added to it. context and options: as for ``invert``, with guidance
+    captions, then null captions. Options on how to find the inverse (sampler, tolerance, ...) have
+    no effect. Errors: UsageError, NumericsError.
     """
     settings = SampleOptions(**({"sampler": "sequential"} | options))
     check_options(flow, settings)
@@ -63,8 +64,8 @@ def encode(flow: Flow, x: mx.array, context: Context = None, **options: Any) -> 
 def encode_block(
     flow: Flow, index: int, u: mx.array, grid: Grid, context: Context, options: SampleOptions
 ) -> tuple[mx.array, mx.array]:
-    """Tokens u (B, T, D) in raster order through one block as a sampler with these options would
-    undo it: the tokens after it, in raster order, and the log-determinant (B,)."""
+    """Tokens u (B, T, D) in raster order through one block, from data to noise, with the guidance
+    in the options. Returns the tokens after it, in raster order, and the log-determinant (B,)."""
     block, flip = flow.blocks[index], flow.config.blocks[index].flip
     if not isinstance(block, Block):
         return u, mx.zeros((u.shape[0],))

@@ -1,17 +1,17 @@
-"""New tokens beside kept ones: what a causal flow can do about inpainting.
+"""Infilling: some tokens of a picture are kept, the others are drawn anew.
 
-A flow has no exact sampler of some tokens given all others. This one keeps the tokens outside the
-mask as they are at the input of every block and draws the others in each block's own order:
+A causal flow cannot sample some tokens given all others exactly. This sampler keeps the tokens
+outside the mask at the input of every block, and draws the others in the block's order:
 
-    deep block      a new token is drawn given the prompt and every token before it in the deep
-                    block's order, kept or new. It cannot see kept tokens that come after it.
-    shallow blocks  a new token is undone given the data's own kept tokens and the new ones before
-                    it. Each kept token is put back before the next one is drawn.
+    deep block      a new token is drawn given the prompt and the tokens before it in the deep
+                    block's order, kept or new. It does not depend on kept tokens after it.
+    shallow blocks  a new token is inverted given the tokens before it, of which the kept ones are
+                    those of the data.
 
-So the kept tokens are exact, and the new ones are a sample of the model's distribution given what
-came before. What comes after them does not know of them: a seam there is possible. Among several
-draws, the likelihood of the whole picture tells which fits (``mlx_starflow.exact.scoring``), for it
-sees both sides.
+The kept tokens stay exact. The new ones are a sample of the model's distribution given the tokens
+before them, but do not depend on kept tokens after them, so there may be a seam. Among several
+draws, choose by the likelihood of the whole picture (``mlx_starflow.exact.scoring``), which depends
+on both sides.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from .encoding import encode_block
 def infill(
     flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context = None, **options: Any
 ) -> mx.array:
-    """Draw the ``free`` tokens of x anew; returns (B, H, W, C) float32.
+    """Draw the ``free`` tokens of x anew. Returns (B, H, W, C) float32.
 
-    x (B, H, W, C): what to keep, with the noise that the flow was trained with; z of the same
-    shape: standard normal noise; free: (H / p, W / p) bools, True = draw; context and options as
-    for ``invert`` (the sampler is always sequential). Errors: UsageError.
+    x (B, H, W, C): the data to keep, with the noise of training added. z (B, H, W, C): standard
+    normal noise. free (H / p, W / p): bools, True to draw a token. context, options: as for
+    ``invert``; the sampler is always sequential. Errors: UsageError.
     """
     for event in infill_steps(flow, x, z, free, context, SampleOptions(**options)):
         if isinstance(event, BlockResult):
@@ -51,14 +51,16 @@ def infill(
 def infill_steps(
     flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context, options: SampleOptions
 ) -> Iterator[Step | BlockResult]:
-    """``infill`` as a stream, like ``invert_steps``."""
+    """``infill`` as an iterator of events, like ``invert_steps``."""
     if options.sampler not in ("auto", "sequential"):
-        raise UsageError(f"sampler is {options.sampler!r}; kept tokens need 'sequential'.")
+        raise UsageError(f"sampler is {options.sampler!r}; infilling needs 'sequential'.")
     grid = grid_of(x, flow.config)
     to_draw = _free_list(free, grid)
     if z.shape != x.shape:
-        raise UsageError(f"The noise has shape {tuple(z.shape)}, the data {tuple(x.shape)}.")
-    # Runs of kept tokens have any length: nothing to compile for.
+        raise UsageError(
+            f"The noise has shape {tuple(z.shape)}; expected that of the data, {tuple(x.shape)}."
+        )
+    # Steps have varying numbers of tokens, so compiling them does not pay.
     options = dataclasses.replace(options, sampler="sequential", compile=False)
     check_options(flow, options)
     context = stacked_context(flow, context, x.shape[0], options)
@@ -99,14 +101,14 @@ def infill_steps(
 def _draw(
     block: Conditional, v: mx.array, known: mx.array, free: list[bool]
 ) -> Generator[int, None, mx.array]:
-    """Tokens (B, T, D) in the block's order: ``known`` where not free, else drawn from noise v."""
+    """Tokens (B, T, D) in the block's order: drawn from noise v where ``free``, else ``known``."""
     previous, tokens, t = mx.zeros_like(v[:, :1]), [], 0
     while t < block.tokens:
         end = t + 1
         while not free[t] and end < block.tokens and not free[end]:
             end += 1
         inputs = mx.concatenate([previous, known[:, t : end - 1]], axis=1)
-        sigma, b = block.affine(inputs, t)  # for a kept run: only its keys and values count
+        sigma, b = block.affine(inputs, t)  # for kept tokens only the cached keys are used
         tokens.append(sigma * v[:, t:end] + b if free[t] else known[:, t:end])
         previous = tokens[-1][:, -1:]
         mx.async_eval(previous)
@@ -118,7 +120,7 @@ def _draw(
 def _inputs_of_blocks(
     flow: Flow, x: mx.array, grid: Grid, context: Context, options: SampleOptions
 ) -> list[mx.array]:
-    """Tokens (B, T, D) of the data at the data side of every block, in raster order."""
+    """The tokens (B, T, D) of the data at the input of every block, in raster order."""
     u, inputs = patchify(x.astype(mx.float32), flow.config), []
     for index in range(len(flow.blocks)):
         inputs.append(u)
@@ -132,7 +134,8 @@ def _free_list(free: mx.array, grid: Grid) -> list[bool]:
     mask = np.array(mx.array(free).astype(mx.bool_))
     if mask.shape != (grid.height, grid.width):
         raise UsageError(
-            f"The mask must have {grid.height} x {grid.width} tokens, one bool for each."
+            f"The mask has shape {mask.shape}; expected ({grid.height}, {grid.width}), one bool "
+            "per token."
         )
     return [bool(value) for value in mask.reshape(-1)]
 

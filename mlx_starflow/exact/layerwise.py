@@ -1,8 +1,8 @@
-"""The score of a large flow, a layer at a time: the chain rule written out.
+"""The score of a large flow, computed layer by layer.
 
-``mx.grad`` of the whole flow is one evaluation, which for a large model takes seconds and all
-activations at once. Here the pass to the noise keeps what goes into each layer, and the way back
-computes every layer once more, with its gradient, and evaluates it before the next.
+``mx.grad`` of the whole flow is one evaluation, which for a large model takes seconds and holds all
+activations in memory. Here the forward pass stores the input of each layer only; the backward pass
+computes each layer again together with its gradient, and evaluates it before the next.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..flow.rope import Rotation
 
 @dataclass
 class _Passed:
-    """A block that the data went through."""
+    """What the backward pass needs of a block."""
 
     block: Block
     flip: bool
-    u: mx.array  # (B, T, D), what went in, in the block's order
-    inputs: list[mx.array]  # of every layer, and what the last one gave
-    prefix: int
+    u: mx.array  # (B, T, D), the input of the block, in the block's order
+    inputs: list[mx.array]  # of every layer, and the output of the last
+    prefix: int  # number of text tokens
     table: Rotation | None
 
 
 def score_by_layers(flow: Flow, x: mx.array, context: Context) -> mx.array:
-    """grad_x log p(x | context), (B, H, W, C), as ``mx.grad`` gives it."""
+    """grad_x log p(x | context) of x (B, H, W, C), of the same shape, equal to ``mx.grad``'s."""
     grid = grid_of(x, flow.config)
     context = flow.check_context(context, x.shape[0])
     u = patchify(x.astype(mx.float32), flow.config)
@@ -60,7 +60,7 @@ def _forward(
 
 
 def _backward(done: _Passed, slope: mx.array, grid: Grid, context: Context) -> mx.array:
-    """The gradient at a block's input from that at its output."""
+    """The gradient at the input of a block, from that at its output (B, T, D)."""
     block, slope = done.block, reverse(slope) if done.flip else slope
 
     def last(hidden: mx.array, u: mx.array) -> list[mx.array]:

@@ -1,4 +1,4 @@
-"""Exact likelihood: the change of variables, one parallel pass (arXiv 2412.06329)."""
+"""Exact likelihood by the change of variables, in one parallel pass (arXiv 2412.06329)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOG_2PI = math.log(2 * math.pi)
 def log_prob(flow: Flow, x: mx.array, context: Context = None) -> mx.array:
     """log p(x | context) in nats, (B,) float32.
 
-    x (B, H, W, C) is what the flow models: for a model trained with noise, a latent or image
-    with that noise added. The prior is N(0, I).
+    x (B, H, W, C): as the flow models it; for a model trained with noise, a latent or image with
+    that noise added. context: as for ``Flow``. The prior is N(0, I). Errors: UsageError.
     """
     z, logdet = flow(x, context)
     return normal_log_prob(z) + logdet
@@ -27,6 +27,9 @@ def normal_log_prob(z: mx.array) -> mx.array:
 
 
 def bits_per_dim(log_p: mx.array, numbers: int) -> mx.array:
-    """Bits per dimension of 8-bit pixels, scaled to [-1, 1] and uniformly dequantised, from
-    log p in nats over ``numbers`` = H * W * C values."""
+    """Bits per dimension of 8-bit pictures, from log p in nats, of any shape.
+
+    ``numbers``: dimensions of a picture, H * W * C. The pixels were scaled to [-1, 1] and uniformly
+    dequantised.
+    """
     return (-log_p / numbers + math.log(128.0)) / math.log(2.0)

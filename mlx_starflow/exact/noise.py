@@ -1,4 +1,4 @@
-"""Standard normal noise from seeds: every row from the key of its own seed alone."""
+"""Standard normal noise from seeds, one seed per row."""
 
 from __future__ import annotations
 
@@ -8,5 +8,6 @@ import mlx.core as mx
 
 
 def seeded_noise(shape: Sequence[int], seeds: Iterable[int]) -> mx.array:
-    """(len(seeds), *shape) float32. A seed gives the same row alone, in a batch, in any thread."""
+    """Noise (len(seeds), *shape) float32. A row depends on its seed only: it is the same alone, in
+    a batch and in any thread."""
     return mx.stack([mx.random.normal(tuple(shape), key=mx.random.key(seed)) for seed in seeds])

@@ -1,15 +1,15 @@
-"""How probable a picture is under one or several prompts: exact, with its noise said.
+"""Exact log-likelihoods of pictures under prompts; reports the noise that was added.
 
-A flow that was trained with noise models noised data, so a clean picture is noised first, K times
-from one seed, and every number below is a mean over these draws with its standard error:
+A flow that was trained with noise models noisy data, so noise is added to a clean picture first, K
+times from one seed. The results are means over these K draws, with standard errors:
 
     latent models (noise "gaussian")   the mean of log p(x + noise_std e | context), e ~ N(0, I)
     TarFlow (noise "uniform")          the mean of log p(x + u | context), u uniform over the width
-                                       of a pixel value: in bits, an upper bound of the coding cost
+                                       of a pixel value; in bits, an upper bound on the coding cost
                                        of the 8-bit picture (arXiv 1511.01844)
 
-All prompts and all pictures see the same draws, so differences between them are less noisy than
-the scores themselves.
+The draws are the same for all prompts and all pictures, so differences between scores are less
+noisy than the scores themselves.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ..flow.grid import Grid, grid_of, patchify, reverse
 from .likelihood import LOG_2PI
 
 NOISES = ("gaussian", "uniform", "none")
-TOKENS = 4096  # in one pass: more gain nothing and cost memory
+TOKENS = 4096  # most tokens in one pass; more would need memory without saving time
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How a clean picture is noised and how much is computed at a time."""
+    """The noise added to clean pictures, and the size of a pass."""
 
-    draws: int = 8  # K, noise draws; 1 is used where there is no noise
-    seed: int = 0  # draw k is the same whatever K and the picture are
+    draws: int = 8  # K, number of noise draws; 1 is used without noise
+    seed: int = 0  # draw k depends on the seed and k only
     noise: str | None = None  # see NOISES; None: uniform for a TarFlow, else gaussian
-    batch: int | None = None  # most pictures in one pass, None: by their tokens
+    batch: int | None = None  # most pictures in one pass; None: as TOKENS allows
 
     def __post_init__(self) -> None:
         for name in ("draws", "batch"):
@@ -51,18 +51,19 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class Score:
-    """One picture under P contexts, from K noise draws."""
+    """The score of one picture under P contexts, from K noise draws."""
 
     log_p: np.ndarray  # (P, K) nats
-    surprise: np.ndarray  # (P, T) nats, mean over draws; a row sums to the mean of -log_p
+    surprise: np.ndarray  # (P, T) nats per token, mean over draws; sums to the mean of -log_p
     grid: Grid  # rows and columns of the T tokens, in raster order
     numbers: int  # dimensions, H * W * C
-    noise: str  # what was added: see NOISES
+    noise: str  # the kind of noise that was added, see NOISES
     noise_std: float  # of the gaussian noise; 0 for the others
     seed: int
 
     @property
     def draws(self) -> int:
+        """K, the number of noise draws."""
         return self.log_p.shape[1]
 
     @property
@@ -77,32 +78,32 @@ class Score:
 
     @property
     def nats_per_dim(self) -> np.ndarray:
-        """(P,) mean log-likelihood per dimension in nats (greater is more probable)."""
+        """(P,) mean log-likelihood per dimension in nats (larger is more probable)."""
         return self.mean / self.numbers
 
     @property
     def bits_per_dim(self) -> np.ndarray:
-        """(P,) minus the log-likelihood per dimension in bits (smaller is more probable).
+        """(P,) negative log-likelihood per dimension in bits (smaller is more probable).
 
-        With uniform noise: bits per dimension of the 8-bit picture. Otherwise bits of a density,
-        which depend on the scale of the latent and may be negative.
+        With uniform noise, bits per dimension of the 8-bit picture. Otherwise -log2 of a density,
+        which depends on the scale of the latent and may be negative.
         """
         offset = math.log(128.0) if self.noise == "uniform" else 0.0
         return (offset - self.nats_per_dim) / math.log(2.0)
 
     def posterior(self, first: int | None = None) -> np.ndarray:
-        """(P,) probability of each context given the picture, all equally probable beforehand;
-        among the ``first`` ones only, where that is given.
+        """(P,) probability of each context given the picture, for a uniform prior over the
+        contexts. ``first``: use the first so many contexts only.
 
-        With one draw Bayes' rule for that noised picture, exact; with K the normalised geometric
-        mean of the K exact posteriors.
+        With one draw this is Bayes' rule, exact for the noisy picture; with K draws, the normalised
+        geometric mean of the K exact posteriors.
         """
         mean = self.mean[:first]
         weight = np.exp(mean - mean.max())
         return weight / weight.sum()
 
     def advantage(self, over: int) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) mean and (P,) standard error in nats of log p(x | context) - log p(x | context
+        """Mean (P,) and standard error (P,), in nats, of log p(x | context) - log p(x | context
         number ``over``), from paired draws."""
         difference = self.log_p - self.log_p[over]
         return difference.mean(axis=1), _standard_error(difference)
@@ -118,10 +119,10 @@ def _standard_error(values: np.ndarray) -> np.ndarray:
 def score_pictures(
     flow: Flow, x: mx.array, contexts: Context = None, options: ScoreOptions | None = None
 ) -> list[Score]:
-    """Score each of the clean pictures or latents x (B, H, W, C) under each of P contexts.
+    """Score clean pictures or latents x (B, H, W, C) under each of P contexts.
 
-    contexts: text features (P, L, D), int labels (P,), or None for an unconditional model
-    (P = 1). Pixels are in [-1, 1], 255 -> 1. Errors: UsageError, NumericsError.
+    x: latents, or pixels in [-1, 1]. contexts: text features (P, L, D), int labels (P,), or None
+    for an unconditional model (P = 1). Returns B scores. Errors: UsageError, NumericsError.
     """
     work = score_steps(flow, x, contexts, options or ScoreOptions())
     while True:
@@ -134,7 +135,7 @@ def score_pictures(
 def score_steps(
     flow: Flow, x: mx.array, contexts: Context, options: ScoreOptions
 ) -> Generator[float, None, list[Score]]:
-    """``score_pictures`` as a stream of the share that is done, from 0 to 1."""
+    """``score_pictures`` as an iterator over the fraction done, from 0 to 1; returns the scores."""
     kind = noise_kind(flow.config, options.noise)
     draws = 1 if kind == "none" else options.draws
     key, drawn = mx.random.key(options.seed), []
@@ -160,11 +161,12 @@ def score_steps(
 def surprise(
     flow: Flow, x: mx.array, contexts: Context = None, batch: int | None = None
 ) -> np.ndarray:
-    """-log p(x | context) in nats, split over the tokens by place: (P, B, T) float64.
+    """-log p(x | context) in nats per token: (P, B, T) float64.
 
-    x (B, H, W, C) as the flow models it (noise included); contexts as in ``score_pictures``. The
-    share of a token is the log-scale of its numbers in every block and their prior at the end.
-    Blocks that see no context are computed once for all contexts.
+    x (B, H, W, C): as the flow models it, with noise added. contexts: as for ``score_pictures``.
+    The value of a token is the sum of log sigma over its numbers in all blocks, plus -log of their
+    prior; the sum over tokens is -log p(x | context). Blocks that do not depend on the context are
+    computed once for all contexts. Errors: UsageError, NumericsError.
     """
     grid, shared = grid_of(x, flow.config), unconditioned_blocks(flow.config)
     total = 1 if contexts is None else contexts.shape[0]
@@ -201,7 +203,7 @@ def _through(
 
 
 def unconditioned_blocks(config: FlowConfig) -> int:
-    """How many blocks, from the data on, give the same result under every context."""
+    """The number of blocks, from the data side, whose result does not depend on the context."""
     if not (config.text_channels or config.num_classes):
         return len(config.blocks)
     sees = [block.conditioned and block.layers > 0 for block in config.blocks]
@@ -209,7 +211,8 @@ def unconditioned_blocks(config: FlowConfig) -> int:
 
 
 def noise_kind(config: FlowConfig, asked: str | None = None) -> str:
-    """What is added to a clean picture before it is scored, one of NOISES."""
+    """The kind of noise (one of NOISES) for ``asked``, or the model's default for None. Errors:
+    UsageError."""
     if asked is None:
         return "uniform" if config.model_type == "tarflow" else "gaussian"
     if asked == "uniform" and config.model_type != "tarflow":
@@ -218,10 +221,10 @@ def noise_kind(config: FlowConfig, asked: str | None = None) -> str:
 
 
 def noised(x: mx.array, config: FlowConfig, kind: str, key: mx.array) -> mx.array:
-    """x (B, H, W, C) with noise of a kind from NOISES; every row gets the same draw.
+    """x (B, H, W, C) plus noise of a kind from NOISES; every row gets the same draw.
 
-    "uniform": x holds 8-bit pixels p as p / 127.5 - 1; the result is (p + u) / 128 - 1 with u
-    uniform in [0, 1), so that the 256 values tile [-1, 1].
+    "uniform": x must be 8-bit pixels p as p / 127.5 - 1. The result is (p + u) / 128 - 1 with u
+    uniform in [0, 1), so that the 256 pixel values cover [-1, 1) evenly.
     """
     if kind == "none":
         return x

@@ -1,4 +1,4 @@
-"""The normalizing flow: blocks, their network, and the stack of them."""
+"""The normalizing flow: transformer layers, autoregressive blocks, and the stack of blocks."""
 
 from .block import Block, BlockState, layer_operations
 from .model import Context, Flow, Identity

@@ -1,13 +1,13 @@
-"""One autoregressive affine block, for STARFlow and TarFlow alike.
+"""An autoregressive affine block, for both STARFlow and TarFlow.
 
-In the block's own token order, a and b of token t are a causal transformer's outputs given
-tokens before t, and sigma is a positive function of a:
+A block reads the tokens in raster order, or in reverse. In this order a_t and b_t are the outputs
+of a causal transformer for the tokens before t, and sigma_t is a positive function of a_t:
 
     data to noise   v_t = (u_t - b_t) / sigma_t      log-determinant -log sigma_t per number
     noise to data   u_t = sigma_t v_t + b_t
 
-The block only answers "what are a and b?", in one parallel pass (``parameters``) or for a few
-tokens with cached keys (``begin``, ``conditionals``). Loops over tokens belong to the samplers.
+The block computes a and b: for all tokens in one parallel pass (``parameters_of``), or for a few
+tokens with a KV cache (``begin``, ``conditionals``). The loops over tokens are in the samplers.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
 
 @dataclass
 class BlockState:
-    """What a block remembers between calls of ``conditionals``."""
+    """The state of a block between calls of ``conditionals``."""
 
-    prefix: int  # text tokens in the cache
-    rotation: Rotation | None  # of all places, text first
+    prefix: int  # number of text tokens in the cache
+    rotation: Rotation | None  # of all positions, text first
     offset: mx.array | None  # class embedding (B, 1, channels), added to every input
     sharpness: mx.array | None  # (B, 1, 1, 1), multiplies the attention scale per row
     caches: list[KVCache] = field(default_factory=list)
 
     def arrays(self) -> list[mx.array]:
-        """All keys and values that there are."""
+        """All keys and values in the caches."""
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
 
 
 def layer_operations(config: BlockConfig, batch: int, places: int) -> float:
-    """Floating-point operations of one layer for (batch, places) of a sequence."""
+    """Floating-point operations of one layer for a batch of sequences of ``places`` tokens."""
     inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
     mlp = (3 if config.gated_mlp else 2) * config.mlp_channels
     products = config.channels * (2 * inner + 2 * kv + mlp)
@@ -55,7 +55,7 @@ def layer_operations(config: BlockConfig, batch: int, places: int) -> float:
 
 
 class Network(nn.Module):
-    """proj_in, layers, final norm and proj_out: what a block and the denoiser have in common."""
+    """proj_in, layers, final norm and proj_out: the base class of a block and the denoiser."""
 
     def __init__(self, config: BlockConfig, flow: FlowConfig, outputs: int):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,7 +69,8 @@ class Network(nn.Module):
         self.proj_out = nn.Linear(config.channels, outputs)
 
     def text(self, context: mx.array | None) -> mx.array | None:
-        """Text tokens (B, L, channels) in front of the image, None where there are none."""
+        """Text features (B, L, D) -> tokens (B, L, channels) that stand before the image tokens;
+        None for a network without text."""
         if not self.config.conditioned or self.flow.text_channels == 0:
             return None
         given = cast(mx.array, context)
@@ -78,7 +79,7 @@ class Network(nn.Module):
         return given.astype(mx.float32)
 
     def rotation(self, grid: Grid, text_length: int) -> Rotation | None:
-        """The table of all places (text_length + T rows); None with learned positions."""
+        """The rotary table of all text_length + T positions; None with learned positions."""
         if self.config.position == "table":
             return None
         if self.config.position == "sequence":
@@ -90,7 +91,7 @@ class Network(nn.Module):
         return rotation(angles, False)
 
     def outputs(self, hidden: mx.array) -> mx.array:
-        """Residual stream -> outputs, float32 like it."""
+        """Residual stream (B, n, channels) -> outputs (B, n, outputs), both float32."""
         return self.proj_out(self.final_norm(hidden) if "final_norm" in self else hidden)
 
 
@@ -107,15 +108,16 @@ class Block(Network):
         if flow.num_classes and config.conditioned:
             self.class_embed = mx.zeros((flow.num_classes, config.channels))
 
-    # What the outputs mean
+    # From outputs to sigma and b
 
     def sigma(self, a: mx.array) -> mx.array:
-        """The positive scale of the affine map, from the first half of the outputs."""
+        """The positive scale sigma of the affine map, from a, the first half of the outputs."""
         if self.flow.scale == "softplus":
             return mx.logaddexp(a + SOFTPLUS_SHIFT, 0.0)
         return mx.exp(a)
 
     def log_sigma(self, a: mx.array) -> mx.array:
+        """log sigma(a)."""
         return mx.log(self.sigma(a)) if self.flow.scale == "softplus" else a
 
     def _affine(self, hidden: mx.array) -> tuple[mx.array, mx.array]:
@@ -137,9 +139,10 @@ class Block(Network):
         checkpoint: bool = False,
         sharpness: mx.array | None = None,
     ) -> tuple[mx.array, mx.array]:
-        """a and b (B, T, D) of all tokens u (B, T, D) at once, u in the block's order.
+        """a and b (B, T, D) of all tokens u (B, T, D), in the block's order, in one pass.
 
-        ``checkpoint`` recomputes each layer in the backward pass instead of keeping it. A large
+        ``checkpoint``: recompute the activations of each layer in the backward pass instead of
+        storing them. ``sharpness`` (B, 1, 1, 1): multiplies the attention scale per row. A large
         pass is evaluated in pieces.
         """
         hidden, prefix, table = self.start(u, grid, context)
@@ -154,8 +157,8 @@ class Block(Network):
     def start(
         self, u: mx.array, grid: Grid, context: mx.array | None
     ) -> tuple[mx.array, int, Rotation | None]:
-        """What the layers of a parallel pass begin with: the residual stream (B, S, channels), how
-        many of its places are text, and the rotation of all of them."""
+        """The inputs of the layers in a parallel pass: the residual stream (B, S, channels), the
+        number of text tokens at its start, and the rotary table of its S positions."""
         inputs, text = self._shift(u), self.text(context)
         prefix = 0 if text is None else text.shape[1]
         hidden = self._embed(inputs, grid, 0, self._class_offset(context))
@@ -180,7 +183,7 @@ class Block(Network):
         return mx.pad(a, [(0, 0), (1, 0), (0, 0)])
 
     def _embed(self, inputs: mx.array, grid: Grid, place: int, offset: mx.array | None) -> mx.array:
-        """Inputs (B, n, D) at image places place ... -> residual stream (B, n, channels)."""
+        """Inputs (B, n, D) at image positions from ``place`` -> residual stream (B, n, channels)."""
         hidden = self.proj_in(inputs.astype(mx.float32))
         if "pos_embed" in self:
             if grid.tokens != self.pos_embed.shape[0]:
@@ -198,7 +201,8 @@ class Block(Network):
         return reverse(self.pos_embed[None])[0] if self.config.flip else self.pos_embed
 
     def _class_offset(self, labels: mx.array | None) -> mx.array | None:
-        """Class embedding (B, 1, channels) of labels (B,); their mean where the label is -1."""
+        """Class embedding (B, 1, channels) of labels (B,); for the label -1 the mean over all
+        classes. None for a block without class embedding."""
         if "class_embed" not in self:
             return None
         mean = self.class_embed.mean(axis=0)[None, None]
@@ -216,10 +220,10 @@ class Block(Network):
         sharpness: mx.array | None = None,
         rows: mx.array | None = None,
     ) -> BlockState:
-        """Start a cached pass: the text's keys and values enter the cache.
+        """Start a pass with a KV cache: computes the keys and values of the text.
 
-        ``rows`` (B,): which row of the context each row of the batch has, where several share
-        one (the null caption, say); its keys are then computed once. None: row i has row i.
+        ``rows`` (B,): the row of the context that each row of the batch uses. Rows that share one
+        (the null caption, for example) then share its computation. None: row i uses row i.
         """
         text = self.text(context)
         prefix = 0 if text is None else text.shape[1]
@@ -258,8 +262,8 @@ class Block(Network):
     ) -> tuple[mx.array, mx.array]:
         """a and b (B, n, D) of tokens t ... t + n - 1, in the block's order.
 
-        ``previous`` (B, n, D) are the tokens t - 1 ... t + n - 2; row 0 is ignored at t = 0.
-        Their keys and values replace what the cache held from there on.
+        ``previous`` (B, n, D): the tokens t - 1 ... t + n - 2; the first is ignored at t = 0.
+        Their keys and values overwrite the cache from that position on.
         """
         batch, n, d = previous.shape
         if self.flow.sos:
@@ -287,11 +291,11 @@ class Block(Network):
         prefix: int,
         visible: int,
     ) -> tuple[mx.array, mx.array, list[tuple[mx.array, mx.array]]]:
-        """``conditionals`` with every shape fixed, for compilation: t >= 1 is an array, and all
-        state comes in and goes out as arrays.
+        """``conditionals`` with fixed shapes, for compilation: t >= 1 is an array, and the state
+        is passed and returned as arrays.
 
-        ``arrays``: those of "cos", "sin", "table" (learned positions in the block's order),
-        "offset" and "sharpness" that there are. ``visible``: keys that attention looks at, at
+        ``arrays``: "cos", "sin", "table" (learned positions in the block's order), "offset" and
+        "sharpness", as far as the block has them. ``visible``: number of keys in the attention, at
         least prefix + t + n. Returns a, b and the new caches.
         """
         n = previous.shape[1]

@@ -1,7 +1,7 @@
-"""How large the products of a layer can become, whatever its input: told from its weights.
+"""An upper bound on the products of a layer for every input, computed from its weights.
 
-A norm stands before every product of a layer, which bounds the length of what comes in; a row of a
-matrix multiplies that by at most its own length (Cauchy and Schwarz).
+The input of a layer is normalized, which bounds its length. A product with a row of a matrix is at
+most the length of the input times the length of the row (Cauchy-Schwarz inequality).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ BOUND_OF_GELU = 1.0  # |gelu(x)| <= |x|
 
 
 def largest_product(layer: Layer) -> float:
-    """A bound of the absolute value of every product, query, key, value and input of a product."""
+    """An upper bound on the absolute value of every query, key, value, product and input of a
+    product in a layer."""
     return max(_attention(layer.attention), _mlp(layer.mlp))
 
 
 def _attention(part: Attention) -> float:
     bound = _row_bound(part.qkv, _length(part.norm))
     heads = part.heads * part.head_dim
-    # Attention averages values, so no number of its output is larger than the largest value.
+    # The output of attention is an average of values, so it is at most the largest value.
     return max(bound, _row_bound(part.proj, heads**0.5 * bound))
 
 
@@ -36,7 +37,7 @@ def _mlp(part: MLP) -> float:
 
 
 def _length(norm: nn.Module) -> float:
-    """The greatest length of a normalized vector."""
+    """The largest possible length of the output of a norm."""
     if isinstance(norm, LayerNorm):
         scale = scalar(mx.abs(norm.weight.astype(mx.float32)).max())
         shift = scalar(mx.linalg.norm(norm.bias.astype(mx.float32)))
@@ -45,7 +46,7 @@ def _length(norm: nn.Module) -> float:
 
 
 def _row_bound(layer: nn.Module, length: float) -> float:
-    """The largest product of a row with a vector of this length, its bias included."""
+    """The largest output of a linear layer, bias included, for an input of this length."""
     weight = layer.weight
     if "scales" in layer:
         weight = mx.dequantize(

@@ -1,4 +1,4 @@
-"""Keys and values of one attention layer: a buffer of fixed capacity, written in place."""
+"""The KV cache of one attention layer: a buffer of fixed capacity, written in place."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import mlx.core as mx
 
 
 class KVCache:
-    """Rotated keys and values (B, kv_heads, capacity, head_dim).
+    """Keys (after the rotary embedding) and values, each (B, kv_heads, capacity, head_dim).
 
-    ``update`` writes rows at any place and returns all rows up to their end: what stands behind
-    them is ignored, so going back is writing again at an earlier place. The write is in place
-    as long as nothing else holds the old buffer.
+    ``update`` writes rows at any position and returns the rows up to their end; rows behind them
+    are ignored. To go back, write again at an earlier position. MLX writes in place if nothing
+    else refers to the old buffer.
     """
 
     def __init__(self, capacity: int):
@@ -21,6 +21,8 @@ class KVCache:
         self.values: mx.array | None = None
 
     def update(self, keys: mx.array, values: mx.array, start: int) -> tuple[mx.array, mx.array]:
+        """Write keys and values (B, kv_heads, n, head_dim) at rows start ... start + n - 1, and
+        return all rows before start + n."""
         self.reserve(keys)
         stop = start + keys.shape[2]
         all_keys, all_values = self.written()
@@ -29,26 +31,26 @@ class KVCache:
         return all_keys[:, :, :stop], all_values[:, :, :stop]
 
     def written(self) -> tuple[mx.array, mx.array]:
-        """Keys and values, where the buffers have been made."""
+        """The whole buffers of keys and values; only valid after ``reserve`` or ``update``."""
         return cast(mx.array, self.keys), cast(mx.array, self.values)
 
     def reserve(self, like: mx.array) -> None:
-        """Make the buffers, for rows like these (B, kv_heads, n, head_dim), if there are none."""
+        """Allocate the buffers, for rows like these (B, kv_heads, n, head_dim), if necessary."""
         if self.keys is None:
             b, heads, _, dim = like.shape
             self.keys = mx.zeros((b, heads, self.capacity, dim), like.dtype)
             self.values = mx.zeros((b, heads, self.capacity, dim), like.dtype)
 
     def fill(self, other: KVCache, rows: mx.array) -> None:
-        """Begin with what another cache holds, its rows chosen and repeated by ``rows`` (B,)."""
+        """Copy another cache into the first rows; ``rows`` (B,) selects its batch rows."""
         keys, values = other.written()
         self.update(mx.take(keys, rows, axis=0), mx.take(values, rows, axis=0), 0)
 
 
 class FixedView:
-    """A cache inside a compiled step: the place is an array, the number of keys is fixed.
+    """A KV cache for compiled functions: the position is an array, the number of keys is fixed.
 
-    ``update`` returns the first ``visible`` rows; a mask has to hide those that do not count.
+    ``update`` returns the first ``visible`` rows. The caller masks those that do not count.
     """
 
     def __init__(self, keys: mx.array, values: mx.array, visible: int):

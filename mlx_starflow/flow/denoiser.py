@@ -1,5 +1,5 @@
-"""The learned denoiser that some STARFlow checkpoints carry: a transformer over the same
-tokens that sees all of them at once and predicts the noise."""
+"""The learned denoiser of some STARFlow checkpoints: a transformer over the same tokens, without
+causal mask, that predicts the noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..device.pieces import Pieces
 from .block import Network, layer_operations
 from .grid import grid_of, patchify, unpatchify
 
-STEP = 0.3  # a constant of the published model, whatever its noise_std
+STEP = 0.3  # a constant of the published model; it does not depend on noise_std
 
 
 class Denoiser(Network):
@@ -20,7 +20,7 @@ class Denoiser(Network):
         super().__init__(config, flow, flow.token_channels)
 
     def __call__(self, x: mx.array, context: mx.array | None) -> mx.array:
-        """x (B, H, W, C) noisy, context (B, L, D) -> denoised (B, H, W, C), float32."""
+        """Noisy x (B, H, W, C) and text features (B, L, D) -> denoised (B, H, W, C), float32."""
         grid, text = grid_of(x, self.flow), self.text(context)
         hidden = self.proj_in(patchify(x.astype(mx.float32), self.flow))
         prefix = 0 if text is None else text.shape[1]

@@ -1,4 +1,4 @@
-"""The only home of geometry: images and tokens, token order, positions.
+"""Geometry: from images to tokens and back, token order, rotary angles.
 
 An image or latent is (B, H, W, C), channels last; its tokens are (B, T, D) in raster order with
 T = (H / p)(W / p) and D = p * p * C. Source of the conventions: arXiv 2506.06276 and 2412.06329.
@@ -20,18 +20,19 @@ ROPE_BASE = 10000.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Tokens per column and row of one picture."""
+    """The token grid of one picture."""
 
-    height: int
-    width: int
+    height: int  # rows of tokens
+    width: int  # tokens in a row
 
     @property
     def tokens(self) -> int:
+        """T, the number of tokens."""
         return self.height * self.width
 
 
 def grid_of(x: mx.array, config: FlowConfig) -> Grid:
-    """The token grid of x (B, H, W, C); UsageError where x does not fit the model."""
+    """The token grid of x (B, H, W, C). Errors: UsageError if x does not fit the model."""
     if x.ndim != 4 or x.shape[-1] != config.in_channels:
         raise UsageError(
             f"Expected an array (B, H, W, {config.in_channels}), channels last; found shape "
@@ -65,23 +66,26 @@ def unpatchify(tokens: mx.array, grid: Grid, config: FlowConfig) -> mx.array:
 
 
 def reverse(tokens: mx.array) -> mx.array:
-    """(B, T, D) with the token axis reversed, as a gather: a reversed slice would be a view
-    with a negative stride, which compiled code does not take."""
+    """(B, T, D) with the token axis reversed. A gather, since compiled code does not accept the
+    negative stride of a reversed slice."""
     return mx.take(tokens, mx.arange(tokens.shape[1] - 1, -1, -1), axis=1)
 
 
 def spatial_angles(
     grid: Grid, head_dim: int, grid_size: float, text_length: int, has_text: bool
 ) -> mx.array:
-    """Rotary angles (text_length + T, head_dim / 2) of a block whose positions are spatial.
+    """Rotary angles (text_length + T, head_dim / 2) of a block with spatial positions.
 
-    Rows of text positions come first. ``has_text`` says whether the model has a text axis at
-    all (the last 8 angles of a head belong to it, also in blocks that see no text).
+    The rows of the text positions come first. ``has_text``: whether the model has text. The last 8
+    angles of a head then encode the text position, also in blocks without text.
     """
     pairs = head_dim // 2
     spatial = pairs - TEXT_ANGLES if has_text else pairs
     if spatial < 2 or spatial % 2:
-        raise UsageError(f"head_dim {head_dim} leaves {spatial} angles for two spatial axes.")
+        raise UsageError(
+            f"head_dim {head_dim} leaves {spatial} angles for two spatial axes; expected an even "
+            "number of at least 2."
+        )
     n = spatial // 2
     frequency = ROPE_BASE ** (-2 * mx.arange(n) / spatial)
     stretch = grid_size / math.sqrt(grid.tokens)
@@ -102,7 +106,7 @@ def spatial_angles(
 
 
 def sequence_angles(length: int, head_dim: int) -> mx.array:
-    """Rotary angles (length, head_dim / 2) of a block that counts text and image tokens in one
-    line, as a language model does."""
+    """Rotary angles (length, head_dim / 2) of a block that numbers text and image tokens as one
+    sequence, as a language model does."""
     frequency = ROPE_BASE ** (-2 * mx.arange(head_dim // 2) / head_dim)
     return mx.arange(length)[:, None] * frequency

@@ -1,7 +1,7 @@
 """Transformer layers: pre-norm attention and MLP, each with a residual (arXiv 2506.06276).
 
-Products, queries, keys and values are in the type of the weights, everything between them in
-float32: see ``products``.
+Products, queries, keys and values are in the dtype of the weights, everything else in float32
+(see device/products.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """x * rsqrt(mean x^2 + 1e-6) * (1 + weight) in float32: the weight is an offset from 1."""
 
-    # The scale is applied outside of the kernel: a compiled step fuses it with what follows.
+    # The scale is applied outside of the kernel, so that a compiled step fuses it with the next
+    # operation.
 
     def __init__(self, channels: int):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -45,6 +46,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: BlockConfig) -> nn.Module:
+    """The norm that a block uses before attention and MLP."""
     kind = LayerNorm if config.norm == "layer_norm" else RMSNorm
     return kind(config.channels)
 
@@ -74,9 +76,11 @@ class Attention(nn.Module):
         start: int | mx.array = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
-        """x (B, S, channels) at places start ... start + S - 1 of the sequence -> the same shape.
+        """x (B, S, channels) at positions start ... start + S - 1 -> (B, S, channels).
 
-        ``sharpness`` (B, 1, 1, 1) multiplies the scale of the attention, per row.
+        mask: "causal", a boolean array (S, keys) or None. cache: keys and values of earlier
+        positions, updated in place. sharpness (B, 1, 1, 1): multiplies the attention scale per
+        row.
         """
         kept, kind = kept_type(self.qkv), product_type(self.qkv)
         (qk, v), (qk_bias, v_bias) = self._heads(*product(self.qkv, self.norm(x)))
@@ -91,10 +95,10 @@ class Attention(nn.Module):
             q = q * sharpness
         k, v = k.astype(kept), with_bias(v, v_bias).astype(kept)
         if cache is not None:
-            k, v = cache.update(k, v, cast(Any, start))  # an int or an array, as the cache takes it
+            k, v = cache.update(k, v, cast(Any, start))  # int for a KVCache, array for a FixedView
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
-            mask = None  # one query sees every key there is
+            mask = None  # a single query attends to all keys
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
         out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
@@ -102,8 +106,8 @@ class Attention(nn.Module):
     def _heads(
         self, qkv: mx.array, bias: mx.array | None
     ) -> tuple[list[mx.array], list[mx.array | None]]:
-        """(B, S, all heads) as queries with keys, and values (B, heads, S, head_dim); their biases
-        (heads, 1, head_dim) or None."""
+        """Split qkv (B, S, all heads) into queries with keys, and values, both (B, heads, S,
+        head_dim), and the bias alike into (heads, 1, head_dim), or None."""
         cuts = [self.heads + self.kv_heads]
         heads = qkv.reshape(*qkv.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
         parts = cast(list[mx.array], mx.split(heads, cuts, axis=1))
@@ -158,5 +162,6 @@ class Layer(nn.Module):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The type the layer multiplies in: that of its weights, of their scales if quantized."""
+        """The dtype of the layer's products: that of its weights, or of their scales if
+        quantized."""
         return product_type(self.attention.qkv)

@@ -19,7 +19,7 @@ Context = mx.array | None
 
 
 class Identity(nn.Module):
-    """A block without layers: nothing happens and nothing is stored."""
+    """A block without layers: returns its input and has no weights."""
 
 
 class Flow(nn.Module):
@@ -58,9 +58,10 @@ class Flow(nn.Module):
     def blockwise(
         self, x: mx.array, context: Context = None, checkpoint: bool = False
     ) -> Iterator[tuple[mx.array, mx.array | None]]:
-        """Data to noise, a block at a time: after block 0, 1, ... the picture so far
-        (B, H, W, C) and the log-determinant of every number (B, T, D) in the block's own token
-        order, None for an identity block. The last picture is z."""
+        """Data to noise, block by block. Yields, after block 0, 1, ..., the picture so far
+        (B, H, W, C) and the log-determinant per number (B, T, D) in the block's token order, None
+        for an identity block. The last picture is z. ``checkpoint``: see
+        ``Block.parameters_of``."""
         grid = grid_of(x, self.config)
         context = self.check_context(context, x.shape[0])
         u = patchify(x.astype(mx.float32), self.config)
@@ -71,9 +72,10 @@ class Flow(nn.Module):
     def through_block(
         self, index: int, u: mx.array, grid: Grid, context: Context, checkpoint: bool = False
     ) -> tuple[mx.array, mx.array | None]:
-        """Tokens u (B, T, D) in raster order through one block, towards the noise: the tokens
-        after it and the log-determinant of every number (B, T, D) in the block's own token
-        order, None for an identity block. The context has passed ``check_context``."""
+        """Tokens u (B, T, D) in raster order through one block, from data to noise. Returns the
+        tokens after it, in raster order, and the log-determinant per number (B, T, D) in the
+        block's token order, None for an identity block. ``context``: as returned by
+        ``check_context``."""
         block, flip = self.blocks[index], self.config.blocks[index].flip
         if not isinstance(block, Block):
             return u, None
@@ -83,7 +85,8 @@ class Flow(nn.Module):
         return reverse(v) if flip else v, -block.log_sigma(a)
 
     def check_context(self, context: Context, batch: int) -> Context:
-        """The context in the type the blocks take; UsageError where it does not fit."""
+        """The context, labels converted to int32. Errors: UsageError if it does not fit the model
+        or the batch size."""
         config = self.config
         if config.text_channels:
             if context is None:
@@ -117,13 +120,13 @@ class Flow(nn.Module):
         return context
 
     def largest_product(self) -> float:
-        """A bound of every number that the layers hand to or get from a product in the type of
-        their weights, whatever the input: whether float16's range is enough."""
+        """An upper bound on the inputs and outputs of all products in the dtype of the weights,
+        for every input. If it is below 65504, float16 suffices."""
         parts: list[Network] = [b for b in self.blocks if isinstance(b, Block)]
         parts += [self.denoiser] if "denoiser" in self else []
         bounds = [largest_product(layer) for part in parts for layer in part.layers]
         text = [p.proj_txt for p in parts if "proj_txt" in p]
-        # Text features have a deviation of about one; a hundred times that is allowed for.
+        # Text features have a standard deviation of about 1; values up to 100 are assumed.
         bounds += [100.0 * scalar(mx.abs(t.weight).sum(axis=1).max()) for t in text
                    if "scales" not in t]  # fmt: skip
         return max(bounds, default=0.0)

@@ -1,5 +1,5 @@
-"""Rotary positions for angles that are given as a table: two axes and text do not fit one
-frequency vector, so the table of cosines and sines is made once per grid."""
+"""Rotary position embedding from a table of angles (see ``grid``), since positions have two axes
+and text. The cosines and sines are computed once per grid."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import mlx.core as mx
 
 @dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines (S, head_dim / 2) of S places in a sequence, and which numbers of a
-    head form a pair: neighbours (x_2k, x_2k+1) or halves (x_k, x_k+head_dim/2)."""
+    """The rotary table of S positions."""
 
-    cos: mx.array
-    sin: mx.array
-    halves: bool
+    cos: mx.array  # (S, head_dim / 2)
+    sin: mx.array  # (S, head_dim / 2)
+    halves: bool  # pairs are (x_k, x_k+head_dim/2); False: (x_2k, x_2k+1)
 
     def rows(self, start: int, stop: int) -> Rotation:
+        """The table of positions start ... stop - 1."""
         return Rotation(self.cos[start:stop], self.sin[start:stop], self.halves)
 
 
 def rotation(angles: mx.array, halves: bool) -> Rotation:
+    """The rotary table of angles (S, head_dim / 2)."""
     return Rotation(mx.cos(angles), mx.sin(angles), halves)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """The same for a few places of a compiled step, number by number: x turns into
-    x * cos + x[..., partner] * sin. That is one kernel and a gather, whatever comes before and
-    after; its gradient would be slow, so parallel passes use ``Rotation``."""
+    """The rotary table of n positions in an elementwise form for compiled steps:
+    x * cos + x[..., partner] * sin. It compiles to one kernel and a gather. Its gradient is slow,
+    so parallel passes use ``Rotation``."""
 
     cos: mx.array  # (n, head_dim)
     sin: mx.array  # (n, head_dim), negative for the first number of a pair
@@ -37,7 +38,8 @@ class Turn:
 
 
 def turn(cos: mx.array, sin: mx.array, halves: bool) -> Turn:
-    """From the cosines and sines (n, head_dim / 2) of n places."""
+    """A ``Turn`` from the cosines and sines (n, head_dim / 2) of n positions. ``halves``: see
+    ``Rotation``."""
     pairs = cos.shape[-1]
     if halves:
         order = mx.arange(2 * pairs)
@@ -51,7 +53,7 @@ def turn(cos: mx.array, sin: mx.array, halves: bool) -> Turn:
 
 
 def rotate(x: mx.array, r: Rotation | Turn, bias: mx.array | None = None) -> mx.array:
-    """Rotate x (B, heads, S, head_dim), of any type, by the S rows of ``r``: float32.
+    """Rotate x (B, heads, S, head_dim) of any dtype by the S rows of ``r``. Returns float32.
 
     ``bias`` (heads, 1, head_dim) is added to x first.
     """

@@ -1,4 +1,4 @@
-"""Samplers: free functions that invert one block, and the loop over blocks."""
+"""Samplers, which invert one block each, and ``invert``, the loop over the blocks of a flow."""
 
 from .invert import SAMPLERS, check_options, invert, invert_steps
 from .options import BlockReport, BlockResult, SampleOptions, Step

@@ -1,9 +1,10 @@
-"""A short measurement that chooses every block's window for this device.
+"""A short measurement that chooses the window of every block for this device.
 
-A pass over n tokens costs one read of the weights until the arithmetic of its rows outweighs
-it; where that is differs by chip, precision and batch. How many tokens a window of n commits per
-sweep was measured on a trained flow, for the deep block and for shallow ones (docs/sampling.md);
-the window with the least time per committed token wins, one token at a time included.
+For few tokens, the time of a pass is that of reading the weights; for many, it is that of the
+arithmetic. Where it changes depends on the chip, the precision and the batch size. The number of
+tokens that a window of n commits per sweep was measured on a trained flow, for the deep block and
+for shallow ones (docs/sampling.md). The chosen window is the one with the least time per committed
+token; a window of 1 means one token at a time.
 """
 
 from __future__ import annotations
@@ -21,21 +22,22 @@ from .invert import stacked_context
 from .options import SampleOptions
 from .tolerance import constant, measure_floor, tolerance_of
 
-# Tokens committed per sweep by window, for the deep block and for a shallow one.
+# Window -> tokens committed per sweep, in the deep block and in a shallow one.
 COMMITTED_PER_SWEEP = {1: 1.0, 2: 1.05, 4: 1.2, 8: 1.4, 16: 1.75, 32: 2.15, 64: 2.45}
 SHALLOW_COMMITTED = {1: 1.0, 8: 1.9, 16: 3.0, 32: 4.3}
-SHALLOW_SWEEPS = 9  # over the whole sequence
+SHALLOW_SWEEPS = 9  # in a shallow block with a window over the whole sequence
 REPEATS = 3
-ENOUGH = 0.1  # seconds; slower passes are not repeated
-HOPELESS = 2.0  # times the least time per token: wider windows are not tried
-CLOSE = 1.1  # times the least time: as good
+ENOUGH = 0.1  # seconds of timing after which passes are not repeated
+HOPELESS = 2.0  # times the least time per token: above, wider windows are not tried
+CLOSE = 1.1  # times the least time per token: up to here counts as equally good
 CHAIN = 8  # tokens of the sequential loop that are timed together
 
 
 def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tuple[int, ...]:
-    """Windows for every block of a flow, for ``SampleOptions.windows``.
+    """Measure the best window of every block of a flow, for ``SampleOptions.windows``.
 
-    Takes at most some 90 passes over a few tokens and 5 over the whole sequence, of made-up inputs.
+    Takes at most about 90 passes over a few tokens and 5 over the whole sequence, with zeros as
+    inputs. ``batch``: number of pictures.
     """
     tokens, deep = grid.tokens, len(flow.blocks) - 1
     windows, shallow = [], {}
@@ -61,9 +63,10 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
 def reachable_tolerance(
     flow: Flow, grid: Grid, batch: int, options: SampleOptions, context: Context = None
 ) -> tuple[float, float]:
-    """The largest floor of any block and the tolerance that can be promised for it.
+    """Measure the largest rounding floor of any block (see ``tolerance``). Returns it and the
+    smallest tolerance that all blocks can reach.
 
-    ``context`` as ``invert`` takes it; None: made up. Takes some 33 passes over every block.
+    ``context``: as for ``invert``; None: zeros. Takes about 33 passes over every block.
     """
     floor, promised = 0.0, 0.0
     if context is not None or not flow.config.text_channels:
@@ -94,9 +97,12 @@ def window_costs(
     options: SampleOptions,
     rates: dict[int, float],
 ) -> dict[int, float]:
-    """Seconds of one pass of a block over n tokens in mid-sequence, for the windows n of
-    ``rates`` (tokens committed a sweep), the narrow ones first, until they are hopeless; one token
-    at a time runs ahead of the host, as the sequential sampler does."""
+    """Window n -> seconds of one pass of a block over n tokens in the middle of the sequence.
+
+    ``rates``: window -> tokens committed per sweep. Windows are timed from narrow to wide, until
+    one takes HOPELESS times the best time per token. Passes over one token are queued without
+    waiting, as in the sequential sampler.
+    """
     config = flow.config
     context, costs = _made_up(flow, batch, options), {}
     for n in sorted(rates):
@@ -119,7 +125,8 @@ def window_costs(
 
 
 def _passes(block: Conditional, tokens: mx.array, t: int, count: int) -> None:
-    """Passes one token apart, each from the last one's result; waits only for the last."""
+    """``count`` passes, each one token further and with the result of the last one as input.
+    Waits only for the last."""
     for i in range(count):
         sigma, b = block.affine(tokens, t + i)
         tokens = sigma * tokens + b
@@ -128,8 +135,10 @@ def _passes(block: Conditional, tokens: mx.array, t: int, count: int) -> None:
 
 
 def best_window(costs: dict[int, float], rates: dict[int, float]) -> int:
-    """The window with the least time per committed token, ``rates`` tokens committed a sweep; of
-    those within a tenth of it the narrowest, which evaluates the fewest tokens in vain."""
+    """The narrowest window whose time per committed token is within a tenth of the least.
+
+    costs: window -> seconds per sweep. rates: window -> tokens committed per sweep.
+    """
     each = {n: costs[n] / rates[n] for n in costs}
     least = min(each.values())
     return min(n for n in each if each[n] <= CLOSE * least)

@@ -1,8 +1,8 @@
-"""Steps of one shape, compiled once and used for every token.
+"""Sampling steps of fixed shape, compiled once and used for every token.
 
-Attention looks at a whole bucket of keys behind a mask, so that a step is compiled once per
-bucket and not once per token. The compiled function belongs to the block and to the thread it
-was made in, as compiled functions do in MLX: later pictures find it ready.
+The number of keys in the attention is rounded up to a multiple of BUCKET, and a mask hides the
+unused ones, so that a step is compiled once per bucket and not once per token. Compiled functions
+are stored in the block and reused for later pictures. MLX ties them to the thread that made them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ BUCKET = 256  # keys
 
 
 class Ends(Protocol):
-    """Rows of a batch to those that the block runs on, and back. Hashable: steps with equal ends
-    are the same."""
+    """The code before and after the block, compiled together with it (see
+    ``conditional.Guidance``): ``rows`` gives the inputs of the block, ``combine`` turns its a and b
+    into sigma and b. Must be hashable: compiled steps are shared between equal ends."""
 
     def rows(self, previous: mx.array) -> mx.array: ...
 
@@ -30,10 +31,10 @@ class Ends(Protocol):
 
 
 class CompiledSteps:
-    """Runs ``Block.fixed_step`` for n tokens at a time on a block's state."""
+    """Compiled ``Block.fixed_step`` for n tokens at a time, on the state of a block."""
 
     def __init__(self, block: Block, state: BlockState, n: int, ends: Ends):
-        """``ends``: what comes before and after the block, in the same graph."""
+        """``n``: tokens per step. ``ends``: code before and after the block, see ``Ends``."""
         self.block, self.state, self.n, self.ends = block, state, n, ends
         self.capacity = state.caches[0].capacity
         self.arrays: dict[str, mx.array] = {}
@@ -47,6 +48,7 @@ class CompiledSteps:
             self.arrays["sharpness"] = state.sharpness
 
     def takes(self, n: int, t: int) -> bool:
+        """Whether a step over n tokens from token t can be done here."""
         return n == self.n and t >= 1 and all(c.keys is not None for c in self.state.caches)
 
     def __call__(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
@@ -56,7 +58,7 @@ class CompiledSteps:
         step = self._step(visible)
         caches = [(c.keys, c.values) for c in self.state.caches]
         for cache in self.state.caches:
-            cache.keys = cache.values = None  # or the step could not write in place
+            cache.keys = cache.values = None  # otherwise the step could not write in place
         sigma, b, caches = step(previous, mx.array(t), self.arrays, caches)
         for cache, (keys, values) in zip(self.state.caches, caches, strict=True):
             cache.keys, cache.values = keys, values
@@ -66,8 +68,8 @@ class CompiledSteps:
         steps: dict[Any, Callable[..., Any]] = self.block.__dict__.setdefault("_steps", {})
         key = (threading.get_ident(), self.state.prefix, visible, self.n, self.ends)
         if key not in steps:
-            # The block keeps the step, so the step must not keep the block: a cycle would hold the
-            # weights until Python's collector runs, which nothing on a GPU makes it do.
+            # A weak reference, since the block holds the step: a reference cycle would keep the
+            # weights in memory until Python's garbage collector happens to run.
             block, prefix, ends = weakref.ref(self.block), self.state.prefix, self.ends
 
             def fixed(

@@ -1,7 +1,7 @@
-"""A block as a sampler sees it: sigma and b of some tokens, given the tokens before them.
+"""The interface between a block and a sampler: sigma and b of tokens, given the tokens before.
 
-Guidance is inside: where it applies, the block runs on [conditional; null] rows stacked in the
-batch, and both halves continue with the same tokens.
+Classifier-free guidance is applied here. With guidance, the block runs on a batch of conditional
+rows followed by null rows, and both halves get the same tokens.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from .options import SampleOptions
 
 @dataclass(frozen=True)
 class Guidance:
-    """Both halves of guidance, [conditional; null] in the batch, as one; or none."""
+    """Combines the conditional and the null half of a batch; the fields are guidance options."""
 
-    guided: bool
+    guided: bool  # False: the batch has conditional rows only
     weight: float
     guide: str
     annealed: bool
-    tokens: int
+    tokens: int  # T
 
     def rows(self, previous: mx.array) -> mx.array:
+        """The inputs of the block, (B, n, D) or twice these rows, from tokens (B, n, D)."""
         return mx.concatenate([previous, previous]) if self.guided else previous
 
     def combine(
         self, block: Block, a: mx.array, b: mx.array, t: int | mx.array
     ) -> tuple[mx.array, mx.array]:
-        """sigma and b (B, n, D) of tokens t ... from a and b of all rows."""
+        """sigma and b (B, n, D) of tokens t ... t + n - 1, from a and b of all rows."""
         if not self.guided:
             return block.sigma(a), b
         (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
@@ -51,7 +52,7 @@ class Guidance:
 
 
 class Conditional:
-    """Affine parameters of one block for a batch of B pictures, with cached keys."""
+    """Affine parameters of one block for a batch of B pictures, with a KV cache."""
 
     def __init__(
         self,
@@ -62,7 +63,8 @@ class Conditional:
         options: SampleOptions,
         steps_of: int | None = None,
     ):
-        """``steps_of``: tokens per step that are worth compiling, None: the options' window."""
+        """context: rows as made by ``stacked_context``. batch: B. steps_of: tokens per step for
+        which a compiled function is made; None: ``options.block_size``."""
         self.block, self.grid, self.options = block, grid, options
         self.tokens = grid.tokens
         tarflow = block.flow.model_type == "tarflow"
@@ -94,10 +96,10 @@ class Conditional:
             self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
 
     def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
-        """sigma and b (B, n, D) of tokens t ... t + n - 1 of the block's order.
+        """sigma and b (B, n, D) of tokens t ... t + n - 1, in the block's order.
 
-        ``previous`` (B, n, D) are tokens t - 1 ... t + n - 2 (row 0 is ignored at t = 0); their
-        keys and values replace the cache from there on.
+        ``previous`` (B, n, D): tokens t - 1 ... t + n - 2 (the first is ignored at t = 0). Their
+        keys and values overwrite the cache from that position on.
         """
         self.weight_reads += 1
         self.evaluations += previous.shape[1]
@@ -107,15 +109,15 @@ class Conditional:
         return self.guide.combine(self.block, a, b, t)
 
     def all_at_once(self, u: mx.array) -> tuple[mx.array, mx.array]:
-        """sigma and b (B, T, D) of every token of u (B, T, D), in one pass without a cache."""
+        """sigma and b (B, T, D) of all tokens u (B, T, D), in one pass without the cache."""
         rows = self.guide.rows(u)
         a, b = self.block.parameters_of(rows, self.grid, self.context, sharpness=self.sharpness)
         return self.guide.combine(self.block, a, b, 0)
 
 
 def shared_rows(context: mx.array) -> tuple[mx.array, mx.array | None]:
-    """The distinct rows of a context (N, L, D) and which of them each row is (N,), None where
-    no two are equal: what is the same for several pictures is computed once."""
+    """Remove repeated rows from a context (N, L, D), so that they are computed once. Returns the
+    distinct rows (M, L, D) and the index (N,) of each row among them, None if all differ."""
     if context.shape[0] == 1:
         return context, None
     distinct: dict[bytes, int] = {}

@@ -1,4 +1,7 @@
-"""Classifier-free guidance of a normal distribution: pure functions of sigma and b (or a)."""
+"""Classifier-free guidance of a normal distribution: pure functions of sigma and b, or a and b.
+
+Suffix c: conditional, u: null (unconditional). All arrays have the same shape.
+"""
 
 from __future__ import annotations
 

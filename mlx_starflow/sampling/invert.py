@@ -1,4 +1,4 @@
-"""Noise to data: the blocks backwards, each by a sampler."""
+"""Noise to data: inverts the blocks of a flow from last to first, each with a sampler."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SAMPLERS: dict[str, Sampler] = {
 def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> mx.array:
     """Noise to data.
 
-    z (B, H, W, C): standard normal noise in image layout. context: text features, (2B, L, D) =
-    [captions; null captions] with guidance, else (B, L, D); a TarFlow takes int labels (B,), -1
-    for none, or None. ``options`` are the fields of ``SampleOptions``. Returns x (B, H, W, C)
-    float32; for a model trained with noise it carries that noise: see ``denoise``.
+    z (B, H, W, C): standard normal noise in image layout. context: text features (B, L, D), with
+    guidance (2B, L, D): captions, then null captions. For a TarFlow int labels (B,), -1 for none,
+    or None. options: the fields of ``SampleOptions``. Returns x (B, H, W, C) float32, which for a
+    model trained with added noise contains that noise (see ``denoise``). Errors: UsageError.
     """
     x = z
     for event in invert_steps(flow, z, context, SampleOptions(**options)):
@@ -47,8 +47,9 @@ def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> 
 def invert_steps(
     flow: Flow, z: mx.array, context: Context, options: SampleOptions
 ) -> Iterator[Step | BlockResult]:
-    """``invert`` as a stream: a ``Step`` after every unit of work, a ``BlockResult`` after every
-    block, the last one holding the sample. Leaving the iteration stops the work."""
+    """``invert`` as an iterator of events: a ``Step`` after every unit of work and a
+    ``BlockResult`` after every block. The last ``BlockResult`` holds the sample. The work is done
+    while the iterator is advanced. Errors: UsageError."""
     check_options(flow, options)
     grid, batch = grid_of(z, flow.config), z.shape[0]
     context = stacked_context(flow, context, batch, options)
@@ -109,22 +110,22 @@ def _invert_block(
 
 
 def _word(outcome: Outcome, converged: bool) -> str:
-    """The word for a sampler that does not tell one itself."""
+    """``BlockReport.accuracy`` for a sampler that does not set it."""
     if converged:
         return WITHIN
     return ABOVE if outcome.converged else SWEEPS
 
 
 def check_options(flow: Flow, options: SampleOptions) -> None:
-    """UsageError where the model or the sampler cannot honour an option."""
+    """Raise a UsageError if the model or the sampler does not support an option."""
     if options.sampler != AUTO and options.sampler not in SAMPLERS:
         names = ", ".join([AUTO, *SAMPLERS])
         raise UsageError(f"sampler is {options.sampler!r}; expected one of {names}.")
     for name in ("block_size", "max_sweeps"):
         if options.sampler == "sequential" and getattr(options, name) is not None:
-            raise UsageError(f"{name} means nothing to the sequential sampler; leave it out.")
+            raise UsageError(f"The sequential sampler has no option {name}; leave it out.")
     if options.windows is not None and options.sampler != AUTO:
-        raise UsageError(f"windows belongs to the sampler {AUTO!r}; use block_size instead.")
+        raise UsageError(f"windows is for the sampler {AUTO!r} only; use block_size instead.")
     if options.windows is not None and len(options.windows) != len(flow.blocks):
         raise UsageError(
             f"windows has {len(options.windows)} entries; this flow has {len(flow.blocks)} blocks."
@@ -136,7 +137,8 @@ def check_options(flow: Flow, options: SampleOptions) -> None:
 
 
 def stacked_context(flow: Flow, context: Context, batch: int, options: SampleOptions) -> Context:
-    """Rows [conditional; null] where guidance needs both, else the conditional rows."""
+    """Check the context of ``invert`` and return its rows: conditional, then null where guidance
+    needs both. Errors: UsageError."""
     if flow.config.model_type == "tarflow":
         labels = flow.check_context(context, batch)
         if not options.guidance or not flow.config.num_classes:

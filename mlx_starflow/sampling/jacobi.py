@@ -1,9 +1,9 @@
-"""Block-wise Jacobi iteration as the published sampler does it (arXiv 2506.06276).
+"""Block-wise Jacobi iteration as in the published sampler (arXiv 2506.06276).
 
-Tokens are solved ``block_size`` at a time: all of them start at their noise and are updated
-together until the mean squared change of the whole chunk, over the whole batch, falls below
-``tolerance`` times the mean square. Kept for comparison: its stopping rule lets errors through
-(a batch mean hides a bad token), and the cache keeps the keys of the last sweep's inputs.
+Tokens are solved in chunks of ``block_size``. They start at their noise and are updated together
+until the mean squared change of the chunk, over the whole batch, falls below ``tolerance`` times
+the mean square. This sampler is for comparison only: its stopping rule misses errors of single
+tokens, which the mean hides, and the KV cache keeps keys of the last sweep's inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK_SIZE, TOLERANCE, MAX_SWEEPS = 16, 1e-3, 32  # the released settings
 def jacobi(
     block: Conditional, v: mx.array, options: SampleOptions
 ) -> Generator[int, None, Outcome]:
-    """Noise v (B, T, D) in the block's order -> tokens; yields the number of tokens done."""
+    """Noise v (B, T, D) in the block's order -> ``Outcome``. Yields the number of tokens done."""
     size = options.block_size or BLOCK_SIZE
     tolerance = TOLERANCE if options.tolerance is None else options.tolerance
     most = options.max_sweeps or MAX_SWEEPS
@@ -47,6 +47,6 @@ def jacobi(
         yield start + u.shape[1]
     tokens = mx.concatenate(chunks, axis=1)
     total = sum(n * k for n, k in sweeps.items())
-    # What the rule says of the mean is asked of the largest number.
+    # The residual may be as large as the stopping rule allows the root mean square to be.
     allowed = scalar(mx.sqrt(tolerance * mx.mean(mx.square(tokens))))
     return Outcome(tokens, min(size, block.tokens), dict(sweeps), total, converged, allowed=allowed)

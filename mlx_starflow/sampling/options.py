@@ -1,4 +1,4 @@
-"""What a sampler is asked and what it answers."""
+"""The options of a sampler, its report on each block, and the events of ``invert_steps``."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ def _asked(
     choices: tuple[str, ...] = (),
     former: tuple[str, ...] = (),
 ) -> Any:
-    """A field that people set: what it does, how the command line spells it, what its value is
-    called in help, the values it may have, and names under which older pictures store it."""
+    """A dataclass field that users can set.
+
+    help: what it does. metavar: name of its value in ``--help``. flags: how the command line
+    spells it. choices: allowed values. former: names under which older pictures store it.
+    """
     about = {"help": help, "metavar": metavar, "flags": flags, "choices": choices, "former": former}
     return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How noise is turned into data. The noise and the context are given beside it.
+    """How noise is turned into data; the noise and the context are separate arguments.
 
-    The one declaration of every sampling option: the flags of the command line, the settings
-    stored in a picture and the arguments of ``Pipeline.generate`` are derived from the fields
-    that have a help text. The other fields are the library's own.
+    Every sampling option is declared here. The flags of the command line, the settings stored in
+    a picture and the arguments of ``Pipeline.generate`` are derived from the fields with a help
+    text; the other fields can be set from Python only. Errors: UsageError for invalid values.
     """
 
     guidance: float = _asked(
@@ -43,14 +46,14 @@ class SampleOptions:
     )
     sampler: str = _asked(  # a name in mlx_starflow.sampling.SAMPLERS, or "auto"
         "auto",
-        "How tokens are solved: auto, sliding, sequential, jacobi. The result names what was used.",
+        "How tokens are solved: auto, sliding, sequential, jacobi. The result names the one used.",
         metavar="NAME",
     )
     max_sweeps: int | None = _asked(  # None: the sampler's own
         None,
-        "A flow has no denoising steps: N is the most sweeps the parallel sampler may spend on a "
-        "window of tokens. Fewer may end above the tolerance; the result reports the sweeps used "
-        "and the residual left.",
+        "Most sweeps of the parallel sampler over a window of tokens. (A flow has no denoising "
+        "steps.) With too few, the result is less exact; it reports the sweeps and the largest "
+        "residual.",
         metavar="N",
         flags=("--steps", "--max-sweeps"),
         former=("steps",),
@@ -69,7 +72,8 @@ class SampleOptions:
     )
     attention_temperature: float = _asked(
         1.0,
-        "Divides the attention's scale (sequential sampler; TarFlow: in the unguided half only).",
+        "Divides the attention scale (not with jacobi; TarFlow: in the null half of guidance "
+        "only).",
         metavar="T",
     )
     guide: str = _asked("ab", "TarFlow: which outputs guidance changes.", choices=("ab", "a", "b"))
@@ -79,8 +83,8 @@ class SampleOptions:
         "Models conditioned in every block: guide all blocks, or only the deep one.",
         choices=("all", "deep"),
     )
-    compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
-    secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block
+    compile: bool | None = None  # compile steps of fixed shape; None: on a GPU only
+    secants: bool | None = None  # "sliding": secant corrections; None: in the deep block only
     certify: bool = True  # measure the residual of every block with one more pass
 
     def __post_init__(self) -> None:
@@ -110,50 +114,52 @@ class SampleOptions:
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
 
     def in_block(self, index: int, blocks: int) -> SampleOptions:
-        """These options for block ``index`` of ``blocks``: without guidance where it is asked for
-        in the deep block only."""
+        """These options for block ``index`` of ``blocks``: guidance is 0 in the shallow blocks if
+        ``guidance_blocks`` is "deep"."""
         if self.guidance_blocks == "all" or index == blocks - 1:
             return self
         return dataclasses.replace(self, guidance=0.0)
 
     @classmethod
     def asked(cls) -> tuple[dataclasses.Field[Any], ...]:
-        """The fields that people set."""
+        """The fields with a help text, which users can set."""
         return tuple(f for f in dataclasses.fields(cls) if "help" in f.metadata)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that people set, as JSON."""
+        """The fields that users can set, as values that JSON can hold."""
         values = {f.name: getattr(self, f.name) for f in self.asked()}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What one inverted block cost and how exact it is."""
+    """The cost and the accuracy of one inverted block."""
 
     block: int  # index in the flow; the last is the deep block
     sampler: str  # the sampler that did the work
     tokens: int  # T
     window: int  # tokens solved at a time
     weight_reads: int  # passes over the block's weights; text prefix and certificate apart
-    evaluations: int  # tokens put through the network, guidance halves not counted twice
+    evaluations: int  # tokens evaluated by the network, with guidance counted once
     sweeps: dict[int, int] = field(default_factory=dict)  # histogram, see Outcome
     bytes_read: int = 0  # bytes of weights that these passes read
     certificate_reads: int = 0  # passes spent on the residual
-    host_syncs: int = 0  # times the host waited for the device to decide something
-    residual: float | None = None  # max |b + sigma v - u| of a parallel pass, None: not asked
-    converged: bool = True  # False: max_sweeps ended a window above its tolerance
-    # "tolerance": the residual is within it; "rounding": as low as the arithmetic in use can bring
-    # it, though above what was asked; "sweeps": max_sweeps ended a window; "above": none of these.
+    host_syncs: int = 0  # times the host waited for results of the device
+    residual: float | None = None  # max |b + sigma v - u| of a parallel pass; None: not measured
+    converged: bool = True  # False: residual above the tolerance, or max_sweeps reached
+    # Why the residual is what it is. "tolerance": within the tolerance. "rounding": above it, but
+    # no larger than rounding errors. "sweeps": max_sweeps was too small. "above": other reasons.
     accuracy: str = "tolerance"
-    floor: float = 0.0  # rounding seen between two groupings of the same tokens, 0: none looked for
+    floor: float = 0.0  # measured rounding error, see sampling/tolerance.py; 0: not measured
     seconds: float = 0.0
 
     @property
     def evaluations_per_token(self) -> float:
+        """How often a token was evaluated on average; 1 in sequential sampling."""
         return self.evaluations / self.tokens
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values that JSON can hold."""
         data = dataclasses.asdict(self)
         data["sweeps"] = {str(k): v for k, v in self.sweeps.items()}
         data["evaluations_per_token"] = round(self.evaluations_per_token, 3)
@@ -162,17 +168,17 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class Step:
-    """A unit of work is done; the iteration can be left here."""
+    """Progress of ``invert_steps`` inside a block."""
 
-    block: int
+    block: int  # index in the flow
     tokens_done: int
-    tokens_total: int
+    tokens_total: int  # T
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """A block is inverted: x (B, H, W, C) float32 is the picture so far."""
+    """The result of ``invert_steps`` for a block."""
 
-    block: int
-    x: mx.array
+    block: int  # index in the flow
+    x: mx.array  # (B, H, W, C) float32, the picture after this block
     report: BlockReport

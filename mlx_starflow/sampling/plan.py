@@ -1,9 +1,9 @@
-"""Which sampler and window each block gets when nobody names one.
+"""The sampler and window of each block for the sampler "auto".
 
-Shallow blocks converge everywhere at once, about a decade of error a sweep: one window over the
-whole sequence. The deep block, inverted first, converges along a front of one to two tokens a
-sweep: there a wider window reads the weights less often and burns more arithmetic, and there the
-secants pay (a shallow block needs as many sweeps with them).
+Shallow blocks converge in all tokens at once, by about a factor of 10 per sweep, so their window
+is the whole sequence. The deep block, inverted first, converges from the first token on, by one to
+two tokens per sweep. There a wider window reads the weights less often but needs more arithmetic.
+Secants reduce the number of sweeps in the deep block only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..flow.grid import Grid
 from .options import SampleOptions
 
 AUTO = "auto"
-DEEP_WINDOW = 32  # tokens; where nothing was measured
+DEEP_WINDOW = 32  # tokens, if no window was measured for this device
 
 
 def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOptions]:
-    """Options for every block, with a sampler of SAMPLERS named in each."""
+    """The options of every block, each with a sampler from SAMPLERS instead of "auto"."""
     deep = len(flow.blocks) - 1
     plan = []
     for index in range(len(flow.blocks)):

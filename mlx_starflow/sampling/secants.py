@@ -1,42 +1,43 @@
-"""Secants: what the last two sweeps say about how a token answers to its neighbours.
+"""Secants: quasi-Newton corrections between the sweeps of the sliding window.
 
-A Jacobi sweep moves a correction by one token: the next one hears of it a sweep later. With an
-estimate J of how token t depends on the tokens before it, the correction runs through the whole
-window at once: delta_t = r_t + sum_s J_ts delta_s for the residuals r of the sweep. That is a
-quasi-Newton step, and because token t only depends on earlier ones it is solved from front to
-back.
+A Jacobi sweep passes a correction of token t on to token t + 1 only, so a window needs many
+sweeps. With an estimate J of the Jacobian, of token t by the tokens before it, a correction
+reaches the whole window at once: delta_t = r_t + sum_s J_ts delta_s, for the residuals r of the
+sweep. Since token t depends on earlier tokens only, the sum is evaluated from first to last.
 
-In a trained deep block most of that dependence is on two tokens, the one before and the one a
-row above, so J holds only these blocks. They are learned while sampling, by Broyden's update
-(Broyden 1965, for a given pattern Schubert 1970): from sweep to sweep a token has seen its
-inputs change by dx and its value by dy, and J changes as little as makes J dx = dy. Nothing
-depends on the estimate being good: it only proposes guesses that the next sweep tests.
+In a trained deep block most of this dependence is on two tokens, the one before and the one in
+the row above, so J has only these two blocks per token. They are estimated while sampling by
+Broyden's update (Broyden 1965; with a sparsity pattern: Schubert 1970). If from one sweep to the
+next the inputs of a token changed by dx and its value by dy, J is changed as little as possible
+such that J dx = dy. A bad estimate costs sweeps but not accuracy, since the next sweep checks the
+corrected tokens.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-LARGEST = 1.0  # most that the secants may add to a number of a token, in its own deviations
+LARGEST = 1.0  # limit on the change of a number of a token, in the units of the tokens
 
 
 class Secants:
-    """Estimates for the tokens of one window, for a batch of B pictures of T tokens (B, T, D)."""
+    """Estimates of J for the tokens of one window, for a batch of B pictures (B, T, D)."""
 
     def __init__(self, batch: int, channels: int, window: int, width: int, least: float):
-        """``width``: tokens of a row of the picture. ``least``: changes of the inputs up to here
-        are rounding and teach nothing."""
+        """batch: B. channels: D. window: tokens. width: tokens in a row of the picture. least:
+        smaller changes of the inputs count as rounding and are not used."""
         self.window, self.least = window, least
         self.offsets = (1, width) if width > 1 else (1,)
         inputs = len(self.offsets) * channels
-        # By place in the window, t % window, so that a token keeps its place while it slides.
+        # Token t is stored at index t % window, which it keeps while the window moves.
         self.slopes = np.zeros((window, batch, channels, inputs), np.float32)
         self.inputs = np.zeros((window, batch, inputs), np.float32)
         self.values = np.zeros((window, batch, channels), np.float32)
-        self.known = np.full(window, -1)  # the token that a place was last used for
+        self.known = np.full(window, -1)  # the token that is stored at each index
 
     def learn(self, start: int, u: np.ndarray, new: np.ndarray) -> None:
-        """The tokens u (B, T, D) gave the values new (B, n, D) of tokens start ..."""
+        """Update J after a sweep, which computed from the tokens u (B, T, D) the new values
+        (B, n, D) of tokens start ... start + n - 1."""
         tokens = np.arange(start, start + new.shape[1])
         places = tokens % self.window
         x = np.concatenate([_at(u, tokens - offset) for offset in self.offsets], axis=-1)
@@ -53,10 +54,11 @@ class Secants:
         self.inputs[places], self.values[places] = x, y
 
     def corrections(self, start: int, residuals: np.ndarray) -> np.ndarray:
-        """What to add to tokens start ... for their residuals (B, n, D), new minus old."""
+        """Corrections (B, n, D) to add to tokens start ... start + n - 1, for their residuals
+        (B, n, D), new minus old."""
         batch, n, channels = residuals.shape
         reach = self.offsets[-1]
-        delta = np.zeros((reach + n, batch, channels), np.float32)  # row reach is token start
+        delta = np.zeros((reach + n, batch, channels), np.float32)  # row ``reach``: token start
         delta[reach:] = residuals.transpose(1, 0, 2)
         for i in range(1, n):
             slopes = self.slopes[(start + i) % self.window]
@@ -68,6 +70,6 @@ class Secants:
 
 
 def _at(u: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Rows (n, B, D) of u (B, T, D) at these tokens, zeros before the first."""
+    """Tokens (n, B, D) of u (B, T, D) at these indices, zeros for negative ones."""
     rows = u[:, np.maximum(tokens, 0)].transpose(1, 0, 2)
     return rows * (tokens >= 0)[:, None, None]

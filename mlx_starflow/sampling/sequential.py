@@ -1,4 +1,5 @@
-"""The definition of the inverse: u_t = sigma_t(u_<t) v_t + b_t(u_<t), token after token."""
+"""Sequential sampling, the definition of the inverse: u_t = sigma_t(u_<t) v_t + b_t(u_<t), one
+token after another."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from .tolerance import constant
 def sequential(
     block: Conditional, v: mx.array, options: SampleOptions
 ) -> Generator[int, None, Outcome]:
-    """Noise v (B, T, D) in the block's order -> tokens; yields the number of tokens done.
+    """Noise v (B, T, D) in the block's order -> ``Outcome``. Yields the number of tokens done.
 
-    The host never waits for the device: each token is sent off as soon as it is described.
+    Tokens are evaluated asynchronously; the host does not wait for the device in between.
     """
     previous = mx.zeros_like(v[:, :1])
     done = []
@@ -29,8 +30,8 @@ def sequential(
         mx.async_eval(previous)
         yield t + 1
     tokens = mx.concatenate(done, axis=1)
-    # One token at a time is the definition, but its rounding may grow along the sequence: where it
-    # does, a parallel pass disagrees.
+    # Rounding errors may grow along the sequence, and a parallel pass then gives other tokens.
+    # A residual above ``allowed`` is reported as not converged.
     promised = options.tolerance or constant(block.block)
     allowed = promised * max(1.0, scalar(mx.abs(tokens).max()))
     return Outcome(tokens, window=1, sweeps={1: block.tokens}, allowed=allowed)

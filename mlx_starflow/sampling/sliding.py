@@ -1,19 +1,20 @@
-"""Prefix commit: an exact sampler that reads the weights less often than once a token.
+"""The sliding window: an exact sampler that reads the weights less often than once per token.
 
-A window of tokens is solved by Jacobi sweeps, but it slides: after every sweep the tokens at
-its front whose inputs no longer change leave it, and new ones enter behind.
+A window of tokens is solved by Jacobi sweeps. After every sweep the tokens at its front whose
+inputs no longer change are committed and leave the window, and new ones enter at its end.
 
-Why that is exact. One sweep computes new_t = sigma_t(old_<t) v_t + b_t(old_<t). The first token
-of the window has only committed tokens before it, so it is right at once. Token t is as right
-as its inputs: if old and new agree for all tokens of the window before t, then new_t is what
-the sequential sampler would compute from them. So the window commits one token more than the
-run of unchanged tokens at its front, for the slowest picture of the batch. The unchanged ones
-stay as they are, to the last digit: their keys and the new token were computed from just these.
+Why this is exact: one sweep computes new_t = sigma_t(old_<t) v_t + b_t(old_<t). The first token of
+the window depends on committed tokens only, so it is right after one sweep. Token t is right if its
+inputs are: if old and new agree for all tokens of the window before t, then new_t is what the
+sequential sampler computes. A sweep therefore commits the run of unchanged tokens at the front and
+one token more; in a batch, the shortest run of all pictures counts. Unchanged tokens keep their
+old values exactly, since the cached keys and the new token were computed from these.
 
-A window of T tokens is Jacobi iteration on the whole sequence with a shrinking tail.
+A window of T tokens is Jacobi iteration on the whole sequence, in which committed tokens are no
+longer computed.
 
-The tokens behind the front are guesses, and a guess may be anything: in a window of up to 64
-tokens ``secants`` may correct them, which carries a change through the window at once.
+The tokens behind the front are guesses, which need not be right. In a window of up to 64 tokens
+they can be improved by ``secants``, which passes corrections on through the window at once.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from .outcome import Outcome
 from .secants import Secants
 from .tolerance import CONSTANT, ROUNDING, WITHIN, constant, tolerance_of, word_for
 
-TOLERANCE = CONSTANT  # by the type of the arithmetic, where its floor is lower
-COMMIT_SHARE = 0.5  # of the promised tolerance; the rest is for rounding in the certificate
-SECANT_WINDOW = 64  # tokens; the secants of more would cost the host more than they save
-MOST_REPAIRS = 4  # times that a failed certificate restarts the window at the first bad token
-REPAIR_WINDOW = 64  # tokens; more would be computed in vain while the front is repaired
-FALLING = 0.7  # a repair that leaves more of the residual than this share has gained nothing
-# Sweeps that bring the front no nearer, at so many times the change that counts as none, raise the
-# question whether the rest is rounding.
+TOLERANCE = CONSTANT  # default tolerance by dtype, unless rounding errors are larger
+COMMIT_SHARE = 0.5  # a token is unchanged within this share of the tolerance; the rest is rounding
+SECANT_WINDOW = 64  # tokens; in a wider window secants cost the host more than they save
+MOST_REPAIRS = 4  # most restarts at the first bad token after the residual was measured
+REPAIR_WINDOW = 64  # tokens; in a wider window most of the work would be wasted
+FALLING = 0.7  # repairs end if the residual is more than this share of the last one
+# After STALLED sweeps without progress, with changes of at most NEAR times the commit limit, the
+# sampler measures whether these changes are rounding errors.
 NEAR, STALLED = 8.0, 4
-SEEN = 1.5  # the largest rounding of all tokens over that of the few that are looked at
-NUDGE = 0.03  # of the change that counts as none: how far inputs are moved to see rounding
+SEEN = 1.5  # assumed ratio of the largest rounding error of all tokens to that of those measured
+NUDGE = 0.03  # change of the inputs when rounding is measured, as a share of the commit limit
 
 
 def sliding(
     block: Conditional, v: mx.array, options: SampleOptions
 ) -> Generator[int, None, Outcome]:
-    """Noise v (B, T, D) in the block's order -> tokens; yields the number of tokens done.
+    """Noise v (B, T, D) in the block's order -> ``Outcome``. Yields the number of tokens done.
 
-    ``options.block_size`` is the window, ``options.tolerance`` the largest residual promised
-    (max |b + sigma v - u|), ``options.max_sweeps`` the most sweeps a token may stay in the
-    window; it is then committed as it is and the outcome says so. ``options.secants`` False
-    leaves the guesses as the last sweep made them.
+    ``options.block_size``: the window. ``options.tolerance``: largest allowed residual
+    (max |b + sigma v - u|). ``options.max_sweeps``: most sweeps of a token in the window, after
+    which it is committed as it is and the outcome is not converged. ``options.secants``: False
+    turns the secants off.
     """
     total = block.tokens
     window = min(options.block_size or total, total)
@@ -86,7 +87,7 @@ def sliding(
 
 
 class _Walk:
-    """The tokens so far and what is known about them."""
+    """The state of the sampler: tokens, counters and limits."""
 
     def __init__(
         self,
@@ -96,18 +97,19 @@ class _Walk:
         max_sweeps: int | None,
         secants: bool = True,
     ):
-        """``commit``: a token whose inputs change by no more is finished. It rises where rounding
-        alone changes more."""
+        """``commit``: largest change of an input that counts as unchanged. It is raised if
+        rounding errors are larger."""
         self.block, self.v, self.commit, self.max_sweeps = block, v, commit, max_sweeps
-        self.u = np.array(v)  # first guess of a token nobody has looked at: its noise
-        self.sweeps: Counter[int] = Counter()  # sweeps that a token stayed -> tokens
+        self.u = np.array(v)  # the first guess of a token is its noise
+        self.sweeps: Counter[int] = Counter()  # sweeps in the window -> number of tokens
         self.secants = secants
         self.syncs, self.converged = 0, True
-        self.floor = 0.0  # largest difference between two groupings that was seen
-        self.checks = 0  # passes spent on looking
+        self.floor = 0.0  # largest rounding error that was measured
+        self.checks = 0  # passes spent on measuring it
 
     def run(self, start: int, window: int) -> Generator[int, None, None]:
-        """Solve tokens start ... T - 1, the ones before them being right."""
+        """Solve tokens start ... T - 1, given that the tokens before are right. Yields the number
+        of tokens done."""
         total = self.block.tokens
         batch, _, channels = self.u.shape
         secants = None
@@ -146,18 +148,21 @@ class _Walk:
             yield start
 
     def _sweep(self, start: int, stop: int, moved: np.ndarray | float = 0.0) -> np.ndarray:
-        """New values (B, n, D) of tokens start ... stop - 1, all from the present ones, which are
-        first ``moved`` by so much."""
+        """New values (B, n, D) of tokens start ... stop - 1, computed from the current tokens plus
+        ``moved``."""
         before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
         sigma, b = self.block.affine(mx.array(before + moved), start)
         self.syncs += 1
         return np.array(sigma * self.v[:, start:stop] + b)
 
     def _look(self, start: int, stop: int, values: np.ndarray) -> int:
-        """Compute the second half of tokens start ... stop - 1, which came out as ``values``, once
-        more: from inputs that differ by less than what counts as a change, with the keys of the
-        first half in the cache. What comes out differently is rounding. Returns where the half
-        begins: keys from there on are not to be kept."""
+        """Measure the rounding error and raise ``floor`` and ``commit`` accordingly.
+
+        Computes the second half of tokens start ... stop - 1 again, with the keys of the first
+        half in the cache and inputs changed by less than ``commit``. The difference to ``values``,
+        the results of the sweep over all of them, is due to rounding. Returns the first token of
+        the second half; cached keys from there on must be computed again.
+        """
         middle = (start + stop) // 2
         signs = np.where(np.arange(self.u.shape[2]) % 2, NUDGE, -NUDGE).astype(np.float32)
         again = self._sweep(middle, stop, signs * self.commit)
@@ -171,9 +176,10 @@ class _Walk:
         return np.concatenate([np.zeros_like(self.u[:, :1]), self.u[:, : stop - 1]], axis=1)
 
     def certify(self, tolerance: float) -> tuple[float, int]:
-        """max |b + sigma v - u| of one pass over all tokens, and the first token above tolerance.
+        """One pass over all tokens: max |b + sigma v - u|, and the first token above tolerance (T
+        if there is none).
 
-        The pass also renews all keys, so that a repair can start anywhere.
+        The pass also computes all keys anew, so that a repair can start at any token.
         """
         total = self.block.tokens
         values = self._sweep(0, total)
@@ -184,11 +190,11 @@ class _Walk:
             middle = self._look(start, stop, values[:, start:stop])
             tolerance = max(tolerance, tolerance_of(self.floor, 0.0))
             if middle < _run_of(errors <= tolerance) < total:
-                self._sweep(middle, stop)  # a repair behind it builds on these keys
+                self._sweep(middle, stop)  # compute keys again that a repair needs
                 self.checks += 1
         return float(errors.max()), _run_of(errors <= tolerance)
 
 
 def _run_of(good: np.ndarray) -> int:
-    """How many are true before the first that is not."""
+    """The number of true values before the first false one."""
     return len(good) if good.all() else int(np.argmin(good))

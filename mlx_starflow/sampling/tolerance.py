@@ -1,11 +1,10 @@
-"""How exact a result can be promised to be: never more than the arithmetic in use allows.
+"""The tolerance that a sampler can reach, given the rounding errors of the arithmetic.
 
-The same tokens computed in another grouping (one by one, in a window, all at once) come out
-differently by the rounding of products: the *floor* of the arithmetic, below which a residual
-cannot be brought. It depends on the type of the products, on the chip's kernels and on the
-weights, so it is measured: two groupings of the same tokens, once with the calibration and again
-wherever a sampler sees that its sweeps no longer gain. The tolerance is the greater of twice the
-floor and a constant of the type.
+Tokens computed one by one, in a window or all at once differ by rounding errors. Their size is
+called the *floor*: no residual can be made smaller. It depends on the dtype, on the kernels of the
+chip and on the weights, so it is measured, by computing the same tokens in two ways: during
+calibration, and again when a sampler notices that its sweeps make no progress. The tolerance is the
+larger of twice the floor and a constant of the dtype.
 """
 
 from __future__ import annotations
@@ -20,40 +19,44 @@ from ..flow import Block
 from .conditional import Conditional
 from .options import BlockReport
 
-# Largest residual that is promised where the floor is lower, by the type of keys and values.
+# Smallest tolerance by the dtype of keys and values.
 CONSTANT = {mx.float32: 2e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
-FLOORS = 2.0  # a tolerance is at least so many floors
-TOKENS = 32  # that a floor is measured with
+FLOORS = 2.0  # the tolerance is at least this many times the floor
+TOKENS = 32  # number of tokens with which the floor is measured
 
-# What a block's result is, in one word.
-WITHIN = "tolerance"  # its residual is within the tolerance
-ROUNDING = "rounding"  # above it, but no further than the arithmetic in use can tell
-SWEEPS = "sweeps"  # max_sweeps ended the work before
-ABOVE = "above"  # above it, and neither of these is the reason
+# Values of ``BlockReport.accuracy``, from best to worst.
+WITHIN = "tolerance"  # the residual is within the tolerance
+ROUNDING = "rounding"  # it is larger, but not larger than rounding errors
+SWEEPS = "sweeps"  # max_sweeps ended the work early
+ABOVE = "above"  # it is larger for another reason
 WORST_LAST = (WITHIN, ROUNDING, SWEEPS, ABOVE)
 
 
 def arithmetic(block: Block) -> mx.Dtype:
-    """The type that decides how exact a block is: of its keys and values, which is that of its
-    products or narrower."""
+    """The dtype that determines the accuracy of a block: that of its keys and values, which has
+    at most the precision of its products."""
     return kept_type(block.layers[0].attention.qkv)
 
 
 def constant(block: Block) -> float:
-    """The tolerance of a block's arithmetic where its floor is low."""
+    """The smallest tolerance for the dtype of a block."""
     return CONSTANT[arithmetic(block)]
 
 
 def tolerance_of(floor: float, least: float) -> float:
-    """The tolerance for a floor; ``least``: what was asked for, or a constant."""
+    """The tolerance for a measured floor, at least ``least``."""
     return max(FLOORS * floor, least)
 
 
 def word_for(
     residual: float | None, asked: float, floor: float, least: float, all_sweeps: bool
 ) -> str:
-    """The word for a block's result. ``least``: the constant of its arithmetic; a residual above
-    it is due to rounding also where the tolerance that was asked for allows it."""
+    """``BlockReport.accuracy`` of a block.
+
+    residual: as measured; None: not measured. asked: the tolerance in the options. floor: measured
+    rounding error. least: the constant of the dtype; a larger residual that rounding explains is
+    "rounding" even if it is within ``asked``. all_sweeps: False if max_sweeps ended the work early.
+    """
     if not all_sweeps:
         return SWEEPS
     if residual is None or residual <= min(asked, least):
@@ -64,13 +67,13 @@ def word_for(
 
 
 def worst_accuracy(reports: Sequence[BlockReport]) -> str:
-    """The word for a whole sample: the worst of its blocks'."""
+    """The worst ``accuracy`` of any block."""
     return max((r.accuracy for r in reports), key=WORST_LAST.index, default=WITHIN)
 
 
 def measure_floor(block: Conditional, v: mx.array) -> float:
-    """The floor of a block: the largest difference of its first tokens, computed from noise v
-    (B, T, D) one by one and again all at once."""
+    """Measure the floor of a block: the largest difference between its first TOKENS tokens,
+    computed from noise v (B, T, D) one by one, and the same tokens computed in one pass."""
     count = min(TOKENS, block.tokens)
     previous, tokens = mx.zeros_like(v[:, :1]), []
     for t in range(count):

@@ -1,4 +1,5 @@
-"""The sampler's windows and tolerance, measured once per device and model shape, kept on disk."""
+"""The windows and tolerance of the sampler, measured once per device and model and cached on
+disk."""
 
 from __future__ import annotations
 
@@ -28,16 +29,16 @@ from .calibrate import (
 )
 
 FILE = "windows.json"
-_one_at_a_time = threading.Lock()  # threads that ask for the same measurement share the first
+_one_at_a_time = threading.Lock()  # threads that need the same measurement wait for the first
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on this device for a model, grid and batch."""
+    """Measurements on this device for a model, grid and batch size."""
 
     windows: tuple[int, ...]  # of every block, for ``SampleOptions.windows``
-    floor: float  # largest residual floor of any block
-    tolerance: float  # that can be promised, for ``SampleOptions.tolerance``
+    floor: float  # largest rounding floor of any block, see sampling/tolerance.py
+    tolerance: float  # the smallest that can be reached, for ``SampleOptions.tolerance``
 
 
 def windows_for(
@@ -48,10 +49,10 @@ def windows_for(
     cache: Path | None,
     context: Context = None,
 ) -> Measured:
-    """Windows and tolerance for the default sampler: from the file ``cache``/windows.json where
-    this device, precision, model shape, grid and batch were measured before, else measured now and
-    written there. A cache that cannot be read or written costs a new measurement. ``context``: as
-    for ``invert``, to measure the floor with."""
+    """Windows and tolerance for the default sampler, from the file windows.json in ``cache``. If
+    this device, precision, model, grid and batch size are not in it, they are measured and added.
+    An unreadable or unwritable cache is ignored. ``context``: as for ``invert``, used to measure
+    the floor."""
     key = _key(flow, grid, batch, options)
     with _one_at_a_time:
         known = _read(cache)
@@ -65,7 +66,7 @@ def windows_for(
 
 
 def _measured(entry: Any, blocks: int, tokens: int) -> Measured | None:
-    """An entry of the file; None where it is none of ours."""
+    """An entry of the file; None if it is invalid."""
     if not isinstance(entry, dict) or set(entry) != {"windows", "floor", "tolerance"}:
         return None
     windows, floor, tolerance = entry["windows"], entry["floor"], entry["tolerance"]
@@ -109,4 +110,4 @@ def _write(cache: Path, known: dict[str, Any]) -> None:
         partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(cache / FILE)
     except OSError:
-        return  # a disk that takes no cache is no reason to make no picture
+        return  # the cache is optional

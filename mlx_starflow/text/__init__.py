@@ -1,4 +1,4 @@
-"""From prompts to the features a flow is conditioned on."""
+"""From prompts to the text features that a flow is conditioned on."""
 
 from .features import Cut, TextEncoder, TextFeatures
 from .registry import load_encoder

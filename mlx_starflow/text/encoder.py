@@ -1,4 +1,4 @@
-"""Prompts to features: template, tokens, an encoder's features, and the padding around them."""
+"""Prompts to text features: template, tokens, encoder, padding."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ Embed = Callable[[mx.array], mx.array]  # token ids (L,) -> features (L, D) floa
 
 
 class PromptEncoder:
-    """A tokenizer and an encoder behind one method. Made by ``load_encoder``."""
+    """A tokenizer and a text encoder. Made by ``load_encoder``."""
 
     def __init__(
         self, config: TextConfig, tokenizer: PromptTokenizer, embed: Embed, rows: int | None
     ) -> None:
-        """``rows``: of the encoder's table of tokens, whose ids are compared with it: one beyond
-        would read foreign memory. None: ``embed`` does that itself."""
+        """``rows``: number of rows in the encoder's embedding table. Token ids are checked against
+        it, since a larger id would read memory out of bounds. None: ``embed`` checks them."""
         self.config = config
         self._tokenizer = tokenizer
         self._embed = embed
         self._rows = rows
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
-        """Features (N, L, D) of N prompts, "" being the null caption.
+        """Features (N, L, D) of N prompts; "" is the null caption.
 
-        Each prompt is encoded alone, and where padding is masked only its real tokens are:
-        its numbers do not depend on its neighbours. Too long a prompt is cut, and the cut reported.
+        Each prompt is encoded alone, so its features do not depend on the others. If padding is
+        masked, the padding tokens are not encoded and their features are zero. A prompt that is
+        too long is cut, and the cut is reported in the result. Errors: TextError.
         """
         rows, tokens = [], self._tokens(prompts, aspect_ratio)
         for own in tokens:
@@ -41,7 +42,7 @@ class PromptEncoder:
         return TextFeatures(stacked(rows, self.config), _cuts(tokens))
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
-        """Which of the prompts ``encode`` would cut, told by their tokens alone."""
+        """The cuts that ``encode`` would make, found by tokenizing only."""
         return _cuts(self._tokens(prompts, aspect_ratio))
 
     def _tokens(self, prompts: Sequence[str], aspect_ratio: str) -> list[Tokens]:
@@ -49,20 +50,20 @@ class PromptEncoder:
         return [self._tokenizer.encode(text, self.config.length) for text in texts]
 
     def _row(self, ids: tuple[int, ...]) -> mx.array:
-        """(L, D) of one prompt's real tokens, padded."""
+        """Features (L, D) of one prompt from its token ids without padding."""
         length = self.config.length
         if not self.config.masked:
             ids = self._tokenizer.pad(ids, length)
         largest = max(ids, default=0)
         if self._rows is not None and largest >= self._rows:
             raise TextError(
-                f"The tokenizer gives the token {largest}, and the text encoder knows "
-                f"{self._rows} tokens. Are tokenizer.json and the weights of one model?"
+                f"The tokenizer gives the token {largest}, but the text encoder has only "
+                f"{self._rows} tokens. Do tokenizer.json and the weights belong to one model?"
             )
         if not self.config.masked:
             return self._embed(mx.array(ids))
         row = mx.zeros((length, self.config.channels))
-        if ids:  # a tokenizer without special tokens turns "" into nothing
+        if ids:  # empty for "" if the tokenizer adds no special tokens
             row[self._tokenizer.place(len(ids), length)] = self._embed(mx.array(ids))
         return row
 

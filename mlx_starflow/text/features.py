@@ -1,4 +1,4 @@
-"""What every text encoder gives, whatever it is made of."""
+"""The interface of text encoders and their result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..errors import TextError
 
 
 class Cut(NamedTuple):
-    """What a prompt lost because the model's text is shorter."""
+    """A prompt that was cut because it is longer than the model's text length."""
 
     prompt: int  # index of the prompt
     text: str  # the part of its text, template included, that was left out
 
     def warning(self, length: int) -> str:
-        """A sentence for people: where the text ends, not all that is lost."""
+        """A sentence that says where the prompt was cut. ``length``: the model's text length in
+        tokens."""
         words = self.text.split()
         first = " ".join(words[:4]) + (" ..." if len(words) > 4 else "")
         return (
@@ -30,14 +31,14 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What a flow is conditioned on."""
+    """The features of N prompts."""
 
     features: mx.array  # (N, L, D) float32, one row of L tokens per prompt
     cuts: tuple[Cut, ...] = ()  # prompts that were longer than L tokens
 
 
 class TextEncoder(Protocol):
-    """Prompts to features."""
+    """A text encoder: prompts to features."""
 
     config: TextConfig
 
@@ -45,16 +46,16 @@ class TextEncoder(Protocol):
         """Features (N, L, D) of N prompts; "" is the null caption."""
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
-        """Which of the prompts are longer than the model's text."""
+        """The prompts that are longer than the model's text length."""
 
 
 def stacked(rows: list[mx.array], config: TextConfig) -> mx.array:
-    """(N, L, D) of N arrays (L, D); N may be 0."""
+    """N arrays (L, D) as one array (N, L, D); N may be 0."""
     return mx.stack(rows) if rows else mx.zeros((0, config.length, config.channels))
 
 
 def listed(prompts: Sequence[str]) -> list[str]:
-    """The prompts as a list. Errors: TextError for one string, which is a sequence of letters."""
+    """The prompts as a list. Errors: TextError for a single string or other types."""
     if isinstance(prompts, str) or not all(isinstance(p, str) for p in prompts):
         raise TextError(f"The prompts are {prompts!r:.80}; expected a list of strings.")
     return list(prompts)

@@ -1,10 +1,10 @@
-"""Gemma 2 and 3 as text encoders. The only home of mlx-lm.
+"""Gemma 2 and 3 as text encoders.
 
-The layers are our own (``gemma_layers``) but for rotations that are scaled, which mlx-lm knows in
-all their kinds; it is imported only then, since that costs about a second.
-Weights are named as mlx-lm names them, ``model.embed_tokens.weight``, ``model.layers.…``,
-``model.norm.weight``; a checkpoint saved as a bare ``Gemma2Model`` lacks the prefix, which its
-conversion adds. The head is tied to the table, so ``lm_head.weight`` is not stored. The
+The layers are those of ``gemma_layers``. Only for configurations with ``rope_scaling`` mlx-lm's
+model is used, which supports all kinds of it; importing mlx-lm takes about a second.
+Weights have mlx-lm's names, ``model.embed_tokens.weight``, ``model.layers.…``,
+``model.norm.weight``. A checkpoint saved as a bare ``Gemma2Model`` lacks the prefix ``model.``,
+which the conversion adds. ``lm_head.weight`` is tied to the embedding table and not stored. The
 configuration is flat: ``rope_theta``, ``rope_local_base_freq``, ``rope_scaling`` and
 ``sliding_window_pattern`` for Gemma 3, ``rope_theta`` for Gemma 2.
 """
@@ -31,10 +31,10 @@ TABLE = "model.embed_tokens"
 
 
 def build_gemma(config: dict[str, Any]) -> nn.Module:
-    """The model for a config.json of type "gemma2" or "gemma3_text".
+    """The model for a config.json of type "gemma2" or "gemma3_text", without its weights.
 
-    Errors: ConfigError for another type, nested settings that would be passed over in silence, or
-    attention in both directions.
+    Errors: ConfigError for another type, nested settings (which would be ignored), bidirectional
+    attention, or a number out of range.
     """
     kind = config.get("model_type")
     if kind not in MODEL_TYPES:
@@ -50,8 +50,8 @@ def build_gemma(config: dict[str, Any]) -> nn.Module:
             )
     if config.get("use_bidirectional_attention"):
         raise ConfigError(
-            "text_encoder/config.json: attention in both directions is not what a Gemma text "
-            "encoder does here; expected use_bidirectional_attention to be false or absent."
+            "text_encoder/config.json: bidirectional attention is not supported; expected "
+            "use_bidirectional_attention to be false or absent."
         )
     _check_numbers(Fields(config, "text_encoder/config.json"))
     if not config.get("rope_scaling"):
@@ -60,17 +60,17 @@ def build_gemma(config: dict[str, Any]) -> nn.Module:
 
 
 def build_with_mlx_lm(config: dict[str, Any]) -> nn.Module:
-    """mlx-lm's own model for a flat config.json."""
+    """mlx-lm's model for a flat config.json. Errors: ConfigError."""
     from mlx_lm.models import gemma2, gemma3_text
 
     kind = config["model_type"]
     module = {"gemma2": gemma2, "gemma3_text": gemma3_text}[kind]
     try:
         model = module.Model(module.ModelArgs.from_dict(config))
-    except Exception as error:  # mlx-lm checks nothing: whatever its layers raise
+    except Exception as error:  # mlx-lm does not check settings, so its layers may raise anything
         raise ConfigError(f"text_encoder/config.json: {str(error)[:200]}.") from error
     if kind == "gemma3_text":
-        model.sanitize({})  # no head of its own among the weights: it is tied to the table
+        model.sanitize({})  # removes the head, which is tied to the embedding table
     return model
 
 
@@ -92,8 +92,8 @@ _POSITIVE = (
 
 
 def _check_numbers(fields: Fields) -> None:
-    """Sizes and numbers that mlx-lm would believe. Errors: ConfigError naming the key."""
-    fields.whole("vocab_size", low=1)  # the token ids are compared with it
+    """Check the range of all sizes and numbers. Errors: ConfigError naming the key."""
+    fields.whole("vocab_size", low=1)  # token ids are checked against it
     for key, high in _SIZES.items():
         fields.whole(key, None, low=0 if key == "num_hidden_layers" else 1, high=high)
     for key in _POSITIVE:
@@ -111,9 +111,9 @@ def _check_numbers(fields: Fields) -> None:
 
 
 class GemmaHidden:
-    """Token ids (L,) -> last hidden state (L, D) of the real tokens, float32.
+    """Token ids (L,) without padding -> last hidden state (L, D), float32.
 
-    ``window``: positions that the sliding layers see, 0 for all.
+    ``window``: positions in the attention of the sliding-window layers, 0 for all.
     """
 
     def __init__(self, model: nn.Module, window: int) -> None:
@@ -123,8 +123,8 @@ class GemmaHidden:
         self.channels = model.args.hidden_size
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """The layers one by one: mlx-lm's own pass rounds Gemma 3's embedding scale to bfloat16 and
-        has no sliding window in Gemma 2."""
+        """Run the layers. mlx-lm's own forward pass is not used, since it rounds the embedding
+        scale of Gemma 3 to bfloat16 and has no sliding window for Gemma 2."""
         body, pieces, work = self._model.model, Pieces(), 0.0
         x = _scaled(body.embed_tokens(ids[None]), self.channels)
         if isinstance(self._model, Gemma):
@@ -138,7 +138,8 @@ class GemmaHidden:
         return body.norm(x)[0].astype(mx.float32)
 
     def _mask(self, layer: int, length: int) -> mx.array:
-        """(L, L), True where a query (row) may see a key; every n-th layer sees all before it."""
+        """The mask (L, L) of a layer: True where a query (row) attends to a key. Every
+        ``sliding_window_pattern``-th layer has no window."""
         position = mx.arange(length)
         distance = position[:, None] - position[None, :]
         mask = distance >= 0
@@ -148,8 +149,8 @@ class GemmaHidden:
 
 
 def _through(layer: nn.Module, x: mx.array, mask: mx.array) -> mx.array:
-    """One layer, as mlx-lm's, without the functions that it compiles: on a CPU, MLX would compile
-    them by the system's compiler to libraries in a directory that every user may write."""
+    """One layer of mlx-lm's model, without its compiled functions: on a CPU, MLX would compile them
+    with the system's compiler and load them from a directory that other users may write to."""
     attended = layer.self_attn(layer.input_layernorm(x), mask)
     x = _added(x, layer.post_attention_layernorm(attended))
     hidden = layer.pre_feedforward_layernorm(x)
@@ -159,7 +160,8 @@ def _through(layer: nn.Module, x: mx.array, mask: mx.array) -> mx.array:
 
 
 def _added(x: mx.array, y: mx.array) -> mx.array:
-    """x + y; in float16, whose range the residual stream of a Gemma leaves, cut to that range."""
+    """x + y. In float16 the sum is clipped to the range of float16, which Gemma's residual stream
+    exceeds."""
     if x.dtype != mx.float16:
         return x + y
     bound = mx.finfo(mx.float16).max
@@ -167,7 +169,7 @@ def _added(x: mx.array, y: mx.array) -> mx.array:
 
 
 class GemmaTable:
-    """Token ids (L,) -> rows of the embedding table times the root of its width, (L, D) float32."""
+    """Token ids (L,) -> rows of the embedding table times sqrt(D), (L, D) float32."""
 
     def __init__(self, table: nn.Module, channels: int) -> None:
         self._table = table
@@ -178,9 +180,10 @@ class GemmaTable:
 
 
 def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
-    """Only the embedding table of a Gemma component, quantized or not; the layers stay on disk.
+    """Load only the embedding table of a Gemma component, quantized or not.
 
-    Errors: WeightsError when the table is missing or has another shape than the configuration.
+    Errors: WeightsError if the table is missing or its shape differs from the configuration;
+    ConfigError.
     """
     fields = Fields(config, str(directory / "config.json"))
     rows = fields.whole("vocab_size", low=1, high=_SIZES["vocab_size"])
@@ -188,11 +191,13 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
     found: dict[str, mx.array] = {}
     for path in weight_files(directory):
         read_header(path)
-        tensors = load_arrays(path)  # reads nothing yet
+        tensors = load_arrays(path)  # lazy: reads no data yet
         prefix = TABLE + "."
         found |= {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if "weight" not in found:
-        raise WeightsError(f"{directory}: no file there holds the tensor {TABLE}.weight.")
+        raise WeightsError(
+            f"{directory}: the tensor {TABLE}.weight is missing. Convert the text encoder again."
+        )
     if "scales" in found:
         table: nn.Module = nn.QuantizedEmbedding(rows, channels, **_quantization(config))
     else:
@@ -210,12 +215,12 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
                 "Convert the text encoder again."
             )
     table.update({name: found[name] for name in table.parameters()})
-    mx.eval(parameters_of(table))  # an array that waits to be read is tied to this thread
+    mx.eval(parameters_of(table))  # unevaluated arrays could not be used in other threads
     return GemmaTable(table, channels)
 
 
 def _quantization(config: dict[str, Any]) -> dict[str, Any]:
-    """group_size, bits, … of the table: its own entry, else the component's."""
+    """group_size, bits, … of the table: from its own entry, else those of the component."""
     settings = config.get("quantization")
     if not isinstance(settings, dict):
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""Gemma 2 and 3 as far as a text encoder needs them: layers without cache, head or generation.
+"""The layers of Gemma 2 and 3 for a text encoder: without KV cache, head and generation.
 
-mlx-lm has them too, and their numbers are compared with its in the tests; but importing it takes
-transformers along, which costs more time than drawing a small picture. The parameters have the same
-names. The residual stream is float32, products are in the type of the weights.
+mlx-lm has these layers too, and the tests compare the results; but importing mlx-lm also imports
+transformers, which takes longer than drawing a small picture. The parameters have the same names.
+The residual stream is float32; products are in the dtype of the weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..device.pieces import Pieces
 from ..device.products import linear
 from ..errors import ConfigError
 
-CAPPED = "gemma2"  # the kind whose attention scores are capped, and without query and key norms
+CAPPED = "gemma2"  # has capped attention scores and no query and key norms
 
-# What a configuration of Gemma 3 may leave out, being that of the smallest model.
+# Defaults of a Gemma 3 configuration: the values of the smallest model.
 GEMMA3 = {
     "hidden_size": 1152,
     "num_hidden_layers": 26,
@@ -36,7 +36,7 @@ GEMMA3 = {
 
 @dataclass(frozen=True)
 class GemmaConfig:
-    """What the layers need of a flat config.json."""
+    """The settings of a flat config.json that the layers use."""
 
     model_type: str
     hidden_size: int
@@ -47,7 +47,7 @@ class GemmaConfig:
     rms_norm_eps: float
     vocab_size: int
     num_key_value_heads: int
-    rope_theta: float = 0.0  # 0: the kind's own
+    rope_theta: float = 0.0
     rope_local_base_freq: float = 10_000.0
     query_pre_attn_scalar: float = 0.0
     attn_logit_softcapping: float = 50.0
@@ -55,7 +55,8 @@ class GemmaConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GemmaConfig:
-        """Errors: ConfigError naming a key that is missing or is no number."""
+        """Read a flat config.json. Errors: ConfigError naming a key that is missing or not a
+        positive number."""
         capped = data.get("model_type") == CAPPED
         values: dict[str, Any] = {}
         defaults: dict[str, Any] = {
@@ -94,6 +95,8 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
+    """Grouped-query attention with rotary positions; ``full``: without a sliding window."""
+
     def __init__(self, config: GemmaConfig, full: bool):
         super().__init__()  # type: ignore[no-untyped-call]
         width, dim = config.hidden_size, config.head_dim
@@ -128,6 +131,7 @@ class Attention(nn.Module):
         return mx.fast.rope(x, self.dim, traditional=False, base=self.base, scale=1.0, offset=0)
 
     def _capped(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array) -> mx.array:
+        """Attention with scores limited to (-cap, cap) by a tanh, as in Gemma 2."""
         groups = q.shape[1] // k.shape[1]
         q = q.reshape(q.shape[0], k.shape[1], groups, *q.shape[2:])
         scores = (q * self.scale) @ k[:, :, None].swapaxes(-1, -2)
@@ -138,6 +142,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """down(gelu_tanh(gate x) * up x)."""
+
     def __init__(self, config: GemmaConfig):
         super().__init__()  # type: ignore[no-untyped-call]
         width, hidden = config.hidden_size, config.intermediate_size
@@ -151,6 +157,8 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    """Attention and MLP, each with a norm before and after and a residual."""
+
     def __init__(self, config: GemmaConfig, full: bool):
         super().__init__()  # type: ignore[no-untyped-call]
         self.self_attn = Attention(config, full)
@@ -165,6 +173,8 @@ class Layer(nn.Module):
 
 
 class Body(nn.Module):
+    """The embedding table, the layers and the final norm."""
+
     def __init__(self, config: GemmaConfig):
         super().__init__()  # type: ignore[no-untyped-call]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -176,14 +186,14 @@ class Body(nn.Module):
 
 
 class Gemma(nn.Module):
-    """The parameters of a Gemma text model, under ``model``."""
+    """A Gemma text model; its parameters are under ``model``, as in mlx-lm."""
 
     def __init__(self, config: GemmaConfig):
         super().__init__()  # type: ignore[no-untyped-call]
         self.args, self.model = config, Body(config)
 
     def pieces(self, tokens: int) -> tuple[Pieces, float]:
-        """A counter for a pass over some tokens, and the operations of one layer of it."""
+        """A ``Pieces`` counter for a pass over so many tokens, and the operations per layer."""
         c = self.args
         inner = c.head_dim * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
         return Pieces(), 2.0 * tokens * c.hidden_size * (inner + 3 * c.intermediate_size)

@@ -1,4 +1,4 @@
-"""Class names as text: one row per class, and a last row for no class at all."""
+"""Class labels as text features: one row per class, and a last row for no class."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..errors import TextError
 from ..files.fields import shown
 from .features import Cut, TextFeatures, listed, stacked
 
-MAX_SHOWN, MAX_COMPARED = 80, 2000  # characters and names, of the search for a similar name
+MAX_SHOWN, MAX_COMPARED = 80, 2000  # limits in the search for a similar name: characters, names
 
 
 class LabelEncoder:
-    """One-hot features of a class given by name, by number, or "" for none.
+    """One-hot features of a class, given by name or number; "" for no class.
 
-    Errors: TextError when the configuration does not fit class labels.
+    Errors: TextError if the configuration is not one for class labels.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -26,16 +26,17 @@ class LabelEncoder:
             raise TextError(f"A class label is one token, but the model has {config.length}.")
         if config.labels and len(config.labels) + 1 != config.channels:
             raise TextError(
-                f"The model's text is {config.channels} wide, which is {config.channels - 1} "
-                f"classes and the null class; {len(config.labels)} names are given."
+                f"The model's text has {config.channels} channels, which means "
+                f"{config.channels - 1} classes and the null class, but {len(config.labels)} names "
+                "are given."
             )
         self.config = config
         self.classes = config.channels - 1
         self._names = config.labels
 
     def index(self, label: str) -> int:
-        """Row of a label: an exact name, else a name in any case, else a number; "" is the null
-        row. Errors: TextError with the nearest names."""
+        """The row of a label: an exact name, else a name in any case, else a number; "" is the
+        null row. Errors: TextError with similar names."""
         label = label.strip()
         if not label:
             return self.classes
@@ -49,12 +50,12 @@ class LabelEncoder:
         near = difflib.get_close_matches(label[:MAX_SHOWN].casefold(), folded[:MAX_COMPARED], n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise TextError(
-            f"{shown(label)} is no class of this model: give a class name or a number from 0 to "
+            f"{shown(label)} is not a class of this model: give a class name or a number from 0 to "
             f"{self.classes - 1}, or an empty text for no class.{hint}"
         )
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
-        """None: a label is never cut."""
+        """Always empty: labels are never cut."""
         return ()
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:

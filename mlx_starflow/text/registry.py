@@ -1,6 +1,6 @@
-"""The kinds of text encoders: "encoder" of a model's text settings → how it is loaded.
+"""The registry of text encoders: "encoder" in a model's text settings selects how it is loaded.
 
-A new kind is a file that gives features for token ids, and a row in ``KINDS``.
+To add a kind, write a file with a function from token ids to features and add a row to ``KINDS``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .tokenizer import PromptTokenizer
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of encoder that has files of its own."""
+    """A kind of text encoder with a directory of files."""
 
-    model_types: tuple[str, ...]  # "model_type" in its config.json
-    width: str  # the key of the width of its features there
+    model_types: tuple[str, ...]  # allowed values of "model_type" in its config.json
+    width: str  # the key in config.json for the width of its features
     load: Callable[[Path, dict[str, Any], mx.Dtype | None], Embed]
-    pads: bool = False  # gives features for padding too; else padding is zero
+    pads: bool = False  # True: it can also compute features for padding tokens
 
 
 def _load_t5(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
@@ -55,17 +55,17 @@ KINDS: dict[str, Kind] = {
     "gemma": Kind(GEMMA_TYPES, "hidden_size", _load_gemma),
     "gemma_tokens": Kind(GEMMA_TYPES, "hidden_size", _load_table, pads=True),
 }
-LABELS = "labels"  # class names: no files
+LABELS = "labels"  # class names; has no files
 
 
 def load_encoder(
     directory: Path | str | None, config: TextConfig, dtype: mx.Dtype | None = None
 ) -> TextEncoder:
-    """The text encoder of a bundle, ready to encode.
+    """Load the text encoder of a bundle.
 
-    ``directory``: the bundle's text_encoder component, None for class labels; ``dtype``: of its
-    products, None as stored (float32 on a CPU).
-    Errors: TextError when the encoder is of another kind or width than the flow was trained with;
+    ``directory``: the bundle's text_encoder component, None for class labels. ``dtype``: of its
+    products; None: as stored, float32 on a CPU.
+    Errors: TextError if the encoder has another type or width than the flow was trained with;
     ConfigError and WeightsError for a damaged component.
     """
     if config.encoder == LABELS:
@@ -74,7 +74,9 @@ def load_encoder(
         known = ", ".join([*KINDS, LABELS])
         raise ConfigError(f"text: encoder is {config.encoder!r:.60}; expected one of {known}.")
     if directory is None:
-        raise TextError(f"The model needs a text encoder ({config.encoder}), but names none.")
+        raise TextError(
+            f"The model needs a text encoder ({config.encoder}), but config.json names none."
+        )
     directory, kind = Path(directory), KINDS[config.encoder]
     settings = _read_config(directory / "config.json")
     _check(directory, settings, config, kind)
@@ -84,7 +86,7 @@ def load_encoder(
 
 
 def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:
-    """The encoder on disk must be the one that the flow was trained with, as far as can be told."""
+    """Check that type and width of the encoder are those the flow was trained with."""
     found = settings.get("model_type")
     if found not in kind.model_types:
         raise TextError(
@@ -99,8 +101,8 @@ def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: 
         )
     if not config.masked and not kind.pads:
         raise ConfigError(
-            "text: 'masked' is false, which only encoders that give features for padding allow; "
-            f"the hidden states of {config.encoder!r} are computed for the real tokens alone."
+            "text: 'masked' is false, but the encoder "
+            f"{config.encoder!r} computes no features for padding tokens; expected true."
         )
 
 

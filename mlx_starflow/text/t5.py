@@ -1,6 +1,6 @@
-"""The encoder half of T5. Parameters carry the names of a transformers checkpoint.
+"""The T5 encoder. Parameters are named as in a transformers checkpoint.
 
-Converting one takes no renaming: keep ``shared.weight`` and ``encoder.*``, drop ``decoder.*``,
+Conversion renames nothing: it keeps ``shared.weight`` and ``encoder.*``, and drops ``decoder.*``,
 ``lm_head.*`` and ``encoder.embed_tokens.weight`` (a copy of ``shared.weight``).
 """
 
@@ -39,7 +39,7 @@ _LARGEST = {
 
 @dataclass(frozen=True)
 class T5Config:
-    """What the encoder needs of transformers' config.json."""
+    """The settings of transformers' config.json that the encoder uses."""
 
     d_model: int
     d_kv: int
@@ -55,7 +55,7 @@ class T5Config:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> T5Config:
-        """Reads a config.json of transformers. Errors: ConfigError naming the key."""
+        """Read a config.json of transformers. Errors: ConfigError naming the key."""
         fields = Fields(data, "T5 config.json")
         values: dict[str, Any] = {
             key: fields.whole(key, low=1, high=high) for key, high in _LARGEST.items()
@@ -68,7 +68,7 @@ class T5Config:
                 f"relative_attention_max_distance {distance}; expected an even number of buckets "
                 "and a distance above a quarter of it."
             )
-        # "gated-gelu" stands for the tanh form of GELU; newer files also spell it out.
+        # "gated-gelu" means the tanh form of GELU, which newer files name in "dense_act_fn".
         projection = fields.text("feed_forward_proj", "relu", most=80)
         gated = fields.switch("is_gated_act", projection.startswith("gated-"))
         default = "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
@@ -87,14 +87,15 @@ class T5Config:
 
 
 class RMSNorm(nn.RMSNorm):
-    """Computed in float32 and handed on in the type of the products that follow."""
+    """RMSNorm of an input of any dtype, computed and returned in float32."""
 
     def __call__(self, x: mx.array) -> mx.array:
         return super().__call__(x.astype(mx.float32))  # type: ignore[no-untyped-call]
 
 
 class SelfAttention(nn.Module):
-    """Attention without scaling of the scores; the bias of relative positions is given."""
+    """Attention without scaling of the scores. The relative position bias is an argument; the
+    weights of it are in the first block only (``has_bias``)."""
 
     def __init__(self, config: T5Config, has_bias: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -120,7 +121,7 @@ class SelfAttention(nn.Module):
 
 
 class DenseReluDense(nn.Module):
-    """The feed-forward layer, gated or not. The name is the checkpoint's."""
+    """The feed-forward layer, gated or not; named as in transformers."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -133,8 +134,8 @@ class DenseReluDense(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        # In float32 from the activation on. float16 stays there for the last product too: large
-        # T5 models leave its range here.
+        # Float32 from the activation on. With float16 weights the last product is also in float32,
+        # since large T5 models exceed the range of float16 here.
         if "wi" in self:
             h = self.activation(self.wi(x).astype(mx.float32))
         else:
@@ -143,6 +144,8 @@ class DenseReluDense(nn.Module):
 
 
 class AttentionLayer(nn.Module):
+    """Self-attention and its norm."""
+
     def __init__(self, config: T5Config, has_bias: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.SelfAttention = SelfAttention(config, has_bias)
@@ -150,6 +153,8 @@ class AttentionLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
+    """The feed-forward layer and its norm."""
+
     def __init__(self, config: T5Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.DenseReluDense = DenseReluDense(config)
@@ -157,6 +162,8 @@ class FeedForwardLayer(nn.Module):
 
 
 class Block(nn.Module):
+    """x <- x + attention(norm(x)); x <- x + feed_forward(norm(x))."""
+
     def __init__(self, config: T5Config, has_bias: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer = [AttentionLayer(config, has_bias), FeedForwardLayer(config)]
@@ -168,6 +175,8 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
+    """The blocks and the final norm; named as in transformers."""
+
     def __init__(self, config: T5Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.block = [Block(config, has_bias=i == 0) for i in range(config.num_layers)]
@@ -177,7 +186,7 @@ class Encoder(nn.Module):
 class T5Encoder(nn.Module):
     """Token ids (B, L) -> last hidden state (B, L, d_model), float32.
 
-    The residual stream is float32; the products run in the type of the weights.
+    The residual stream is float32; the products are in the dtype of the weights.
     """
 
     def __init__(self, config: T5Config) -> None:
@@ -205,10 +214,10 @@ class T5Encoder(nn.Module):
 
 
 def relative_buckets(length: int, buckets: int, max_distance: int) -> mx.array:
-    """(L, L) bucket of key position minus query position, as arXiv 1910.10683 and its code have it.
+    """Relative position buckets (L, L), by query (row) and key (column), as in arXiv 1910.10683.
 
-    Half of the buckets are for keys after the query. In each half the first half counts single
-    positions and the rest grow logarithmically up to ``max_distance``.
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets
+    are single distances, and the others grow logarithmically up to ``max_distance``.
     """
     half = buckets // 2
     exact = half // 2

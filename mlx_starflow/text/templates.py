@@ -1,4 +1,4 @@
-"""The text that an encoder is given: the prompt inside whatever the model was trained with."""
+"""Prompt templates: the text around the prompt that a model was trained with."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from ..config import TextConfig
 
 
 def prompt_text(prompt: str, config: TextConfig, aspect_ratio: str = "1:1") -> str:
-    """The prompt with every addition its model asks for, in the order of the training.
+    """The prompt with all additions that the model's text settings ask for.
 
-    The null caption is the empty prompt put through the same steps.
+    The null caption is the empty prompt with the same additions.
     """
     text = prompt
     if config.fps:  # 0 frames per second: a picture, not a video

@@ -1,8 +1,8 @@
-"""Prompts to token ids, with the numbers of transformers' AutoTokenizer but without its import.
+"""Prompts to token ids, with the same results as transformers' AutoTokenizer.
 
-transformers takes about a second to import; the ``tokenizers`` library under it reads the same
-``tokenizer.json`` in milliseconds. What transformers adds on top is done here: special tokens,
-truncation that keeps them, and the side and token of the padding.
+transformers takes about a second to import; the ``tokenizers`` library that it uses reads the same
+``tokenizer.json`` in milliseconds. This module adds what transformers adds to it: special tokens,
+truncation that keeps them, and the padding token and side.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MAX_CHARACTERS = 100_000  # of a prompt
 class Tokens:
     """One tokenised prompt."""
 
-    ids: tuple[int, ...]  # the real tokens, at most as many as were asked for
-    cut: str  # the end (or beginning) of the text that had no room; "" when all of it fitted
+    ids: tuple[int, ...]  # without padding
+    cut: str  # the end (or beginning) of the text that was left out; "" if nothing was
 
 
 class PromptTokenizer:
@@ -52,7 +52,7 @@ class PromptTokenizer:
         with _explained(f"{path} is not a tokenizer", "Download it again."):
             text = read_regular(path, MAX_BYTES).decode("utf-8")
             self._tokenizer = Tokenizer.from_str(text)
-            # Files saved after use may carry the settings of their last call.
+            # A file that was saved after use may contain the padding and truncation of that use.
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
         check_tokenizer(self._tokenizer, str(path))
@@ -66,10 +66,10 @@ class PromptTokenizer:
         self._before, self._after = self._special_ids(settings)
 
     def encode(self, text: str, length: int) -> Tokens:
-        """At most ``length`` ids, special tokens included; truncation keeps the special ones.
+        """At most ``length`` token ids, special tokens included; truncation keeps the special ones.
 
-        Errors: TextError for a text that is too long, or has halves of surrogate pairs, as
-        undecodable bytes leave them.
+        Errors: TextError for a text of more than MAX_CHARACTERS, or with surrogates (from bytes
+        that are not UTF-8).
         """
         if len(text) > MAX_CHARACTERS:
             raise TextError(
@@ -95,12 +95,12 @@ class PromptTokenizer:
             return self._tokenizer.encode(text, add_special_tokens=special)
 
     def pad(self, ids: tuple[int, ...], length: int) -> tuple[int, ...]:
-        """The ids with padding up to ``length``, on the tokenizer's side."""
+        """The ids with padding up to ``length``, on the side that the tokenizer's settings say."""
         padding = (self.pad_id,) * (length - len(ids))
         return padding + ids if self.pad_left else ids + padding
 
     def place(self, count: int, length: int) -> slice:
-        """Where ``count`` real tokens stand among ``length`` padded ones."""
+        """The position of ``count`` tokens that were padded to ``length``."""
         return slice(length - count, length) if self.pad_left else slice(0, count)
 
     def _pad_id(self, settings: Fields, path: Path) -> int:
@@ -111,10 +111,10 @@ class PromptTokenizer:
         return found
 
     def _special_ids(self, settings: Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids that stand before and after every text.
+        """The special token ids that are put before and after every text.
 
-        They are read off one encoded text; ``add_bos_token`` and ``add_eos_token`` in the settings
-        overrule the file, as they do in transformers.
+        They are found by encoding one text. ``add_bos_token`` and ``add_eos_token`` in the settings
+        take precedence over tokenizer.json, as in transformers.
         """
         encoding = self._encoded("a", special=True)
         special = encoding.special_tokens_mask
@@ -131,7 +131,7 @@ class PromptTokenizer:
         token = _content(settings, key, None)
         found = self._tokenizer.token_to_id(token) if token else None
         if found is None:
-            raise TextError(f"tokenizer_config.json adds {key}, but {token!r} is no known token.")
+            raise TextError(f"tokenizer_config.json adds {key}, but {token!r} is not a token.")
         return (found,)
 
 
@@ -146,7 +146,7 @@ def _check_text(text: str) -> None:
 
 
 def _content(settings: Fields, key: str, default: str | None) -> str | None:
-    """A special token is written as a string or as an object with its content; null is none."""
+    """A special token in the settings: a string, or an object with "content"; null means none."""
     if key in settings.data and settings.data[key] is None:
         return None
     if isinstance(settings.data.get(key), dict):
@@ -164,8 +164,8 @@ def _read_settings(path: Path) -> Fields:
 
 @contextmanager
 def _explained(what: str, advice: str) -> Iterator[None]:
-    """The library's errors as TextError. A panic of its Rust code is no Exception in Python and
-    would pass an application's ``except Exception``."""
+    """Turn errors of the ``tokenizers`` library into TextError. This includes panics of its Rust
+    code, which do not derive from ``Exception``."""
     try:
         yield
     except BaseException as error:

@@ -1,7 +1,7 @@
-"""What a tokenizer.json may ask for: its steps run over every prompt and can multiply it.
+"""Limits on the rules in a tokenizer.json, which could make every prompt very long.
 
-A file of 3 KB can replace every letter by a thousand, several times over. Checked are the steps
-that make text or tokens longer; the vocabulary is left to the ``tokenizers`` library.
+A file of 3 KB can replace every letter by a thousand letters, several times in a row. The rules
+that lengthen text are checked here; the ``tokenizers`` library checks the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..errors import TextError
 from ..files.fields import shown
 from ..files.json import JSONError, parse_json
 
-MAX_GROWTH = 64  # times that all replacements together may lengthen a text
-MAX_STEPS = 32  # splitting rules, or template pieces
-MAX_NORMALIZERS = 1000  # a closed vocabulary has one for each synonym
-MAX_CONTENT = 100  # characters that a regular expression is replaced by
+MAX_GROWTH = 64  # largest factor by which all replacements together may lengthen a text
+MAX_STEPS = 32  # splitting rules, or pieces of a template
+MAX_NORMALIZERS = 1000  # a tokenizer with a small vocabulary has one for each synonym
+MAX_CONTENT = 100  # characters in the replacement of a regular expression
 MAX_PATTERN = 2000  # characters
-# Normalizers by the most characters that they make of one.
+# Normalizer -> most characters that it makes of one.
 _NORMALIZERS = {
     "Sequence": 1, "Precompiled": 1, "Replace": 1, "Prepend": 1, "Strip": 1, "StripAccents": 1,
     "NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 3, "BertNormalizer": 4, "Nmt": 1,
@@ -29,7 +29,8 @@ _NORMALIZERS = {
 
 
 def check_tokenizer(tokenizer: Any, where: str) -> None:
-    """TextError where a loaded ``tokenizers.Tokenizer`` would make a text too long."""
+    """Raise a TextError if the rules of a loaded ``tokenizers.Tokenizer`` could make a text too
+    long. ``where``: the file, for messages."""
     growth, precompiled, unicode_forms = 1, 0, 0
     normalizers = _settings(tokenizer.normalizer, where)
     for step in _steps(normalizers, "normalizers", where, MAX_NORMALIZERS):
@@ -39,7 +40,9 @@ def check_tokenizer(tokenizer: Any, where: str) -> None:
         if kind == "Replace":
             growth *= _replacement(step, where)
         elif kind == "Prepend" and len(str(step.get("prepend", ""))) > MAX_GROWTH:
-            raise TextError(f"{where}: a normalizer puts too long a text in front.")
+            raise TextError(
+                f"{where}: a normalizer prepends more than {MAX_GROWTH} characters to a text."
+            )
         elif kind == "Precompiled":
             precompiled += 1
             check_charsmap(step.get("precompiled_charsmap"), where)
@@ -48,7 +51,7 @@ def check_tokenizer(tokenizer: Any, where: str) -> None:
     if growth > MAX_GROWTH or precompiled > 1 or unicode_forms > 2:
         raise TextError(
             f"{where}: its normalizers would make a text more than {MAX_GROWTH} times as long. "
-            "It is damaged or made to hurt; download it again."
+            "It is damaged or malicious; download it again."
         )
     for step in _steps(_settings(tokenizer.pre_tokenizer, where), "pretokenizers", where):
         _pattern(step.get("pattern"), where)
@@ -57,8 +60,8 @@ def check_tokenizer(tokenizer: Any, where: str) -> None:
 
 
 def check_charsmap(text: Any, where: str) -> None:
-    """TextError unless the table of a "Precompiled" normalizer is one: a size and a trie of so
-    many bytes, then texts."""
+    """Raise a TextError if the table of a "Precompiled" normalizer is malformed. It has a size, a
+    trie of so many bytes, and texts."""
     try:
         data = base64.b64decode(text or "", validate=True)
         (size,) = struct.unpack_from("<I", data)
@@ -69,7 +72,7 @@ def check_charsmap(text: Any, where: str) -> None:
 
 
 def _settings(part: Any, where: str) -> Any:
-    """A part of the tokenizer as the library itself writes it."""
+    """The settings of a part of the tokenizer, as the library stores them. Errors: TextError."""
     if part is None:
         return {}
     try:
@@ -79,8 +82,8 @@ def _settings(part: Any, where: str) -> Any:
 
 
 def check_growth(tokenizer: Any, text: str, where: str) -> None:
-    """TextError where normalizing a text makes it more than ``MAX_GROWTH`` times as long. Taken
-    step by step, so that no step starts from a text that is too long already."""
+    """Raise a TextError if normalizing a text makes it more than ``MAX_GROWTH`` times as long. The
+    normalizers are applied one by one, so that no step gets a text that is already too long."""
     steps = getattr(tokenizer, "normalizer", None)
     if steps is None or not hasattr(steps, "__len__"):
         return
@@ -90,14 +93,14 @@ def check_growth(tokenizer: Any, text: str, where: str) -> None:
         if len(text) > most:
             raise TextError(
                 f"{where}: its normalizers make a text more than {MAX_GROWTH} times as long. "
-                "It is damaged or made to hurt; download it again."
+                "It is damaged or malicious; download it again."
             )
 
 
 def _steps(
     settings: Any, inner: str, where: str, most: int = MAX_STEPS
 ) -> Iterator[dict[str, Any]]:
-    """The settings of every step, those inside of sequences one by one."""
+    """The settings of every step, including those inside sequences."""
     waiting, count = [settings], 0
     while waiting:
         step = waiting.pop()
@@ -116,11 +119,13 @@ def _replacement(step: dict[str, Any], where: str) -> int:
     pattern = _pattern(step.get("pattern"), where)
     content = step.get("content")
     if not isinstance(content, str):
-        raise TextError(f"{where}: a normalizer replaces by {shown(content)}.")
+        raise TextError(
+            f"{where}: the replacement of a normalizer is {shown(content)}; expected a text."
+        )
     exact = isinstance(step["pattern"], dict) and "String" in step["pattern"] and pattern
     if exact:
         return max(1, -(-len(content) // len(pattern)))
-    # How much a regular expression matches is not known: ``check_growth`` measures it.
+    # How much a regular expression matches depends on the text; see ``check_growth``.
     if len(content) > MAX_CONTENT:
         raise TextError(f"{where}: a normalizer's replacement has over {MAX_CONTENT} characters.")
     return 1

@@ -1,4 +1,4 @@
-"""The image autoencoders whose latents a STARFlow model is a flow over."""
+"""Image autoencoders; the latents of one are the data of a STARFlow model."""
 
 from .model import AutoencoderKL
 from .registry import KINDS, Autoencoder, Kind, build_vae, read_vae_config, vae_decoding_bytes

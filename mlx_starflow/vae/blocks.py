@@ -1,4 +1,4 @@
-"""Parts of the autoencoder; attributes are named as in diffusers, so weights keep their names.
+"""Layers of the autoencoder. Attributes are named as in diffusers, so weights keep their names.
 
 All arrays are channels last, (B, H, W, C); convolution weights are (out, kh, kw, in).
 """
@@ -13,11 +13,11 @@ from ..device.pieces import Pieces
 from ..device.typed import parameters_of
 from .conv import Conv3x3
 
-# diffusers builds every GroupNorm of this autoencoder with 1e-6 instead of torch's 1e-5.
+# As in diffusers, where every GroupNorm of this autoencoder has 1e-6 instead of torch's 1e-5.
 NORM_EPS = 1e-6
 
-# Query rows per attention call: the one head is as wide as the block (512 in the SD autoencoders),
-# which no fused kernel takes, so the scores are a real array and their size has to be bounded.
+# Query rows per attention call. The single head is as wide as the block (512 in the SD
+# autoencoders), too wide for MLX's fused kernels, so the scores are stored and must be bounded.
 ATTENTION_ROWS = 4096
 
 
@@ -26,7 +26,8 @@ def _group_norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Twice norm, SiLU, convolution, beside a skip; 1x1-convolved where the width changes."""
+    """A residual block: twice norm, SiLU and convolution. If the width changes, a 1x1 convolution
+    is applied to the skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -46,7 +47,7 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel attends to every other, with a single head as wide as the block."""
+    """Attention between all pixels, with a single head as wide as the block."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -71,6 +72,8 @@ class Attention(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Two ResNet blocks, with attention in between if the configuration has it."""
+
     def __init__(self, channels: int, groups: int, attention: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.resnets = [ResnetBlock(channels, channels, groups) for _ in range(2)]
@@ -85,7 +88,7 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width. Only the bottom and right edges are padded, as diffusers does."""
+    """Halves height and width. Pads only the bottom and right edges, as in diffusers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -109,7 +112,8 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """The ResNet blocks of one resolution and, unless it is the last one, the step to the next."""
+    """The ResNet blocks of one resolution, followed by down- or upsampling unless it is the last
+    one."""
 
     def __init__(
         self,
@@ -142,6 +146,6 @@ class Stage(nn.Module):
 
 
 def _operations(x: mx.array, part: nn.Module) -> float:
-    """Floating-point operations that made x (B, H, W, C), by the weights of its convolutions."""
+    """Floating-point operations of the layer that computed x (B, H, W, C), from its weights."""
     pixels = x.shape[0] * x.shape[1] * x.shape[2]
     return 2.0 * pixels * sum(w.size for _, w in parameters_of(part) if w.ndim > 1)

@@ -1,4 +1,7 @@
-"""Encoder (image to moments) and decoder (latent to image) of the autoencoder."""
+"""The encoder (image to moments) and the decoder (latent to image) of the autoencoder.
+
+f is the number of pixels per latent cell along one side, c the number of latent channels.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .conv import Conv3x3
 
 
 class Encoder(nn.Module):
-    """(B, H, W, 3) -> (B, H/f, W/f, 2c): mean and log-variance, before ``quant_conv``."""
+    """Image (B, H, W, 3) -> mean and log-variance (B, H/f, W/f, 2c), before ``quant_conv``."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -41,11 +44,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, h, w, c) -> (B, h*f, w*f, 3), after ``post_quant_conv``, in two steps.
+    """Latent (B, h, w, c), after ``post_quant_conv``, -> image (B, h*f, w*f, 3), in two steps.
 
-    ``middle`` works at the latent's resolution and holds the attention; ``upper`` holds nearly all
-    of the memory and reaches only locally, apart from the statistics of its norms. A large picture
-    is therefore decoded with one ``middle`` and with ``upper`` in tiles.
+    ``middle`` works at the resolution of the latent and contains the attention. ``upper`` needs
+    nearly all of the memory, and its pixels depend on a neighbourhood only, apart from the
+    statistics of its norms. For a large picture, ``upper`` is therefore computed in tiles.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -67,11 +70,11 @@ class Decoder(nn.Module):
         self.conv_out = Conv3x3(widths[-1], config.out_channels)
 
     def middle(self, z: mx.array) -> mx.array:
-        """(B, h, w, c) -> (B, h, w, widest)."""
+        """Latent (B, h, w, c) -> (B, h, w, widest)."""
         return self.mid_block(self.conv_in(z))
 
     def upper(self, x: mx.array) -> mx.array:
-        """(B, h, w, widest) -> (B, h*f, w*f, 3)."""
+        """(B, h, w, widest) -> image (B, h*f, w*f, 3)."""
         for block in self.up_blocks:
             x = block(x)
         return self.conv_out(silu(self.conv_norm_out(x)))

@@ -1,4 +1,4 @@
-"""AutoencoderKL: images to latents and back, with the numbers of diffusers' class of that name."""
+"""AutoencoderKL: images to latents and back, numerically equal to diffusers' class."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..errors import ImageError, UsageError
 from .coders import Decoder, Encoder
 from .tiling import in_tiles
 
-# A latent with more cells than this is decoded in tiles of TILE by TILE cells unless told
-# otherwise: 64 x 64 cells are 512 x 512 pixels with the SD autoencoders, whose widest
-# activations then take about 1 GB in float32.
+# By default, a latent with more than LARGE cells is decoded in tiles of TILE x TILE cells. With the
+# SD autoencoders, 64 x 64 cells are 512 x 512 pixels, whose largest activations take about 1 GB.
 LARGE = 64 * 64
 TILE = 64
 
 
 class AutoencoderKL(nn.Module):
-    """Channels-last autoencoder. Parameters carry the names of a diffusers checkpoint.
+    """Channels-last autoencoder whose parameters are named as in a diffusers checkpoint.
 
-    Converting such a checkpoint takes three rules and no other renaming:
+    Converting such a checkpoint takes three rules:
     - a 4-D convolution weight (out, in, kh, kw) becomes (out, kh, kw, in): transpose(0, 2, 3, 1);
     - the names of older checkpoints, ``attentions.0.{query,key,value,proj_attn}``, become
       ``attentions.0.{to_q,to_k,to_v,to_out.0}``;
     - attention weights stored as 1x1 convolutions (C, C, 1, 1) become (C, C).
-    ``quant_conv`` and ``post_quant_conv`` exist where the configuration says so.
+    ``quant_conv`` and ``post_quant_conv`` exist if the configuration says so. Below, f is the
+    number of pixels per latent cell along one side, c the number of latent channels.
     """
 
     def __init__(self, config: VAEConfig) -> None:
@@ -40,8 +40,9 @@ class AutoencoderKL(nn.Module):
             self.post_quant_conv = nn.Conv2d(channels, channels, 1)
 
     def encode_moments(self, image: mx.array) -> tuple[mx.array, mx.array]:
-        """Image (B, H, W, 3) in [-1, 1] -> mean and deviation (B, H/f, W/f, c), both float32 and
-        multiplied by the scaling factor. Errors: ImageError when f does not divide H and W."""
+        """Image (B, H, W, 3) in [-1, 1] -> mean and standard deviation (B, H/f, W/f, c), float32,
+        both multiplied by the scaling factor. Errors: ImageError if H or W is not a multiple of
+        f."""
         factor, channels = self.config.factor, self.config.in_channels
         if image.ndim != 4 or image.shape[-1] != channels:
             raise ImageError(
@@ -55,24 +56,26 @@ class AutoencoderKL(nn.Module):
             )
         moments = [self._moments(image[i : i + 1]) for i in range(image.shape[0])]
         mean, logvar = mx.split(mx.concatenate(moments).astype(mx.float32), 2, axis=-1)
-        # The bounds are diffusers': they keep a wild log-variance from overflowing.
+        # The same bounds as in diffusers; they prevent an overflow.
         std = mx.exp(0.5 * mx.clip(logvar, -30.0, 20.0))
         scale = self.config.scaling_factor
         return mean * scale, std * scale
 
     def encode(self, image: mx.array) -> mx.array:
-        """Image (B, H, W, 3) in [-1, 1] -> scaled mean latent (B, H/f, W/f, c), float32."""
+        """Image (B, H, W, 3) in [-1, 1] -> mean latent (B, H/f, W/f, c), multiplied by the scaling
+        factor, float32. Errors: ImageError."""
         return self.encode_moments(image)[0]
 
     def decode(self, latent: mx.array, tile: int | None = None) -> mx.array:
         """Scaled latent (B, h, w, c) -> image (B, h*f, w*f, 3), float32, about [-1, 1].
 
-        ``tile``: side, in latent cells, of the squares in which the upper part of the decoder
-        works; neighbours overlap by a quarter and are blended. 0 decodes in one piece; None does so
-        up to LARGE cells and uses TILE above. Tiles bound the memory, at the price of small
-        differences, since each norm then sees the pixels of one tile only.
-        Images are decoded one after another: memory does not grow with the batch, and no image's
-        numbers depend on its neighbours. Errors: UsageError for a latent or tile that does not fit.
+        ``tile``: side, in latent cells, of square tiles for the upper part of the decoder;
+        neighbours overlap by a quarter and are blended. 0: no tiles. None: tiles of TILE cells if
+        the latent has more than LARGE cells. Tiles limit the memory but change the image slightly,
+        since the norms use the pixels of one tile only.
+        Images are decoded one after another, so memory does not grow with the batch size, and
+        each result is independent of the others. Errors: UsageError for a latent or tile of the
+        wrong size.
         """
         channels = self.config.latent_channels
         if latent.ndim != 4 or latent.shape[-1] != channels:

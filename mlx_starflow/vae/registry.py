@@ -1,6 +1,6 @@
-"""The kinds of autoencoders: "kind" in vae/config.json → configuration and class.
+"""The registry of autoencoders: "kind" in vae/config.json selects configuration and class.
 
-A new kind is a file with a class that does what ``Autoencoder`` says, and a row in ``KINDS``.
+To add a kind, write a class with the methods of ``Autoencoder`` and add a row to ``KINDS``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from ..errors import ConfigError
 from .memory import decoding_bytes
 from .model import AutoencoderKL
 
-DEFAULT = "autoencoder_kl"  # of bundles that name no kind
+DEFAULT = "autoencoder_kl"  # if vae/config.json has no "kind"
 
 
 class Autoencoder(Protocol):
-    """Pictures to latents and back. Also a module whose parameters are those of its files."""
+    """Pictures to latents and back. Must also be an ``nn.Module`` with the parameters in its
+    weight files."""
 
     config: Any  # has ``factor``, pixels per latent along one side, and ``latent_channels``
 
@@ -35,9 +36,9 @@ class Autoencoder(Protocol):
 class Kind:
     """One kind of autoencoder."""
 
-    config: Callable[[dict[str, Any], str], Any]  # settings and where they stand → configuration
+    config: Callable[[dict[str, Any], str], Any]  # settings and file name → configuration
     build: Callable[[Any], Any]  # configuration → module without its weights
-    # Configuration, height and width of a latent → most bytes that decoding one picture takes.
+    # Configuration, height and width of a latent → estimated peak bytes of decoding one picture.
     decoding_bytes: Callable[[Any, int, int], int]
 
 
@@ -57,7 +58,7 @@ def build_vae(settings: dict[str, Any], where: str) -> Any:
 
 
 def vae_decoding_bytes(settings: dict[str, Any], where: str, height: int, width: int) -> int:
-    """Most bytes that decoding a latent of height × width takes. Errors: ConfigError."""
+    """Estimated peak bytes of decoding one latent of height × width. Errors: ConfigError."""
     kind, own = _kind(settings, where)
     return kind.decoding_bytes(kind.config(own, where), height, width)
 

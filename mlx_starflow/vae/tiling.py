@@ -1,4 +1,4 @@
-"""Working on a large array tile by tile, with overlaps that are blended away."""
+"""Processing a large array in overlapping tiles that are blended."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ SMALLEST = 8  # cells along one side of a tile
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First index of each tile along one side; the last tile is moved back to end at ``length``.
-
-    All tiles have the same size, so that every norm sees as many pixels as every other.
+    """First index of each tile along one side. The last tile is moved back so that it ends at
+    ``length``; all tiles have the same size.
     """
     if length <= tile:
         return [0]
@@ -24,8 +23,8 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _ramp(start: int, size: int, starts: list[int]) -> mx.array:
-    """Weights of one tile along one side: rising where the tile before it still reaches, falling
-    where the next one begins. Weights of neighbours add up to 1."""
+    """Blending weights (size,) of one tile along one side: rising in the overlap with the previous
+    tile, falling in the overlap with the next."""
     weight = mx.ones((size,))
     index = mx.arange(size) + 0.5
     place = starts.index(start)
@@ -39,11 +38,12 @@ def _ramp(start: int, size: int, starts: list[int]) -> mx.array:
 
 
 def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, tile: int) -> mx.array:
-    """``work`` on overlapping squares of x (B, h, w, c), blended into (B, h*factor, w*factor, ·).
+    """Apply ``work`` to overlapping tiles of x (B, h, w, c) and blend the results into
+    (B, h*factor, w*factor, ·).
 
-    ``tile`` is the side of a square in cells of x; neighbours share a quarter of it. Each tile is
-    evaluated before the next begins, so memory is that of one tile and the result.
-    Errors: UsageError when the tile is smaller than 8.
+    ``tile``: side of a tile in cells of x; neighbours overlap by a quarter. Each tile is evaluated
+    before the next, so the memory is that of one tile and the result.
+    Errors: UsageError if the tile is smaller than SMALLEST.
     """
     if tile < SMALLEST:
         raise UsageError(f"tile is {tile}; the smallest tile is {SMALLEST} latent cells.")
