@@ -79,7 +79,7 @@ def test_the_window_draws_previews_and_cancels(display, page, colours):
             window.prompt.insert(0, "no such class ")
             window.button.invoke()
             spin(window, lambda: not window.busy)
-            assert "is no class of this model" in window.title()
+            assert "is not a class of this model" in window.title()
         finally:
             window.destroy()
 

@@ -108,10 +108,10 @@ def test_labels_of_the_reference_case():
 
 def test_unknown_labels_are_refused_with_a_hint():
     encoder = load_encoder(None, label_config())
-    with pytest.raises(TextError, match="'fix' is no class.*0 to 3.*Did you mean 'fox'"):
+    with pytest.raises(TextError, match="'fix' is not a class.*0 to 3.*Did you mean 'fox'"):
         encoder.encode(["fix"])
     for label in ("4", "-1", "1.5"):
-        with pytest.raises(TextError, match="is no class"):
+        with pytest.raises(TextError, match="is not a class"):
             encoder.encode([label])
     with pytest.raises(TextError, match="4 names are given"):
         load_encoder(None, label_config(channels=9))

@@ -1,4 +1,4 @@
-"""Pictures as small files whose entropy model is the flow: ``compress`` and ``decompress``."""
+"""Compression of pictures with the flow as entropy model: ``compress`` and ``decompress``."""
 
 from .pictures import Compressed, compress, compress_picture, decompress, inspect
 from .quality import DEFAULT_STEP, step_of_quality

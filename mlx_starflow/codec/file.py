@@ -1,4 +1,4 @@
-"""The file of a compressed picture.
+"""The file format of a compressed picture.
 
     bytes  what
     3      magic "SFC"
@@ -7,15 +7,15 @@
     4      fingerprint of the model's weights (flow, autoencoder, text encoder)
     2      fingerprint of the arithmetic that wrote it: device, BLAS, versions
     2      step of the quantiser in 1/1024, big-endian
-    1      extent e: numbers lie in -2^e ... 2^e
+    1      extent e: symbols lie in -2^e ... 2^e
     1-5    seed of the dither, then rows and columns of tokens, each a variable-length number
-    ...    with a prompt: its length, a variable-length number, and its UTF-8
-    4      checksum of the decoded numbers (CRC-32, also over everything before it and the code)
+    ...    if a prompt is stored: its length, a variable-length number, and its text in UTF-8
+    4      checksum of the symbols (CRC-32, also over everything before it and the code)
     2      checksum of the file (CRC-32, its lower half, over everything but itself)
     ...    the code, to the end of the file
 
-Nothing that a file says makes a reader allocate more than the file's own size; sizes and steps are
-compared with the model before any work.
+The reader allocates no more memory than the size of the file, and sizes and steps are compared
+with the model before decoding.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .quality import UNITS
 MAGIC, VERSION = b"SFC", 1
 PRECISIONS = ("float32", "float16", "bfloat16", "4-bit", "8-bit", "other")
 LONGEST_PROMPT = 4096  # bytes
-LARGEST_FILE = 16 << 20  # far above any picture
+LARGEST_FILE = 16 << 20  # bytes, far more than any picture needs
 _FIXED = struct.Struct(">3sBB4sHHB")
 _CHECKS = struct.Struct(">IH")
 _PROMPT = 1
@@ -41,7 +41,7 @@ _PROMPT = 1
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the code."""
+    """The header: everything before the code."""
 
     model: bytes  # 4 bytes
     arithmetic: int  # 16 bits
@@ -56,32 +56,36 @@ class Header:
 
     @property
     def step(self) -> float:
+        """The step of the quantiser, in units of the deep block's input."""
         return self.step_units / UNITS
 
 
 def write(header: Header, symbols: np.ndarray, data: bytes) -> bytes:
-    """The whole file; the checksums are added here."""
+    """The bytes of the whole file, with checksums. symbols (T, D), data: their code."""
     head = _head(header)
     return with_checks(head, symbols_check(head, data, symbols), data)
 
 
 def with_checks(head: bytes, check: int, data: bytes) -> bytes:
-    """A file of its three parts, with the checksum over its bytes."""
+    """The bytes of a file from header, checksum of the symbols and code, with its own checksum."""
     return head + _CHECKS.pack(check, _file_check(head, check, data)) + data
 
 
 def symbols_check(head: bytes, data: bytes, symbols: np.ndarray) -> int:
+    """CRC-32 over header, code and symbols."""
     return zlib.crc32(symbols.astype(">i4").tobytes(), zlib.crc32(data, zlib.crc32(head)))
 
 
 def read(file: bytes) -> tuple[Header, bytes]:
-    """Header and code of a file. Errors: CodecError, where it is not such a file or damaged."""
+    """Header and code of a file. Errors: CodecError if it is not such a file or is damaged."""
     if len(file) > LARGEST_FILE:
-        raise CodecError(f"This file has {len(file)} bytes; no compressed picture is that large.")
+        raise CodecError(
+            f"This file has {len(file)} bytes; a compressed picture has at most {LARGEST_FILE}."
+        )
     if not file.startswith(MAGIC):
         raise CodecError("This is not a picture compressed by mlx-starflow.")
     if len(file) < _FIXED.size + _CHECKS.size + 3:
-        raise CodecError("The file is cut off.")
+        raise CodecError("The file is incomplete: it ends too early.")
     _, version, flags, model, arithmetic, units, extent = _FIXED.unpack_from(file)
     if version != VERSION:
         raise CodecError(f"The file has format version {version}; this program reads {VERSION}.")
@@ -92,24 +96,24 @@ def read(file: bytes) -> tuple[Header, bytes]:
         raise CodecError("The file is damaged: its checksum is wrong.")
     precision = flags >> 4
     if flags & 0b1110 or precision >= len(PRECISIONS) or not units:
-        raise CodecError("The file asks for what this version does not know; update mlx-starflow.")
+        raise CodecError("This version of mlx-starflow cannot read the file; update mlx-starflow.")
     if not SMALLEST_EXTENT <= extent <= LARGEST_EXTENT:
-        raise CodecError(f"The file says its numbers reach 2^{extent}; it is damaged.")
+        raise CodecError(f"The file has symbols up to 2^{extent}; it is damaged.")
     header = Header(
         model, arithmetic, PRECISIONS[precision], units, extent, seed, rows, columns, prompt, check
     )
     if _head(header) != file[:place]:
-        raise CodecError("The file is damaged: its header is not written as it should be.")
+        raise CodecError("The file is damaged: its header is malformed.")
     return header, data
 
 
 def header_end(file: bytes) -> int:
-    """Where the checksums begin. Errors: CodecError."""
+    """The offset of the checksums. Errors: CodecError."""
     return _variable_part(file, _taken(file, 0, _FIXED.size)[4])[2]
 
 
 def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str | None, int]:
-    """Seed, rows and columns; the prompt, if there is one; the place after them."""
+    """Seed, rows and columns; the prompt or None; the offset after them."""
     seed, place = _number(file, _FIXED.size)
     rows, place = _number(file, place)
     columns, place = _number(file, place)
@@ -117,7 +121,7 @@ def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str |
         return (seed, rows, columns), None, place
     length, place = _number(file, place)
     if length > LONGEST_PROMPT:
-        raise CodecError(f"The file says its prompt has {length} bytes; it is damaged.")
+        raise CodecError(f"The file is damaged: its prompt would have {length} bytes.")
     try:
         prompt = _taken(file, place, length).decode()
     except UnicodeDecodeError:
@@ -126,7 +130,7 @@ def _variable_part(file: bytes, flags: int) -> tuple[tuple[int, int, int], str |
 
 
 def matches(header: Header, data: bytes, symbols: np.ndarray) -> bool:
-    """Whether decoded numbers are those that were written."""
+    """Whether decoded symbols have the checksum in the header."""
     head = _head(header)
     return header.symbols_check == symbols_check(head, data, symbols)
 
@@ -150,7 +154,8 @@ def _file_check(head: bytes, check: int, data: bytes) -> int:
 
 
 def _variable(number: int) -> bytes:
-    """Seven bits a byte, lowest first; the highest bit says that more follows."""
+    """A variable-length number: 7 bits per byte, lowest first; the highest bit of a byte is set if
+    another byte follows."""
     parts = bytearray()
     while number >= 0x80:
         parts.append(number & 0x7F | 0x80)
@@ -166,11 +171,11 @@ def _number(file: bytes, place: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
             return number, place + i + 1
-    raise CodecError("A number in the file's header has no end; the file is damaged.")
+    raise CodecError("The file is damaged: a number in its header is too long.")
 
 
 def _taken(file: bytes, place: int, length: int) -> bytes:
     part = file[place : place + length]
     if len(part) < length:
-        raise CodecError("The file is cut off.")
+        raise CodecError("The file is incomplete: it ends too early.")
     return part

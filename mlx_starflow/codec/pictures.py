@@ -1,4 +1,4 @@
-"""A pipeline as a codec: pictures to bytes and back."""
+"""Compressing pictures with a pipeline, and decompressing them."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from ..pipeline import Pipeline
 from . import file
 from .quality import DEFAULT_STEP, UNITS, step_units
 
-SEEDS = 32  # that are tried for a file that other machines decode too
+SEEDS = 32  # number of dither seeds that are tried for a file that other machines can decode
 _LEAST_HEADER, _COARSEST = 23, 8.0  # bytes; step
-PER_OCTAVE = 16  # steps that target_bytes looks at for a factor of 2
+PER_OCTAVE = 16  # number of steps per factor of 2 that target_bytes considers
 _LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed picture and what it took."""
+    """A compressed picture, with facts about it."""
 
     data: bytes  # the file
     header_bytes: int
     code_bytes: int
-    ideal_bytes: float  # -sum log2 p of the coded numbers under the flow, header apart
+    ideal_bytes: float  # -sum log2 p of the symbols under the flow, as bytes, without header
     step: float
     seed: int
-    portable: bool  # no parameter lies near another rounding: decodes alike on other machines
+    portable: bool  # no parameter is close to a rounding border: other machines can decode it
     prompt: str | None
-    symbols: np.ndarray  # (T, D) the coded numbers
+    symbols: np.ndarray  # (T, D) the coded integers
 
 
 def compress(
@@ -65,7 +65,7 @@ def compress(
     target_bytes: int | None = None,
     fit: str = "refuse",
 ) -> bytes:
-    """A picture (or its file) at a size of the model as a small file, see ``compress_picture``."""
+    """Compress a picture. Returns the bytes of the file; see ``compress_picture``."""
     return compress_picture(
         pipe, image, step, prompt, seed=seed, target_bytes=target_bytes, fit=fit
     ).data
@@ -81,13 +81,15 @@ def compress_picture(
     target_bytes: int | None = None,
     fit: str = "refuse",
 ) -> Compressed:
-    """Compress a picture with the flow as the model of its code.
+    """Compress a picture with the flow as entropy model.
 
+    image: a picture or its file, see ``fit``.
     step: width of the quantiser's cells in units of the deep block's input; rounded to 1/1024.
-    prompt: what the picture shows, stored in the file; None or "": nothing said. seed: of the
-    dither; None: the first with which the file decodes alike on machines whose arithmetic differs
-    in the last digits. target_bytes: instead of ``step``, a small step whose file is not larger.
-    fit: as in ``mlx_starflow.editing.inputs.prepared``.
+    prompt: what the picture shows; it is stored in the file. None or "": no prompt.
+    seed: of the dither. None: the first seed with which machines whose arithmetic differs in the
+    last digits decode the same symbols.
+    target_bytes: largest size of the file; a step is then chosen instead of ``step``.
+    fit: what to do with a picture of another size, see ``mlx_starflow.pictures.read.fitted``.
     Errors: UsageError, ImageError, NumericsError.
     """
     if seed is not None and not 0 <= seed <= _LARGEST_SEED:
@@ -113,11 +115,11 @@ def compress_picture(
 
 
 def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Image:
-    """The picture in a file of ``compress``.
+    """The picture in a file that ``compress`` made.
 
-    denoise: remove from the latent the noise that the quantiser's steps put there. Errors:
-    CodecError where the file is damaged, belongs to another model or decodes to other numbers on
-    this machine; never a wrong picture.
+    denoise: remove the quantisation noise from the latents. Errors: CodecError if the file is
+    damaged, was made with another model, or decodes to other symbols on this machine; a wrong
+    picture is never returned.
     """
     header = file.read(data)[0]
     symbols, grid, context = _decoded(pipe, data)
@@ -126,7 +128,7 @@ def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Im
 
 
 def decoded_symbols(pipe: Pipeline, data: bytes) -> np.ndarray:
-    """The coded numbers (T, D) in a file of ``compress``. Errors: CodecError."""
+    """The symbols (T, D) in a file that ``compress`` made. Errors: CodecError."""
     return _decoded(pipe, data)[0]
 
 
@@ -144,11 +146,11 @@ def _decoded(pipe: Pipeline, data: bytes) -> tuple[np.ndarray, Grid, Context]:
 def restored_pictures(
     pipe: Pipeline, u: mx.array, grid: Grid, context: Context, step: float, denoise: bool = True
 ) -> list[Image.Image]:
-    """The pictures of decoded tokens u (B, T, D), with a row of the context for each."""
+    """The pictures of decoded tokens u (B, T, D), with one row of context per picture."""
     flow = pipe.flow
     x = unpatchify(before_shallow_blocks(flow, u, grid, context), grid, flow.config)
-    # Rounding to cells of a step is noise of deviation step / sqrt(12). The flow's score is that
-    # of data with noise_std, and says little about more noise than that.
+    # Quantisation adds noise of standard deviation step / sqrt(12). The flow's score is that of
+    # data with noise noise_std, so more noise than this cannot be removed with it.
     std = min(step / math.sqrt(12), flow.config.noise_std)
     if denoise and std > 0:
         x = remove_noise(flow, x, context, noise_std=std, method="score")
@@ -156,7 +158,7 @@ def restored_pictures(
 
 
 def inspect(data: bytes) -> file.Header:
-    """What a file says about itself, without a model. Errors: CodecError."""
+    """The header of a file; needs no model. Errors: CodecError."""
     return file.read(data)[0]
 
 
@@ -191,22 +193,22 @@ def _assembled(
 def _coded(
     flow: Flow, u: mx.array, grid: Grid, context: Context, step: float, seed: int | None
 ) -> tuple[Code, int]:
-    """The code and the seed of its dither."""
+    """The code, and the seed of its dither."""
     for attempt in range(SEEDS) if seed is None else ():
         code = encode_tokens(flow, u, grid, context, step, attempt, MARGIN)
         if code is not None:
             return code, attempt
     code = encode_tokens(flow, u, grid, context, step, seed or 0)
     if code is None:
-        raise NumericsError("A parameter of the flow is not finite.")
+        raise NumericsError("The flow computed a number that is NaN or infinite.")
     return code, seed or 0
 
 
 def _within(
     target: int, at: Callable[[int], Compressed], estimate: Callable[[float], float]
 ) -> Compressed:
-    """The file of a step, on a grid of PER_OCTAVE for a factor of 2, that needs no more than
-    ``target`` bytes: the smallest step by its estimated size, or the next that really fits."""
+    """The file with the smallest step that has at most ``target`` bytes. Steps are on a grid with
+    PER_OCTAVE per factor of 2; the search begins at the first whose estimated size fits."""
     steps = sorted({round(2 ** (i / PER_OCTAVE)) for i in range(15 * PER_OCTAVE)})
     low, high = 0, len(steps) - 1
     while low < high:
@@ -222,18 +224,20 @@ def _within(
         if units > UNITS * _COARSEST:
             break
     raise UsageError(
-        f"target_bytes is {target}; a coarse file of this picture already has {len(made.data)}."
+        f"target_bytes is {target}, but even with the largest step the file of this picture has "
+        f"{len(made.data)} bytes."
     )
 
 
 def model_fingerprint(pipe: Pipeline) -> bytes:
-    """4 bytes over the stored weights of all components."""
+    """A hash of the stored weights of all components, 4 bytes."""
     parts = [f"{name} {pipe.fingerprint_of(name)}" for name in COMPONENTS]
     return hashlib.sha256("\n".join(parts).encode()).digest()[:4]
 
 
 def arithmetic_fingerprint() -> int:
-    """16 bits over what decides the last digits of a float32: device, BLAS and versions."""
+    """A 16-bit hash of what determines the last digits of float32 results: device, BLAS and MLX's
+    version."""
     m = this_machine()
     parts = (m.system, m.architecture, m.device, m.device_name, m.blas, m.mlx)
     return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:2], "big")
@@ -248,9 +252,9 @@ def _check_model(pipe: Pipeline, header: file.Header) -> None:
     own = model_fingerprint(pipe)
     if header.model != own:
         raise CodecError(
-            f"The file was made with another model: its weights are {header.model.hex()}, those "
-            f"of {pipe.config.name or 'this model'} are {own.hex()}. Give the model it was made "
-            "with (--model)."
+            f"The file was made with another model: its weights have the hash "
+            f"{header.model.hex()}, those of {pipe.config.name or 'this model'} {own.hex()}. "
+            "Choose the model it was made with (--model)."
         )
     if header.precision != _precision(pipe):
         raise CodecError(
@@ -266,14 +270,16 @@ def _grid(pipe: Pipeline, header: file.Header) -> tuple[Grid, str]:
     for ratio, known in picture_sizes(pipe).items():
         if known == size:
             return Grid(header.rows, header.columns), ratio
-    raise CodecError(f"The file holds a picture of {size[0]}x{size[1]}, no size of this model.")
+    raise CodecError(
+        f"The file has a picture of {size[0]}x{size[1]} pixels, which this model does not make."
+    )
 
 
 def _differs(header: file.Header) -> str:
     if header.arithmetic == arithmetic_fingerprint():
-        return "The numbers in the file do not decode to what was written: the file is damaged."
+        return "The checksum of the decoded numbers is wrong: the file is damaged."
     return (
-        "The numbers in the file do not decode here to what was written: it was made on another "
-        "device or with other libraries, whose arithmetic differs too much from this one's. "
-        "Decompress it on a machine like the one that made it."
+        "The checksum of the decoded numbers is wrong: the file was made on another device or with "
+        "other libraries, whose arithmetic differs too much. Decompress it on a machine like the "
+        "one that made it."
     )

@@ -1,1 +1,1 @@
-"""What begins with given pictures: edit, vary, interpolate, and choosing among samples."""
+"""Work on given pictures: edit, vary, interpolate; choosing among samples, and uncertainty."""

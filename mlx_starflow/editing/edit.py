@@ -1,4 +1,4 @@
-"""Part of a picture painted anew, the rest kept: see ``infill`` for what a causal flow can see."""
+"""Drawing a part of a picture anew and keeping the rest. ``exact.infill`` explains the limits."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from ..sampling import BlockResult, SampleOptions, Step
 from .inputs import latents_of
 from .vary import finished, with_noise
 
-FEATHER = 2.0  # pixels over which new paint fades in, inside the mask
+FEATHER = 2.0  # pixels over which the new part fades in, inside the mask
 
 
 @dataclass(frozen=True)
 class EditRequest:
-    """What to change, and how."""
+    """The picture to change, the part to draw anew, and how."""
 
-    picture: Image.Image  # of a size of the model
-    mask: np.ndarray  # (height, width) bools, True = paint anew
+    picture: Image.Image  # of one of the model's sizes
+    mask: np.ndarray  # (height, width) bools, True = draw anew
     prompt: str
-    seeds: tuple[int, ...]  # one picture for each, drawn together
+    seeds: tuple[int, ...]  # one result per seed, drawn as one batch
     guidance: float
     aspect_ratio: str = "1:1"
     denoise: bool = True
-    paste: bool = True  # put the given picture's own pixels back outside the mask
+    paste: bool = True  # outside the mask, use the pixels of the given picture
 
 
 @dataclass(frozen=True)
 class Edited:
-    """The pictures, and what the flow says of them."""
+    """The edited pictures and their likelihoods."""
 
     images: list[Image.Image]
-    latents: mx.array  # (B, h, w, c) samples: kept latents with noise, new ones beside them
+    latents: mx.array  # (B, h, w, c) samples: kept latents with noise, and new ones
     tokens: np.ndarray  # (h / p, w / p) bools: the tokens that were drawn
     log_p: np.ndarray  # (B,) nats, log p(latents | prompt): kept and new parts together
 
     @property
     def best(self) -> int:
-        """The picture whose new part fits the kept one best. The kept latents and their noise are
-        the same in all, so differences of ``log_p`` are exact differences of
-        log p(new part | kept part, prompt), what lies after the new part included."""
+        """Index of the picture whose new part fits the kept part best, by ``log_p``. The kept
+        latents and their noise are the same in all pictures, so differences of ``log_p`` are
+        exact differences of log p(new part | whole kept part, prompt)."""
         return int(self.log_p.argmax())
 
 
 def edit(pipe: Pipeline, request: EditRequest) -> Edited:
-    """Paint the masked part of a picture anew. Errors: UsageError, NumericsError."""
+    """Draw the masked part of a picture anew. Errors: UsageError, NumericsError."""
     work = edit_steps(pipe, request)
     while True:
         try:
@@ -65,12 +65,12 @@ def edit(pipe: Pipeline, request: EditRequest) -> Edited:
 
 
 def edit_steps(pipe: Pipeline, request: EditRequest) -> Generator[Step | BlockResult, None, Edited]:
-    """``edit`` as a stream that returns its result."""
+    """``edit`` as a generator of events, like ``invert_steps``; returns the result."""
     flow, count = pipe.flow, len(request.seeds)
     clean = latents_of(pipe, [request.picture])
     cell = request.picture.height // clean.shape[1] * flow.config.patch_size
     tokens = token_mask(request.mask, cell)
-    # One draw for the kept part of all pictures, so that their likelihoods can be compared.
+    # The same noise for the kept part of all pictures, so that their likelihoods are comparable.
     kept = mx.repeat(with_noise(pipe, clean, seed=0), count, axis=0)
     z = seeded_noise(clean.shape[1:], request.seeds)
     prompts = [request.prompt] * count
@@ -88,26 +88,27 @@ def edit_steps(pipe: Pipeline, request: EditRequest) -> Generator[Step | BlockRe
 
 
 def token_mask(mask: np.ndarray, cell: int) -> np.ndarray:
-    """Pixels to paint (H, W) -> tokens to draw (H / cell, W / cell): those with any such pixel.
-    UsageError where there is none."""
+    """Mask of pixels (H, W) -> mask of tokens (H / cell, W / cell): True if any pixel of the token
+    is. ``cell``: pixels per token along one side. Errors: UsageError for an empty mask."""
     if not mask.any():
-        raise UsageError("The mask is empty: nothing is white (or transparent) in it.")
+        raise UsageError("The mask is empty: it has no white (or transparent) pixels.")
     rows, columns = mask.shape[0] // cell, mask.shape[1] // cell
     return np.asarray(mask.reshape(rows, cell, columns, cell).any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """What the deep block's order lets the new tokens see of the kept ones."""
+    """On which kept tokens the new tokens depend, because of the deep block's order."""
 
-    from_the_top: bool  # rows are drawn from the top, else from the bottom
-    kept: int  # tokens that are kept
-    seen_by_all: int  # of them: before every new token
-    seen_by_none: int  # of them: after every new token
+    from_the_top: bool  # True: rows are drawn from top to bottom, False: from bottom to top
+    kept: int  # number of kept tokens
+    seen_by_all: int  # of these, those before every new token
+    seen_by_none: int  # of these, those after every new token
 
 
 def visibility(config: FlowConfig, tokens: np.ndarray) -> Visibility:
-    """Of a mask of tokens (rows, columns), True = new, with at least one new token."""
+    """The ``Visibility`` for a mask of tokens (rows, columns), True = new, with at least one new
+    token."""
     flip = config.blocks[-1].flip
     order = tokens.reshape(-1)[::-1] if flip else tokens.reshape(-1)
     new = np.flatnonzero(order)
@@ -123,7 +124,7 @@ def _pictures(
     tokens: np.ndarray,
     own: mx.array | None,
 ) -> list[Image.Image]:
-    """Denoise, put the kept latents back without their noise, decode, put the kept pixels back."""
+    """Denoise and decode. Kept latents and pixels are replaced by those of the given picture."""
     if request.denoise:
         x, _ = finished(pipe, x, own, True)
         p = pipe.flow.config.patch_size
@@ -134,11 +135,11 @@ def _pictures(
 
 
 def pasted(below: Image.Image, above: Image.Image, mask: np.ndarray) -> Image.Image:
-    """``above`` where mask (H, W) is True, fading in over a few pixels inside it; elsewhere the
-    pixels of ``below`` are untouched."""
+    """``above`` where the mask (H, W) is True, fading in over FEATHER pixels inside it; elsewhere
+    the unchanged pixels of ``below``."""
     soft = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(FEATHER))
     weight = np.clip(2 * np.asarray(soft, np.float32) / 255 - 1, 0, 1) * mask
-    # At the rim of the picture nothing fades: there the mask does not end.
+    # At the border of the picture nothing fades: the blur extends the mask's border pixels.
     channels = 1 if above.mode == "L" else 3
     a, b = (np.array(from_picture(i, channels))[0] for i in (above, below))
     mixed = b + (a - b) * weight[:, :, None]

@@ -1,4 +1,4 @@
-"""What people give, in the flow's terms: pictures as latents, prompts as contexts."""
+"""The user's input for the flow: pictures to latents, prompts to contexts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..pipeline import Pipeline
 
 
 def picture_sizes(pipe: Pipeline) -> dict[str, tuple[int, int]]:
-    """Aspect ratio "w:h" -> (width, height) in pixels that the model was trained for."""
+    """Aspect ratio "w:h" -> (width, height) in pixels, for all sizes of the model."""
     vae = pipe.vae
     return sizes(pipe.flow.config, 1 if vae is None else vae.config.factor)
 
@@ -24,9 +24,10 @@ def picture_sizes(pipe: Pipeline) -> dict[str, tuple[int, int]]:
 def prepared(
     pipe: Pipeline, picture: Picture | Image.Image | str | Path, fit: str = "refuse"
 ) -> tuple[Picture, str]:
-    """A picture (or its file) at a size of the model, and its aspect ratio "w:h".
+    """A picture, or the file of one, at one of the model's sizes, and its aspect ratio "w:h".
 
-    Errors: ImageError where it cannot be read or, with fit "refuse", has another size.
+    ``fit``: see ``pictures.read.fitted``. Errors: ImageError if it cannot be read or, with fit
+    "refuse", has another size; UsageError.
     """
     known = picture_sizes(pipe)
     if isinstance(picture, (str, Path)):
@@ -40,12 +41,12 @@ def prepared(
 
 
 def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
-    """Pictures of one size, at a size of the model -> what the flow models, without its noise:
-    scaled mean latents (B, h, w, c), or pixels in [-1, 1] where the model has no VAE."""
+    """B pictures of one of the model's sizes -> the data of the flow, without added noise: mean
+    latents (B, h, w, c) times the scaling factor, or pixels in [-1, 1] if there is no VAE."""
     vae = pipe.vae
     channels = 3 if vae is not None else pipe.flow.config.in_channels
     rows = []
-    for picture in pictures:  # one by one: a VAE's activations are large
+    for picture in pictures:  # one by one, since a VAE's activations are large
         x = from_picture(picture, channels)
         rows.append(x if vae is None else vae.encode(x))
         mx.eval(rows[-1])
@@ -53,6 +54,6 @@ def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
 
 
 def contexts_of(pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1") -> Context:
-    """One row for each prompt, "" being the null caption: text features (P, L, D), int labels
-    (P,), or None for an unconditional model, which takes only [""]. Errors: UsageError."""
+    """One row per prompt ("" is the null caption): text features (P, L, D), int labels (P,), or
+    None for an unconditional model, whose prompts must be "". Errors: UsageError, TextError."""
     return pipe.prompt_rows(prompts, aspect_ratio).own(prompts)

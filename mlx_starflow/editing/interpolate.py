@@ -1,4 +1,4 @@
-"""Pictures on the way from one noise and prompt to another."""
+"""Interpolation: pictures between two noises and two prompts."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ..sampling import SampleOptions, invert
 from .inputs import picture_sizes
 from .vary import encode_pictures, finished
 
-BATCH = 4  # frames drawn together
+BATCH = 4  # frames in one batch
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Where a transition begins and ends."""
+    """The two ends of an interpolation."""
 
-    z: tuple[mx.array, mx.array]  # noise (h, w, c)
+    z: tuple[mx.array, mx.array]  # noise, (h, w, c) each
     prompts: tuple[str, str]
     rows: PromptRows
     guidance: float
 
     def own(self, places: Sequence[float]) -> Context:
-        """Rows (B, L, D) or (B,) at places from 0 to 1: text features change linearly."""
+        """The context (B, L, D) or (B,) at B places from 0 to 1. Text features are interpolated
+        linearly."""
         both = self.rows.own(self.prompts)
         if both is None:
             return None
@@ -44,8 +45,8 @@ class Ends:
 def seeded_ends(
     pipe: Pipeline, seeds: Sequence[int], prompts: Sequence[str], guidance: float
 ) -> Ends:
-    """From the noise of one seed to that of another (or the same), with one or two prompts; as
-    ``generate`` draws them in the model's square size."""
+    """The ends for two seeds and one or two prompts, in the model's square size: the noise is that
+    of ``generate`` for these seeds. Errors: UsageError, TextError."""
     width, height = picture_sizes(pipe)["1:1"]
     vae, channels = pipe.vae, pipe.flow.config.in_channels
     factor = 1 if vae is None else vae.config.factor
@@ -61,7 +62,8 @@ def encoded_ends(
     guidance: float,
     aspect_ratio: str = "1:1",
 ) -> Ends:
-    """From one picture to another, both encoded exactly, each under its prompt (one or two)."""
+    """The ends for two pictures, encoded exactly, and one or two prompts. Errors: UsageError,
+    TextError, NumericsError."""
     both = [prompts[0], prompts[-1]]
     z = encode_pictures(pipe, pictures, both, guidance, aspect_ratio).z
     return _ends(pipe, (z[0], z[1]), prompts, guidance, aspect_ratio)
@@ -79,15 +81,16 @@ def _ends(
     if rows.rows is None and guidance:
         raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
     if pipe.flow.config.num_classes and both[0] != both[1]:
-        raise UsageError("Nothing lies between two classes of this model; give one.")
+        raise UsageError("This model cannot interpolate between two classes; give one class.")
     return Ends(z, both, rows, guidance)
 
 
 def frames_between(
     pipe: Pipeline, ends: Ends, frames: int, remove_noise: bool, sampler: str | None = None
 ) -> Iterator[Image.Image]:
-    """``frames`` pictures evenly spaced on the sphere, both ends included; between two prompts
-    the text features change linearly. Errors: UsageError, NumericsError."""
+    """Yields ``frames`` pictures, evenly spaced by spherical interpolation of the noise, both ends
+    included. Text features are interpolated linearly. ``remove_noise``: denoise the samples.
+    Errors: UsageError, NumericsError."""
     if frames != int(frames) or frames < 2:
         raise UsageError(f"frames is {frames}; expected a whole number of 2 or more.")
     options = SampleOptions(guidance=ends.guidance, sampler=sampler or pipe.config.defaults.sampler)

@@ -1,4 +1,4 @@
-"""Choosing among samples by what the flow itself says of them, exactly."""
+"""Choosing among samples by their exact likelihoods."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from .inputs import contexts_of
 
 
 def advantages(pipe: Pipeline, result: Result) -> np.ndarray:
-    """log p(x | its prompt) - log p(x | null caption) in nats, (B,), of samples x just drawn.
+    """log p(x | prompt) - log p(x | null caption) in nats, (B,), for the samples x of a result.
 
-    x is the sample before denoising: noise included, just what the flow models, so that nothing
-    is averaged and nothing approximated. The difference asks how much better the prompt explains
-    the picture than no prompt does; log p(x | prompt) alone would favour plain pictures.
-    Errors: UsageError where there is no prompt to compare.
+    x is the sample before denoising, which has the noise that the flow models, so the numbers are
+    exact. The difference says how much better the prompt explains the picture than no prompt;
+    log p(x | prompt) alone would favour simple pictures. Errors: UsageError if a prompt is empty.
     """
     settings = result.settings
     if not all(settings.prompts):
-        raise UsageError("Choosing the best of several needs a prompt to compare with none.")
+        raise UsageError("Choosing the best of several pictures needs a prompt.")
     return advantages_of(pipe, result.latents, settings.prompts, settings.aspect_ratio)
 
 
 def advantages_of(
     pipe: Pipeline, x: mx.array, prompts: tuple[str, ...], aspect_ratio: str = "1:1"
 ) -> np.ndarray:
-    """The same of any x (B, h, w, c) as the flow models it, with one prompt for each row."""
+    """``advantages`` for any x (B, h, w, c) as the flow models it, with one prompt per row.
+    Errors: UsageError, NumericsError."""
     different = list(dict.fromkeys(prompts))
     contexts = contexts_of(pipe, [*different, ""], aspect_ratio)
     if contexts is None:
-        raise UsageError("This model is unconditional: no prompt can be compared with none.")
+        raise UsageError("This model is unconditional, so it has no likelihood given a prompt.")
     found = np.empty(x.shape[0])
     for i, prompt in enumerate(different):
         rows = np.flatnonzero([p == prompt for p in prompts])

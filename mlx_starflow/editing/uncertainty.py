@@ -1,4 +1,4 @@
-"""How sure the flow is of what it has drawn: by token, and in a few numbers per picture."""
+"""Uncertainty of a drawn sample: maps by token, and a few numbers per picture."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..sampling.invert import stacked_context
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What the flow says of one sample."""
+    """The uncertainty of one sample."""
 
-    sigma: np.ndarray  # (rows, columns): deviation that a token was drawn with, see ``sigmas``
-    surprise: np.ndarray  # (rows, columns) nats: the token's share of -log p(x | prompt)
+    sigma: np.ndarray  # (rows, columns): standard deviation of each token, see ``sigmas``
+    surprise: np.ndarray  # (rows, columns) nats: each token's share of -log p(x | prompt)
     log_p: float  # nats, log p(x | prompt) of the sample before denoising
     gain: float | None  # nats, log p(x | prompt) - log p(x | null); None without a prompt
-    residual: float | None  # largest of all blocks, of the whole batch; None: not measured
-    last_digit: float  # see ``last_digit``
+    residual: float | None  # largest of all blocks and of the whole batch; None: not measured
+    last_digit: float  # sensitivity to rounding, see ``last_digit``
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers without the maps."""
+        """The numbers without the maps, as values for JSON."""
         return {
             "log_p": self.log_p,
             "gain": self.gain,
@@ -44,8 +44,8 @@ class Uncertainty:
 
 
 def uncertainty(pipe: Pipeline, result: Result) -> list[Uncertainty]:
-    """For every picture of a result. Takes about two sequential samples and three parallel passes
-    of the batch. Errors: NumericsError."""
+    """The uncertainty of every picture of a result. Takes about as long as drawing the batch
+    sequentially twice, and three parallel passes. Errors: NumericsError."""
     settings, flow, x = result.settings, pipe.flow, result.latents
     rows = pipe.prompt_rows(settings.prompts, settings.aspect_ratio, settings.negative_prompt)
     options = dataclasses.replace(
@@ -77,8 +77,8 @@ def uncertainty(pipe: Pipeline, result: Result) -> list[Uncertainty]:
 def sigmas(
     flow: Flow, x: mx.array, grid: Grid, context: Context, options: SampleOptions
 ) -> np.ndarray:
-    """(B, T): how wide the deep block's choice for each token was, as it was sampled (guidance
-    included): the geometric mean of sigma over the token's numbers, by place."""
+    """(B, T) in raster order: the standard deviation with which the deep block draws each token of
+    x, guidance included; the geometric mean of sigma over the token's numbers."""
     deep, block = [(i, b) for i, b in enumerate(flow.blocks) if isinstance(b, Block)][-1]
     context = stacked_context(flow, context, x.shape[0], options)
     u = patchify(x.astype(mx.float32), flow.config)
@@ -94,8 +94,9 @@ def sigmas(
 def last_digit(
     flow: Flow, noise: mx.array, context: Context, options: SampleOptions, seed: int = 0
 ) -> np.ndarray:
-    """(B,): the largest change of any number of the sequential sample, in deviations of the
-    sample, when every number of its noise moves to the next float32 above or below."""
+    """(B,): sensitivity of the sequential sample to rounding. The largest change of any number of
+    the sample, in standard deviations of the sample, when every number of the noise is replaced by
+    the next float32 above or below (chosen by ``seed``)."""
     rng, numbers = np.random.default_rng(seed), np.array(noise, dtype=np.float32)
     towards = np.where(rng.random(numbers.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
     near = mx.array(np.nextafter(numbers, towards))

@@ -1,4 +1,4 @@
-"""Given pictures as noise, and pictures from noise again: with what the flow is told about them."""
+"""Encoding given pictures as noise, varying the noise, and drawing pictures from it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .inputs import latents_of
 
 @dataclass(frozen=True)
 class EncodedPictures:
-    """Pictures and the noise that the sampler would have drawn them from."""
+    """Pictures encoded as noise."""
 
-    x: mx.array  # (B, h, w, c) latents as encoded, with the noise that was added to them
-    z: mx.array  # (B, h, w, c) noise; invert(flow, z, context, guidance=...) = x
-    context: Context  # as ``invert`` takes it
-    own: Context  # the rows of the prompts alone, as ``denoise`` takes it
+    x: mx.array  # (B, h, w, c) the latents that were encoded, with noise if it was added
+    z: mx.array  # (B, h, w, c) noise; invert(flow, z, context, guidance=...) returns x
+    context: Context  # for ``invert``
+    own: Context  # for ``denoise``: the rows of the prompts only
 
 
 def encode_pictures(
@@ -39,12 +39,13 @@ def encode_pictures(
     negative: str = "",
     **options: Any,
 ) -> EncodedPictures:
-    """Pictures of a size of the model, one prompt each, as noise.
+    """Encode pictures of one of the model's sizes as noise, with one prompt per picture.
 
-    noise_seed: None encodes the clean latents, from which decoding returns them exactly. A seed
-    adds the noise that the model was trained with, the same draw to all: the result is then as
-    typical as fresh noise is, and decoding has to be followed by denoising. ``negative`` stands in
-    for the null caption; ``options`` are further fields of ``SampleOptions``.
+    noise_seed: None encodes the clean latents, so that decoding returns them exactly. A seed adds
+    the noise that the model was trained with, the same to all pictures. The encoding is then as
+    typical as random noise, and the decoded latents must be denoised. negative: prompt to use
+    instead of the null caption. options: other fields of ``SampleOptions``. Errors: UsageError,
+    TextError, NumericsError.
     """
     x = latents_of(pipe, pictures)
     if noise_seed is not None:
@@ -57,21 +58,21 @@ def encode_pictures(
 
 
 def with_noise(pipe: Pipeline, x: mx.array, seed: int) -> mx.array:
-    """Latents (B, h, w, c) with the noise that the model was trained with, one draw for all."""
+    """Latents (B, h, w, c) plus noise of the model's training level, the same for all rows."""
     return x + pipe.flow.config.noise_std * seeded_noise(x.shape[1:], [seed])
 
 
 def varied(z: mx.array, strength: float, seeds: Sequence[int]) -> mx.array:
-    """Noise z (h, w, c) turned by ``strength`` of the way (0 ... 1) to fresh noise of each seed:
-    (B, h, w, c). 0 is z itself; 1 forgets it."""
+    """Spherical interpolation from noise z (h, w, c) towards the noise of each of B seeds. Returns
+    (B, h, w, c). ``strength``: 0 returns z, 1 the noise of the seeds."""
     return mx.stack([slerp(z, fresh, strength) for fresh in seeded_noise(z.shape, seeds)])
 
 
 def finished(
     pipe: Pipeline, x: mx.array, own: Context, remove_noise: bool
 ) -> tuple[mx.array, list[Image.Image]]:
-    """Samples x (B, h, w, c) as the flow gave them -> their denoised latents (or x) and pictures.
-    Errors: NumericsError."""
+    """Samples x (B, h, w, c) -> latents (B, h, w, c), denoised if ``remove_noise``, and their
+    pictures. ``own``: context without null captions. Errors: NumericsError."""
     if remove_noise:
         x = denoise(pipe.flow, x, own)
     mx.eval(x)

@@ -37,8 +37,9 @@ class Encoding:
 
 
 def encode(flow: Flow, x: mx.array, context: Context = None, **options: Any) -> Encoding:
-    """The noise z for which ``invert(flow, z, context, **options)`` returns x, in one parallel pass.
+    """The noise z for which ``invert(flow, z, context, **options)`` returns x.
 
+    One parallel pass.
     x (B, H, W, C): no noise is added to it. context and options: as for ``invert``, with guidance
     captions, then null captions. Options on how to find the inverse (sampler, tolerance, ...) have
     no effect. Errors: UsageError, NumericsError.

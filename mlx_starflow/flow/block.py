@@ -183,7 +183,8 @@ class Block(Network):
         return mx.pad(a, [(0, 0), (1, 0), (0, 0)])
 
     def _embed(self, inputs: mx.array, grid: Grid, place: int, offset: mx.array | None) -> mx.array:
-        """Inputs (B, n, D) at image positions from ``place`` -> residual stream (B, n, channels)."""
+        """Inputs (B, n, D) at image positions from ``place`` on -> residual stream (B, n,
+        channels)."""
         hidden = self.proj_in(inputs.astype(mx.float32))
         if "pos_embed" in self:
             if grid.tokens != self.pos_embed.shape[0]:

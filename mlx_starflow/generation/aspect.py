@@ -9,15 +9,14 @@ from ..errors import UsageError
 
 
 def image_size(aspect: str, size: int, multiple: int) -> tuple[int, int]:
-    """(width, height) in pixels for an aspect ratio "w:h", with about size * size pixels in all.
+    """(width, height) in pixels for an aspect ratio "w:h", with about size * size pixels in total.
 
-    ``size``: side of the model's square pictures; ``multiple``: pixels per flow token along one
-    side (VAE factor times patch size). Errors: UsageError for a ratio the models do not know.
+    ``size``: side of the model's square pictures. ``multiple``: pixels per token along one side
+    (VAE factor times patch size). Errors: UsageError for an unknown ratio.
     """
     if aspect not in ASPECT_RATIOS:
         raise UsageError(
-            f"The aspect ratio {aspect!r} is not one of those the models know: "
-            f"{', '.join(ASPECT_RATIOS)}."
+            f"The aspect ratio is {aspect!r}; expected one of {', '.join(ASPECT_RATIOS)}."
         )
     w, h = (int(number) for number in aspect.split(":"))
     width = round(math.sqrt(size**2 * w / h) / multiple) * multiple

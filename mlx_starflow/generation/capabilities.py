@@ -13,17 +13,18 @@ from ..version import __version__
 from .components import Components
 from .settings import MAX_SEED, sizes
 
-EXTRAS = {  # extra of the package -> modules that it brings
+EXTRAS = {  # extra of the package -> modules that it installs
     "server": ("starlette", "uvicorn", "python_multipart"),
     "mcp": ("mcp",),
     "codec": ("constriction",),
 }
-MOST_WORDS = 5000  # of a vocabulary that are listed
+MOST_WORDS = 5000  # of a vocabulary in the list
 
 
 def capabilities(components: Components | None) -> dict[str, Any]:
-    """Version, device, extras installed and, for a model: its sizes, samplers, defaults,
-    vocabulary and limits. Reads configurations only, no weights. None: no model."""
+    """Version, device, samplers and installed extras; for a model also sizes, defaults, vocabulary
+    and limits. Values are those that JSON can hold. Reads configurations only, no weights.
+    ``components``: of the model; None: no model."""
     found: dict[str, Any] = {
         "mlx-starflow": __version__,
         "device": device_name(),
@@ -60,7 +61,7 @@ def capabilities(components: Components | None) -> dict[str, Any]:
 
 
 def prompt_kind(components: Components) -> str:
-    """What the model takes as prompt: "text", "class" (a name or a number) or "none"."""
+    """The kind of prompt that the model takes: "text", "class" (a name or a number) or "none"."""
     text = components.config.text
     if components.flow_config.text_channels:
         return "class" if text is not None and text.encoder == "labels" else "text"
@@ -68,8 +69,8 @@ def prompt_kind(components: Components) -> str:
 
 
 def vocabulary(components: Components) -> dict[str, Any] | None:
-    """The words of a model of a closed world and the kinds of things they name; None where any
-    word may be used."""
+    """The words of a model with a small vocabulary, in total and by kind; None if the model takes
+    any word."""
     text, known = components.config.text, read_vocabulary(components.directory)
     if known is not None:
         kinds = {kind: list(values) for kind, values in known.kinds.items()}

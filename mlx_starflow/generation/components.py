@@ -1,4 +1,4 @@
-"""The components of a model, each read from disk when first needed and dropped when told to."""
+"""The components of a model, each read from disk when it is first used."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ T = TypeVar("T")
 
 
 class Components:
-    """Loads the components of one bundle. Not safe for several threads at once by itself.
+    """Loads the components of one bundle. Not thread-safe.
 
-    A component may be a reference to a hub repository: it is resolved when the component itself is
-    first used, so that a flow alone needs no network.
+    A component may be a reference to a hub repository. It is resolved when the component is first
+    used, so using only the flow needs no network.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Components:
 
     @property
     def flow(self) -> Flow:
-        """The flow, loaded strictly if it is not in memory."""
+        """The flow. Errors: ConfigError, WeightsError."""
         return self._once("flow", self._load_flow)
 
     @property
     def vae(self) -> Autoencoder | None:
-        """The image autoencoder; None where the flow makes pixels."""
+        """The image autoencoder; None if the flow makes pixels."""
         return self._once("vae", self._load_vae) if self.has("vae") else None
 
     @property
@@ -74,12 +74,14 @@ class Components:
 
     @cached_property
     def flow_config(self) -> FlowConfig:
+        """The flow's configuration; reads no weights."""
         flow = FlowConfig.from_dict(*self._settings("flow"))
         check_together(self.config, flow)
         return flow
 
     @cached_property
     def vae_config(self) -> VAEConfig | None:
+        """The autoencoder's configuration; reads no weights. None if the flow makes pixels."""
         if not self.has("vae"):
             return None
         vae = read_vae_config(*self._settings("vae"))
@@ -88,8 +90,8 @@ class Components:
 
     @cached_property
     def factor(self) -> int:
-        """Pixels per number of the flow's picture along one side. Where the autoencoder is
-        elsewhere, the bundle's own image size tells it."""
+        """Pixels per latent cell along one side; 1 without a VAE. If the VAE is not inside the
+        bundle, it is computed from the bundle's image_size."""
         if not self.has("vae"):
             return 1
         if self.is_here("vae") and self.vae_config is not None:
@@ -98,13 +100,14 @@ class Components:
         factor, rest = divmod(self.config.image_size, side)
         if factor < 1 or rest:
             raise ConfigError(
-                f"{self.directory / 'config.json'}: image_size is {self.config.image_size}, which "
-                f"is no multiple of the flow's {side} numbers a side. Convert the model again."
+                f"{self.directory / 'config.json'}: image_size is {self.config.image_size}; "
+                f"expected a multiple of {side}, the side of the flow's latents. Convert the model "
+                "again."
             )
         return factor
 
     def decoding_bytes(self, height: int, width: int) -> int:
-        """Most bytes that decoding a latent of height × width takes, 0 without a VAE."""
+        """Estimated peak bytes of decoding one latent of height × width, 0 without a VAE."""
         if not self.has("vae"):
             return 0
         return vae_decoding_bytes(*self._settings("vae"), height, width)
@@ -114,7 +117,8 @@ class Components:
         return read_component_config(path), f"{path.name}/config.json"
 
     def path(self, component: str) -> Path:
-        """Directory of a component, inside the bundle or wherever its reference leads."""
+        """The directory of a component. A reference to a hub repository is downloaded and converted
+        if necessary. Errors: ConfigError if the model has no such component, HubError."""
         reference = self.config.components.get(component)
         if reference is None:
             raise ConfigError(
@@ -124,13 +128,15 @@ class Components:
         return acquire_component(self.directory, reference, component, self._tell)
 
     def has(self, component: str) -> bool:
+        """Whether the model has a component."""
         return component in self.config.components
 
     def is_here(self, component: str) -> bool:
-        """Whether a component lies inside the bundle: using it needs no network."""
+        """Whether a component is inside the bundle, so that using it needs no network."""
         return (self.directory / self.config.components.get(component, "")).is_dir()
 
     def is_loaded(self, component: str) -> bool:
+        """Whether a component is in memory."""
         return component in self._loaded
 
     def _once(self, component: str, load: Callable[[], T]) -> T:
@@ -139,38 +145,39 @@ class Components:
                 check_component(self.path(component))
             loaded = load()
             if isinstance(loaded, nn.Module):
-                mx.eval(parameters_of(loaded))  # an unevaluated array is tied to this thread
+                mx.eval(parameters_of(loaded))  # unevaluated arrays are tied to this thread
             self._loaded[component] = loaded
         return cast(T, self._loaded[component])
 
     def drop(self, component: str) -> None:
-        """Forget a component and give its memory back."""
+        """Free the memory of a component; it is loaded again when it is used."""
         if self._loaded.pop(component, None) is not None:
             mx.clear_cache()
 
     def drop_all(self) -> None:
+        """Free the memory of all components."""
         for component in COMPONENTS:
             self.drop(component)
 
     def label(self, prompt: str) -> int:
-        """Class index that a prompt of a class-conditional TarFlow means: its name or number; -1
-        for the empty prompt."""
+        """The class of a class-conditional TarFlow from a prompt, which must be its number; -1 for
+        the empty prompt. Errors: UsageError."""
         prompt, classes = prompt.strip(), self.flow_config.num_classes
         if not prompt:
             return -1
         if prompt.isdecimal() and len(prompt) < 10 and int(prompt) < classes:
             return int(prompt)
         raise UsageError(
-            f"{shown(prompt)} is no class of this model: give a number from 0 to {classes - 1}."
+            f"{shown(prompt)} is not a class of this model: give a number from 0 to {classes - 1}."
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the flow's weights as stored."""
+        """A hash of the flow's stored weights, see ``bundle.fingerprint``."""
         return fingerprint(self.path("flow"))
 
     def fingerprint_of(self, component: str) -> str:
-        """Hash of a component's weights as stored, "" where the model has no such component."""
+        """A hash of a component's stored weights; "" if the model has no such component."""
         if component == "flow":
             return self.fingerprint
         if component not in self._fingerprints:
@@ -192,8 +199,9 @@ class Components:
         check_autoencoder(vae.config, self.flow_config)
         if not self.is_here("vae") and vae.config.factor != self.factor:
             raise ConfigError(
-                f"{self.config.components['vae']} shrinks pictures {vae.config.factor} times; "
-                f"this model was made for an autoencoder that does so {self.factor} times."
+                f"{self.config.components['vae']} reduces the sides of pictures by a factor of "
+                f"{vae.config.factor}; this model needs an autoencoder with a factor of "
+                f"{self.factor}."
             )
         return vae
 
@@ -201,13 +209,13 @@ class Components:
         from ..text import load_encoder
 
         if self.config.text is None:
-            raise UsageError("This model has no text encoder: it takes labels or nothing.")
+            raise UsageError("This model has no text encoder: it takes class labels or no prompt.")
         directory = self.path("text_encoder") if self.has("text_encoder") else None
         return load_encoder(directory, self.config.text)
 
 
 def precision(module: nn.Module) -> str:
-    """How the large matrices are stored, for people: "float32", "bfloat16", "4-bit", ..."""
+    """The precision of most of a module's matrices, for display: "float32", "bfloat16", "4-bit"."""
     kinds: dict[str, int] = {}
     for _, leaf in layers_of(module):
         weight = leaf.get("weight")

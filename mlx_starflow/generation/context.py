@@ -1,4 +1,4 @@
-"""What a flow is conditioned on: rows of text features or labels, for prompts and guidance."""
+"""The context of a flow (text features or labels) for prompts, with and without guidance."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from .components import Components
 
 @dataclass(frozen=True)
 class PromptRows:
-    """One row for each different prompt, and a last one for the prompt that guidance leaves."""
+    """One row per distinct prompt, and a last row for the negative prompt."""
 
-    prompts: tuple[str, ...]  # in the order of the rows, the last row's apart
+    prompts: tuple[str, ...]  # the distinct prompts, in the order of the rows
     rows: mx.array | None  # (P + 1, L, D) text features, (P + 1,) int labels, None: unconditional
     is_text: bool
-    negative: str = ""  # the last row's prompt, "" being the null caption
-    cuts: tuple[Cut, ...] = ()  # prompts that were longer than the model's text
+    negative: str = ""  # the prompt of the last row; "" is the null caption
+    cuts: tuple[Cut, ...] = ()  # prompts that were longer than the model's text length
 
     def own(self, prompts: Sequence[str]) -> Context:
-        """One row for each prompt, (B, L, D) or (B,): what ``log_prob`` and ``denoise`` take."""
+        """One row per prompt, (B, L, D) or (B,), the context for ``log_prob`` and ``denoise``."""
         if self.rows is None:
             return None
         known = [*self.prompts, self.negative]
         return self.rows[mx.array([known.index(prompt) for prompt in prompts])]
 
     def for_sampling(self, prompts: Sequence[str], guidance: float) -> Context:
-        """What ``invert`` and ``encode`` take: with guidance and text [captions; null captions]."""
+        """The context for ``invert`` and ``encode``: with guidance and text (2B, L, D), the rows of
+        the prompts followed by those of the negative prompt; else as ``own``."""
         own = self.own(prompts)
         if own is None or not (guidance and self.is_text):
             return own
         return self.guided(own)
 
     def guided(self, own: mx.array) -> mx.array:
-        """(2B, L, D): rows (B, L, D) of captions, then the null caption as often."""
+        """Rows (B, L, D) of prompts followed by B rows of the negative prompt, (2B, L, D). Errors:
+        UsageError for an unconditional model."""
         if self.rows is None:
             raise UsageError("guidance needs a prompt or a class; this model is unconditional.")
         return mx.concatenate([own, mx.repeat(self.rows[-1:], own.shape[0], axis=0)])
 
 
 def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each prompt with words that the model was not trained with; none for a model
-    that does not list its words."""
+    """A warning for each prompt with words that the model was not trained with. Empty for a model
+    without a vocabulary."""
     vocabulary = read_vocabulary(components.directory)
     if vocabulary is None:
         return ()
@@ -58,7 +60,8 @@ def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, 
 def cut_prompts(
     components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1"
 ) -> tuple[str, ...]:
-    """A sentence for each prompt that is longer than the model's text. Loads the text encoder."""
+    """A warning for each prompt that is longer than the model's text length. Loads the text
+    encoder."""
     encoder, text = components.text_encoder, components.config.text
     if encoder is None or text is None:
         return ()
@@ -72,14 +75,14 @@ def prompt_rows(
     aspect_ratio: str = "1:1",
     negative: str = "",
 ) -> PromptRows:
-    """Encode every different prompt once. Errors: UsageError for a prompt to an unconditional
-    model, TextError for an unknown class."""
+    """Encode every distinct prompt once. Errors: UsageError for a prompt to an unconditional model
+    and for an unknown class number, TextError for an unknown class name."""
     different = tuple(dict.fromkeys(prompts))
     flow = components.flow_config
     if flow.text_channels:
         encoder = components.text_encoder
         if encoder is None:
-            raise UsageError("This model needs text features, but its bundle names no encoder.")
+            raise UsageError("This model needs text, but its bundle has no text encoder.")
         encoded = encoder.encode([*different, negative], aspect_ratio=aspect_ratio)
         mx.eval(encoded.features)
         return PromptRows(different, encoded.features, True, negative, encoded.cuts)

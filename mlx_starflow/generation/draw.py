@@ -1,6 +1,6 @@
-"""From settings to pictures: the work of one batch, from top to bottom, as a stream of events.
+"""From settings to pictures: the work of one batch, as a generator of events.
 
-Runs in one thread (see ``worker``); leaving the iteration stops the work.
+It runs in the worker thread (device/worker.py). Closing the generator stops the work.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def generation(
     previews: bool = False,
     low_ram: bool = False,
 ) -> Generator[Event, None, None]:
-    """The events of one batch; the last one holds the result."""
+    """Draw one batch. Yields events; the last one, ``Finished``, holds the result.
+
+    ``noise`` (B, h, w, c): None: from the seeds. ``previews``: also yield a ``Preview`` after each
+    block. ``low_ram``: drop components as soon as they are not needed.
+    """
     with wired():
         yield from _generation(components, settings, noise, previews, low_ram)
 
@@ -143,8 +147,8 @@ def _generation(
 
 
 def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Context) -> Settings:
-    """Settings that name the windows of the default sampler and what it can promise here, so that
-    they can be replayed."""
+    """The settings with the windows and the tolerance of the sampler "auto" filled in, as measured
+    for this device, so that they can be replayed."""
     options = settings.sample
     if options.sampler != AUTO or options.windows is not None or options.block_size is not None:
         return settings
@@ -156,14 +160,17 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
 
 
 def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx.array:
-    """Latents (B, h, w, c) -> images (B, H, W, C) in about [-1, 1]. ``tiled``: in tiles of half
-    the longer side, which takes a fraction of the memory; large latents are always tiled."""
+    """Latents (B, h, w, c) -> images (B, H, W, C) in about [-1, 1]. ``tiled``: decode in tiles of
+    half the longer side, which needs less memory; large latents are always decoded in tiles.
+    Errors: UsageError if the autoencoder cannot decode in tiles."""
     vae = components.vae
     if vae is None:
         images = latents
     elif tiled:
         if "tile" not in inspect.signature(vae.decode).parameters:
-            raise UsageError("This model's autoencoder has no tiles; leave vae_tiling out.")
+            raise UsageError(
+                "This model's autoencoder cannot decode in tiles; leave vae_tiling out."
+            )
         tile = max(SMALLEST, -(-max(latents.shape[1:3]) // 2))
         images = cast(Any, vae).decode(latents, tile=tile)
     else:
@@ -173,13 +180,14 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
 
 
 def noise_of(components: Components, settings: Settings) -> mx.array:
-    """(B, h, w, c) standard normal: every picture's from its own seed."""
+    """Standard normal noise (B, h, w, c), one seed per picture."""
     flow, factor = components.flow_config, components.factor
     shape = (settings.height // factor, settings.width // factor, flow.in_channels)
     return seeded_noise(shape, settings.seeds)
 
 
 def block_name(block: int, blocks: int) -> str:
+    """The name of a block for users: "deep block" for the last, else "shallow N"."""
     return "deep block" if block == blocks - 1 else f"shallow {block + 1}"
 
 
@@ -189,7 +197,7 @@ def _cut_warnings(rows: PromptRows, components: Components) -> tuple[str, ...]:
 
 
 def _phases(components: Components, settings: Settings) -> tuple[Phase, ...]:
-    """The work in order, with shares by the parameters that each phase goes through."""
+    """The phases of the work in order, with shares estimated from their numbers of parameters."""
     flow = components.flow_config
     size = [b.layers * b.channels * (b.channels + b.mlp_channels) for b in flow.blocks]
     total = max(sum(size), 1)

@@ -1,11 +1,11 @@
-"""What ``Pipeline.stream`` yields, in this order; each event is complete when it is yielded.
+"""The events of ``Pipeline.stream``, in this order (those in brackets are optional):
 
     Started, [Loading], [TextEncoded], [Loading],
     then for every block: BlockProgress ..., BlockDone, [Preview],
     [Entering, Denoised], Entering, Decoded, Finished
 
-``phase`` names the work that an event belongs to; ``Started.phases`` lists all of them with their
-share of the whole, so that a progress bar needs nothing else. ``to_dict`` is an event as JSON.
+``phase`` is the phase of the work that an event belongs to. ``Started.phases`` lists all phases
+with their shares of the work, for a progress bar. ``to_dict`` gives an event as JSON.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..sampling import BlockReport
 if TYPE_CHECKING:
     from .result import Result
 
-LONGEST_TEXT = 1000  # characters of a text in an event's JSON form; longer ones are cut
-LONGEST_LIST = 1000  # values of a list or an object there
+LONGEST_TEXT = 1000  # characters of a text in the JSON form of an event; longer ones are cut
+LONGEST_LIST = 1000  # values of a list or an object in it
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the work and its estimated share of the arithmetic (all shares sum to 1)."""
+    """A part of the work and its estimated share of it; the shares sum to 1."""
 
     name: str  # "text" | "deep block" | "shallow N" | "denoise" | "decode"
     share: float
@@ -44,14 +44,14 @@ class Event:
 
     @property
     def name(self) -> str:
-        """What happened, for programs: "block_progress" for ``BlockProgress``."""
+        """The name of the event in its JSON form: "block_progress" for ``BlockProgress``."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     def to_dict(self) -> dict[str, Any]:
         """The event as a JSON object of bounded size: "event", "phase" and its fields.
 
-        An array is given as its shape, a result as its settings and number of pictures; texts and
-        lists are cut at LONGEST_TEXT and LONGEST_LIST; NaN and infinity become null.
+        An array is replaced by its shape, a result by its settings and number of pictures. Texts
+        and lists are cut at LONGEST_TEXT and LONGEST_LIST. NaN and infinity become null.
         """
         own = {f.name: json_form(getattr(self, f.name)) for f in dataclasses.fields(self)}
         return {"event": self.name, **own}
@@ -59,32 +59,32 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The request is understood and the work begins."""
+    """The work begins."""
 
     phases: tuple[Phase, ...]
-    pictures: int  # pictures made together
-    warnings: tuple[str, ...] = ()  # what memory is short of, and what is done about it
+    pictures: int  # number of pictures in the batch
+    warnings: tuple[str, ...] = ()  # about memory
 
 
 @dataclass(frozen=True)
 class Loading(Event):
-    """A component is about to be read from disk (it was not in memory)."""
+    """A component is not in memory and will be read from disk."""
 
     component: str  # "text_encoder" | "flow" | "vae"
 
 
 @dataclass(frozen=True)
 class TextEncoded(Event):
-    """The prompts are encoded; ``warnings`` says what did not fit and was cut."""
+    """The prompts are encoded; ``warnings`` names those that were cut."""
 
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BlockProgress(Event):
-    """Tokens of the block that is being inverted; at most about 30 of these a second."""
+    """Progress of the block that is being inverted; at most about 30 events per second."""
 
-    block: int  # index in the flow: the deep block is the highest and comes first
+    block: int  # index in the flow; the deep block has the highest index and is inverted first
     tokens_done: int
     tokens_total: int
 
@@ -99,42 +99,42 @@ class BlockDone(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """The picture so far, after a block; only with ``previews=True``.
+    """The latents after a block; only with ``previews=True``.
 
-    ``Pipeline.preview(latents)`` turns it into pictures cheaply, ``Pipeline.decode(latents)``
-    exactly.
+    ``Pipeline.preview(latents)`` turns them into rough pictures quickly, ``Pipeline.decode`` into
+    exact ones.
     """
 
     block: int
-    latents: mx.array  # (B, h, w, c) float32; before the last block still mostly noise
+    latents: mx.array  # (B, h, w, c) float32; mostly noise until the last block
 
 
 @dataclass(frozen=True)
 class Entering(Event):
-    """A phase without steps of its own begins: "denoise" or "decode"."""
+    """The phase "denoise" or "decode" begins."""
 
 
 @dataclass(frozen=True)
 class Denoised(Event):
-    """The noise that the flow was trained with is removed; absent with ``denoise=False``."""
+    """The sample is denoised; absent with ``denoise=False``."""
 
     latents: mx.array  # (B, h, w, c) float32
 
 
 @dataclass(frozen=True)
 class Decoded(Event):
-    """The latents are pixels."""
+    """The latents are decoded to pixels."""
 
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The last event."""
+    """The last event; holds the result."""
 
     result: Result
 
 
 def json_form(value: Any) -> Any:
-    """A value as JSON of bounded size, see ``Event.to_dict``."""
+    """A value in JSON form, of bounded size; see ``Event.to_dict``."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What a request needs of the memory against what the device has, before anything is loaded."""
+"""Compares the memory that a request needs with that of the device, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Budget:
-    """What the device has."""
+    """The memory of the device."""
 
-    bytes: int  # recommended most for one program
-    physical: int  # all there is
-    device: str  # for people
+    bytes: int  # recommended limit for one program
+    physical: int  # all memory, in bytes
+    device: str  # name for messages
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class MemoryPlan:
 
     need: Need
     budget: Budget
-    low_ram: bool  # components are dropped as soon as they are not needed
-    warning: str | None  # a sentence for people; None where everything fits as asked
+    low_ram: bool  # whether components are dropped as soon as they are not needed
+    warning: str | None  # for the user; None if everything fits
 
 
 def plan_memory(
     components: Components, settings: Settings, low_ram: bool = False, budget: Budget | None = None
 ) -> MemoryPlan:
-    """Compare a request's need with the device, before anything is loaded.
+    """Compare the memory that a request needs with the budget (None: that of this device).
 
-    Where it fits only with components dropped in between, they are dropped, and the warning says
-    so. Where it does not fit at all, the warning says what would; the work may still succeed, by
-    swapping. Errors: OutOfMemoryError where not even all of the memory is enough.
+    If the request fits only with ``low_ram``, the plan uses it and has a warning. If it does not
+    fit the recommended limit at all, the warning says what would fit; the work may still succeed
+    with swapping. Errors: OutOfMemoryError if it needs more than all memory of the device.
     """
     budget = budget or device_budget()
     need = memory_need(components, settings)
@@ -68,8 +68,8 @@ def plan_memory(
 def largest_batch(
     components: Components, settings: Settings, most: int, low_ram: bool = False
 ) -> int:
-    """The most pictures like the first of ``settings``, up to ``most``, that fit in what the
-    device recommends; at least 1, though that may not fit either."""
+    """How many pictures like the first of ``settings`` fit the recommended limit as one batch, at
+    most ``most``. At least 1, even if that does not fit."""
     budget = device_budget()
     for count in range(most, 1, -1):
         like = dataclasses.replace(
@@ -81,7 +81,7 @@ def largest_batch(
 
 
 def device_budget() -> Budget:
-    """Memory of the device that MLX computes on."""
+    """The memory of MLX's default device."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if mx.default_device() == mx.Device(mx.cpu):
         return Budget(physical, physical, "this computer")
@@ -103,7 +103,7 @@ def _tell(need: Need, low_ram: bool) -> str:
 
 
 def _what_fits(components: Components, settings: Settings, budget: Budget) -> str:
-    """A sentence: fewer pictures or the best precision that fits, else the least need there is."""
+    """A sentence that suggests fewer pictures or a lower precision, or says that nothing fits."""
     one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
     if len(settings.prompts) > 1 and memory_need(components, one).peak(True) <= budget.bytes:
         return "One picture at a time would fit."
@@ -118,7 +118,10 @@ def _what_fits(components: Components, settings: Settings, budget: Budget) -> st
                     f"({options}, {_gb(need.peak(low_ram))})."
                 )
             least = (need.peak(low_ram), options)
-    return f"The least it can do with is {_gb(least[0])} ({least[1]}): this device is too small."
+    return (
+        f"It needs at least {_gb(least[0])} ({least[1]}), so this device does not have enough "
+        "memory."
+    )
 
 
 def _gb(size: int) -> str:

@@ -1,7 +1,7 @@
-"""Bytes that making a picture takes, told from headers and configurations before loading.
+"""The memory that drawing a picture needs, from file headers and configurations.
 
-Weights are counted exactly, in the precision they will have. The rest (keys and values, the
-activations of denoising and decoding) is an estimate meant to be somewhat too high.
+Weights are counted exactly, in the precision in which they are loaded. The rest (KV cache,
+activations of denoising and decoding) is an estimate that is meant to be somewhat too high.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
-_MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
+_MARGIN = 1.5  # measured activations took up to 1.4 times the counted bytes
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes, for one request in one precision."""
+    """Bytes for one request in one precision."""
 
     text_encoder: int  # weights
-    flow: int
-    vae: int
-    encoding: int  # beside the weights, while prompts are encoded
-    sampling: int  # keys, values and activations
-    denoising: int
-    decoding: int
-    loading: int  # weights of the flow before they are quantized in memory; 0 if they are stored so
+    flow: int  # weights
+    vae: int  # weights
+    encoding: int  # activations while prompts are encoded
+    sampling: int  # KV cache and activations
+    denoising: int  # activations
+    decoding: int  # activations
+    loading: int  # the flow's weights before they are quantized in memory; 0 if they are not
 
     def peak(self, low_ram: bool) -> int:
-        """Most bytes at once. With ``low_ram`` one component is in memory at a time."""
+        """Peak bytes. With ``low_ram`` only one component is in memory at a time."""
         work = max(self.sampling, self.denoising)
         text = self.text_encoder + self.encoding
         flow = max(self.flow + work, self.loading)
@@ -58,8 +58,9 @@ class Need:
 def memory_need(
     components: Components, settings: Settings, quantize: Recipe | None = None, stored: bool = False
 ) -> Need:
-    """Bytes that a request needs. ``quantize``: in this precision instead of the components' own;
-    ``stored``: as if the bundle were stored in it, so that nothing is quantized in memory."""
+    """The memory that a request needs. ``quantize``: assume this precision instead of the
+    components'. ``stored``: assume that the bundle is stored in it, so that nothing is quantized
+    in memory."""
     flow = components.flow_config
     recipe = quantize if quantize is not None else components.quantize
     path = components.path("flow")
@@ -86,7 +87,7 @@ def memory_need(
 def component_bytes(
     directory: Path, dtype: str | None = None, quantize: Recipe | None = None
 ) -> int:
-    """Bytes that ``load_component`` with the same arguments keeps in memory."""
+    """Bytes of the weights that ``load_component`` with the same arguments holds in memory."""
     config = read_json(Path(directory) / "config.json")
     stored = config.pop("quantization", None) is not None
     kind, tensors = component_kind(config), list(_tensors(Path(directory)))
@@ -96,13 +97,13 @@ def component_bytes(
         item = ITEM_BYTES[tensor.dtype]
         module, _, leaf = tensor.name.rpartition(".")
         if tensor.dtype not in FLOAT_CODES:
-            pass  # quantized weights stay as they are
+            pass  # quantized weights are not cast
         elif not takes_type(kind, tensor.name):
             item = 4 if kind == "vae" else item
         elif target is not None:
             item = target
         elif leaf in ("scales", "biases"):
-            item = 2  # a GPU's default, whatever they are stored in
+            item = 2  # float16, the default on a GPU
         bits: float = 8 * item
         whole_groups = tensor.shape and tensor.shape[-1] % GROUP_SIZE == 0
         if (
@@ -112,7 +113,7 @@ def component_bytes(
             and is_matrix(kind, module)
             and whole_groups
         ):
-            # A scale and a bias for every group.
+            # Plus a scale and a bias per group.
             scale = 2 if target is None else item
             bits = bits_of(quantize, module, config) + 2 * 8 * scale / GROUP_SIZE
         total += math.ceil(math.prod(tensor.shape) * bits / 8)
@@ -120,7 +121,7 @@ def component_bytes(
 
 
 def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> int:
-    """Bytes of a number of the keys and values that a flow loaded like this keeps."""
+    """Bytes per element of the KV cache of a flow that is loaded with these arguments."""
     config = read_json(Path(directory) / "config.json")
     if config.pop("quantization", None) is not None or quantize is not None:
         return 2
@@ -133,7 +134,7 @@ def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> i
 
 
 def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: bool) -> int | None:
-    """Bytes of a number of what takes a type, None: as stored."""
+    """Bytes per element of the tensors that are cast (see quantize.py); None: as stored."""
     if dtype is not None:
         return ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
     numbers = sum(math.prod(t.shape) for t in tensors)
@@ -142,19 +143,21 @@ def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: 
 
 
 def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
-    """Keys, values and activations while the neediest block is inverted."""
+    """Bytes of KV cache and activations in the inversion of the block that needs most. ``item``:
+    bytes per element of the cache."""
     needs = []
     for block in flow.blocks:
         rows = batch * (2 if guided and (block.conditioned or flow.num_classes) else 1)
         length = tokens + (flow.text_length if block.conditioned else 0)
         cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
-        # A window may be the whole sequence.
+        # Activations of a pass over the whole sequence, which may be the window.
         needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
     return int(max(needs))
 
 
 def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) -> int:
-    """The backward pass of the score, or the learned denoiser's forward pass."""
+    """Bytes of activations in the backward pass of the score, or, if ``learned``, in the forward
+    pass of the learned denoiser."""
     if learned and flow.denoiser is not None:
         length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
         return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
@@ -170,25 +173,25 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
         work += 3 * batch * block.layers * layer_operations(block, 1, length)
     if plain * batch <= CHECKPOINT_BYTES and work <= LARGEST:
         return int(kept * batch)
-    # One picture and one layer at a time; what goes into each layer is kept.
+    # One picture and one layer at a time; the input of each layer is stored.
     return int(inputs + largest)
 
 
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
-    """Activations of one layer for one row, in float32."""
+    """Bytes of the activations of one layer for one row, in float32."""
     if not block.layers:
         return 0
     on_cpu = not on_gpu()
-    # On a CPU the exact GELU is a polynomial, and its gradient keeps every step of it.
+    # On a CPU the exact GELU is a rational function, all of whose steps are stored for gradients.
     steps = 21 if on_cpu and gradient and not block.gated_mlp else 3
     hidden = queries * (8 * block.channels + steps * block.mlp_channels)
-    # A GPU's fused attention has no array of scores, but there is none for gradients.
+    # On a GPU the attention is fused and does not store the scores, except for gradients.
     scores = 2 * block.heads * queries * length if on_cpu or gradient else 0
     return 4 * (hidden + scores)
 
 
 def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, int]:
-    """Weights of the text encoder, and what encoding takes beside them."""
+    """Bytes of the text encoder's weights, and of the activations of encoding."""
     text = components.config.text
     if text is None or not components.has("text_encoder"):
         return 0, 0

@@ -1,7 +1,7 @@
-"""Noise of pictures on disk: written by ``encode``, read by ``decode`` and ``generate --noise``,
-and stored in the settings of a picture that was made from it.
+"""Noise files, written by ``encode`` and read by ``decode`` and ``generate --noise``; and noise
+stored in the settings of a picture.
 
-Files come from anywhere, so their headers are checked against their sizes before a number is read.
+Files are not trusted: the header is checked against the size of the file before data is read.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from ..files.json import JSONError, parse_object
 from ..files.regular import NotRegular, open_regular
 from ..pictures.arrays import write_whole
 
-MAX_BYTES = 256 << 20  # of noise that is read
+MAX_BYTES = 256 << 20  # largest noise that is read
 MAX_NPY_HEADER = 10_000  # bytes
-STORED_BYTES = 1 << 20  # a given noise up to this size is stored in the picture
+STORED_BYTES = 1 << 20  # given noise up to this size is stored in the picture
 _KEY = "mlx-starflow"
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def write_noise(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Path:
-    """Write arrays (one of them "noise") and JSON-able settings as .safetensors, never over a
-    file; returns the path that was written."""
+    """Write arrays (one of them named "noise") and settings as a .safetensors file. Returns the
+    path that was written: an existing file is kept, and a free name is taken."""
     about = {"format": "mlx", _KEY: json.dumps(settings)}
     content = io.BytesIO()
     mx.save_safetensors(content, arrays, about)
@@ -42,8 +42,8 @@ def write_noise(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Pat
 
 
 def noise_settings(path: Path) -> dict[str, Any]:
-    """The settings stored by ``write_noise``; empty where another program wrote the file. Those of
-    ``encode`` are of their types. Errors: UsageError."""
+    """The settings stored by ``write_noise``; {} if another program wrote the file. The types of
+    the settings that ``encode`` writes are checked. Errors: UsageError."""
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -61,9 +61,9 @@ def noise_settings(path: Path) -> dict[str, Any]:
 
 
 def read_noise(path: Path) -> np.ndarray:
-    """Noise (B, h, w, c) float32 from a .npy, or from "noise" in a .safetensors file.
+    """Noise (B, h, w, c) float32 from a .npy file, or from "noise" in a .safetensors file.
 
-    Errors: UsageError for a file that is missing, damaged, too large, or holds something else.
+    Errors: UsageError for a file that is missing, damaged, too large, or has other content.
     """
     try:
         if path.suffix not in (".npy", ".safetensors"):
@@ -78,7 +78,7 @@ def read_noise(path: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, NotRegular) else str(error)[:200]
         raise UsageError(f"{path}: this file cannot be read ({reason}).") from None
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite: an error
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise UsageError(f"{path}: holds NaN, infinity, or a number that float32 cannot hold.")
@@ -86,7 +86,8 @@ def read_noise(path: Path) -> np.ndarray:
 
 
 def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
-    """A given noise for a picture's settings: its numbers where they are few, else its hash."""
+    """A record of given noise for a picture's settings: file name, shape and hash, and the data
+    itself up to STORED_BYTES."""
     raw = np.ascontiguousarray(noise, dtype="<f4").tobytes()
     record = {
         "file": file,
@@ -101,7 +102,7 @@ def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
 def recorded_noise(record: Any, where: str) -> np.ndarray:
     """The noise (B, h, w, c) float32 of a ``noise_record``, from the record or from its file.
 
-    ``where`` names the picture in messages. Errors: UsageError.
+    ``where``: the picture, for messages. Errors: UsageError.
     """
     fields = Fields(record, where, UsageError, "noise")
     if "data" in fields:
@@ -113,7 +114,7 @@ def recorded_noise(record: Any, where: str) -> np.ndarray:
             raise UsageError(f"{where}: noise.data is not base64.") from None
         if len(raw) != 4 * math.prod(shape):
             raise UsageError(
-                f"{where}: the noise of shape {shape} takes {4 * math.prod(shape)} bytes, and "
+                f"{where}: the noise of shape {shape} needs {4 * math.prod(shape)} bytes, but "
                 f"{len(raw)} are stored."
             )
         array = np.frombuffer(raw, "<f4").reshape(-1, *shape[-3:])
@@ -124,18 +125,19 @@ def recorded_noise(record: Any, where: str) -> np.ndarray:
     array = read_noise(Path(file))
     if hashlib.sha256(array.astype("<f4").tobytes()).hexdigest() != digest:
         raise UsageError(
-            f"{file} is no longer the noise that this picture was made from; "
-            "give the right file with --noise."
+            f"{file} has changed since this picture was made from it; give the original file with "
+            "--noise."
         )
     return array
 
 
 def check_noise_shape(shape: tuple[int, ...], path: str | Path) -> None:
-    """UsageError unless a shape is (B, h, w, c) or (h, w, c), not empty, and not too large."""
+    """Raise a UsageError unless a shape is (B, h, w, c) or (h, w, c), not empty and not too
+    large."""
     if len(shape) not in (3, 4) or 0 in shape:
-        raise UsageError(f"{path}: has shape {shape}; expected numbers (B, h, w, c).")
+        raise UsageError(f"{path}: has shape {shape}; expected (B, h, w, c) or (h, w, c).")
     if math.prod(shape) * 4 > MAX_BYTES:
-        raise UsageError(f"{path}: has shape {shape}, more than {MAX_BYTES >> 20} MiB of numbers.")
+        raise UsageError(f"{path}: has shape {shape}, which is more than {MAX_BYTES >> 20} MiB.")
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -148,15 +150,15 @@ def _read_npy(path: Path) -> np.ndarray:
         data = file.read(needed + 1)
     if len(data) != needed:
         raise UsageError(
-            f"{path}: the numbers of its shape {shape} take {needed} bytes, and it has "
+            f"{path}: an array of its shape {shape} needs {needed} bytes, but the file has "
             f"{'more' if len(data) > needed else len(data)}. Is it complete?"
         )
     return np.frombuffer(data, dtype).reshape(shape, order="F" if columns else "C")
 
 
 def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns come first, and type. numpy reads the header as a Python literal,
-    and raises whatever its parser raises."""
+    """Shape, whether the array is in Fortran order, and dtype. numpy parses the header as a Python
+    literal, which may raise errors of many kinds."""
     start = file.read(12)
     version, length = start[6:8], int.from_bytes(start[8:10], "little")
     begin = 10
@@ -165,7 +167,7 @@ def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.d
     elif version != b"\x01\x00":
         length = MAX_NPY_HEADER + 1
     if start[:6] != b"\x93NUMPY" or len(start) < 12 or length > MAX_NPY_HEADER:
-        raise UsageError(f"{path}: this is no .npy file of numbers.")
+        raise UsageError(f"{path}: this is not a .npy file of numbers.")
     header = io.BytesIO(start[8:] + file.read(max(length - 12 + begin, 0)))
     try:
         with warnings.catch_warnings():
@@ -175,7 +177,7 @@ def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.d
             return np.lib.format.read_array_header_2_0(header)
     except Exception as error:
         raise UsageError(
-            f"{path}: this is no .npy file of numbers ({type(error).__name__})."
+            f"{path}: this is not a .npy file of numbers ({type(error).__name__})."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Latents as rough pictures without the VAE: one colour per latent cell, by a linear map."""
+"""Rough pictures of latents without the VAE: one colour per latent cell, by a linear map."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import mlx.core as mx
 
 from .components import Components
 
-CELLS = 12  # side of the random latents that the map is fitted to
-SMOOTHED = 4  # their coarse side: neighbouring cells of real pictures resemble each other
+CELLS = 12  # side of the random latents with which the map is fitted
+SMOOTHED = 4  # side of the noise they are enlarged from, as neighbouring cells should be similar
 
 
 class RoughDecoder:
-    """(B, h, w, c) -> (B, h f, w f, C) in [-1, 1]: colour = weights . latent + bias, in squares."""
+    """Latents (B, h, w, c) -> images (B, h f, w f, C) in [-1, 1]. Every latent cell becomes a
+    square of f x f pixels with the colour weights . latent + bias."""
 
     def __init__(self, weights: mx.array | None, factor: int) -> None:
         self._weights = weights  # (c + 1, C), the last row the bias; None: latents are pixels
@@ -19,7 +20,7 @@ class RoughDecoder:
 
     @classmethod
     def fit(cls, components: Components) -> RoughDecoder:
-        """By least squares to what the model's VAE makes of a few random latents."""
+        """Fit weights and bias by least squares to the VAE's images of random latents."""
         vae = components.vae
         if vae is None:
             return cls(None, 1)

@@ -1,4 +1,4 @@
-"""How far a request is, told from its events; and a bar that shows it in notebooks."""
+"""The progress of a request, from its events, and a progress bar for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .events import BlockDone, BlockProgress, Event, Finished, Phase, Started
 
 
 class Share:
-    """The share of one batch's work that is done, by the shares that ``Started`` announces."""
+    """Computes the fraction of a batch that is done, from the shares in ``Started.phases``."""
 
     def __init__(self) -> None:
         self._phases: tuple[Phase, ...] = ()
 
     def after(self, event: Event) -> float:
-        """From 0 to 1, once this event has happened."""
+        """The fraction that is done after this event, from 0 to 1."""
         if isinstance(event, Started):
             self._phases = event.phases
         if isinstance(event, Finished):
@@ -34,8 +34,7 @@ class Share:
 
 
 def shown(events: Iterator[Event]) -> Iterator[Event]:
-    """The events as they are, with a bar of tqdm beside them: a widget in a notebook, a line of
-    text elsewhere."""
+    """Yields the events and shows a tqdm progress bar: a widget in a notebook, text elsewhere."""
     from tqdm.auto import tqdm
 
     share = Share()
@@ -48,7 +47,7 @@ def shown(events: Iterator[Event]) -> Iterator[Event]:
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook; imports nothing."""
+    """Whether this process is the kernel of a notebook. Imports nothing."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,4 +1,4 @@
-"""What ``generate`` returns."""
+"""The result of ``generate``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from .settings import Settings
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """Finished pictures and everything that made them."""
+    """The pictures of a batch, with their latents, noise and settings."""
 
     images: list[Image.Image]
     latents: mx.array  # (B, h, w, c) float32, the flow's sample before denoising
-    denoised: mx.array  # (B, h, w, c) float32, what was decoded; latents if not denoised
-    noise: mx.array  # (B, h, w, c) float32, the noise it came from
+    denoised: mx.array  # (B, h, w, c) float32, the latents that were decoded
+    noise: mx.array  # (B, h, w, c) float32, the noise that the sample was made from
     settings: Settings
-    reports: tuple[BlockReport, ...]  # in the order of the work: the deep block first
+    reports: tuple[BlockReport, ...]  # one per block, from the deep block to the shallow ones
     warnings: tuple[str, ...]
-    metadata: dict[str, Any]  # JSON-able: every resolved setting, of the call as a whole
+    metadata: dict[str, Any]  # settings and facts about the whole call, as values for JSON
 
     def metadata_of(self, index: int) -> dict[str, Any]:
-        """The settings of one picture: its own prompt and seed, and its place in the batch."""
+        """The settings to store in one picture: ``metadata`` with the picture's prompt and seed,
+        and those of the batch."""
         data = {k: v for k, v in self.metadata.items() if k not in ("prompts", "seeds")}
         own = {"prompt": self.settings.prompts[index], "seed": self.settings.seeds[index]}
         if len(self.images) > 1:
@@ -42,14 +43,14 @@ class Result:
         return {**own, **data}
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the picture, or all of them on one."""
+        """A PNG for notebooks: the picture, or a contact sheet of all pictures."""
         content = BytesIO()
         shown = self.images[0] if len(self.images) == 1 else contact_sheet(self.images)
         shown.save(content, format="PNG")
         return content.getvalue()
 
     def __repr__(self) -> str:
-        """The pictures and what asked for them, not their numbers."""
+        """Number and size of the pictures, prompts and seeds; not the arrays."""
         s = self.settings
         return (
             f"Result({len(self.images)} of {s.width}x{s.height}, prompts={list(s.prompts)}, "
@@ -57,5 +58,7 @@ class Result:
         )
 
     def save(self, index: int, path: str | Path, overwrite: bool = True) -> Path:
-        """Write one picture (PNG, JPEG or WebP by suffix) with its settings inside it."""
+        """Write one picture with its settings stored in it, as PNG, JPEG or WebP by the suffix.
+        With overwrite=False an existing file is kept, and a free name is taken. Returns the path
+        that was written. Errors: ImageError."""
         return save_picture(self.images[index], path, self.metadata_of(index), overwrite)

@@ -1,4 +1,4 @@
-"""What ``generate`` was asked, resolved against the model: nothing is left to a default."""
+"""The settings of a batch of pictures, checked and with the model's defaults filled in."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..files.fields import Fields
 from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
 
-MAX_SEED = 2**32  # seeds below are what mflux and mlx-lm take too
-RANDOM = "random"  # as an aspect ratio: one of the model's, by the seed
+MAX_SEED = 2**32  # seeds must be smaller, as in mflux and mlx-lm
+RANDOM = "random"  # aspect ratio: chosen from the model's by the seed
 MAX_PICTURES = 1024  # in one batch
 MAX_SIDE = 1 << 16  # pixels
-MAX_BLOCKS = 1000  # of a flow whose windows are stored
-_OPTION_KINDS: dict[str, Any] = {  # stored beside the fields of SampleOptions
+MAX_BLOCKS = 1000  # most entries of stored windows
+_OPTION_KINDS: dict[str, Any] = {  # stored options that are not fields of SampleOptions
     "aspect_ratio": str,
     "denoise": bool,
     "noise_std": float,
@@ -45,24 +45,24 @@ _OTHER_OPTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the numbers of one batch of pictures, but for the weights."""
+    """All settings that determine one batch of pictures for given weights."""
 
     prompts: tuple[str, ...]  # one per picture
-    seeds: tuple[int, ...]  # one per picture; its noise is drawn with this key alone
+    seeds: tuple[int, ...]  # one per picture; its noise depends on this seed only
     width: int  # pixels
     height: int
     aspect_ratio: str  # "w:h"
     sample: SampleOptions  # how the noise becomes data
     denoise: bool
-    noise_std: float | None  # None: the model's own
-    denoiser: str | None  # "score" | "learned"; None: without denoising
-    negative_prompt: str = ""  # what guidance leads away from; "" is the null caption
-    vae_tiling: bool = False  # decode in tiles, also where the picture is small
+    noise_std: float | None  # noise level for denoising; None: the model's
+    denoiser: str | None  # "score" | "learned"; None: no denoising
+    negative_prompt: str = ""  # guidance leads away from it; "" is the null caption
+    vae_tiling: bool = False  # decode small pictures in tiles too
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "settings") -> Settings:
-        """What ``to_dict`` wrote, or the settings of one picture. Errors: UsageError naming
-        ``where``, the key and the value."""
+        """The settings from the output of ``to_dict``, or from those stored in a picture. Errors:
+        UsageError naming ``where``, the key and the value."""
         fields = Fields(data, where, UsageError)
         options, _ = read_options(fields)
         prompts, seeds, _ = read_pictures(fields)
@@ -78,7 +78,7 @@ class Settings:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """One flat JSON object: the sampling options stand beside the others."""
+        """The settings as one flat dictionary for JSON, the sampling options included."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del own["sample"]
         flat = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
@@ -86,8 +86,8 @@ class Settings:
 
 
 def read_options(fields: Fields) -> tuple[dict[str, Any], set[str]]:
-    """Options of ``Pipeline.generate`` that stored settings hold, under today's names; and every
-    name that options may have there."""
+    """The options of ``Pipeline.generate`` in stored settings, with former names replaced by
+    current ones; and the set of all names that options may have in stored settings."""
     options = {name: _value(fields, name, kind) for name, kind in _OPTION_KINDS.items()}
     known, hints = set(_OPTION_KINDS), typing.get_type_hints(SampleOptions)
     for f in SampleOptions.asked():
@@ -99,7 +99,7 @@ def read_options(fields: Fields) -> tuple[dict[str, Any], set[str]]:
 
 
 def _value(fields: Fields, name: str, kind: Any) -> Any:
-    """The value under a name, of the type of a field such as ``float | None``."""
+    """The value under a name, checked for the type of a field such as ``float | None``."""
     plain = next((t for t in typing.get_args(kind) if t is not type(None)), kind)
     if typing.get_origin(kind) is tuple or typing.get_origin(plain) is tuple:
         return fields.wholes(name, None, low=1, items=MAX_BLOCKS)
@@ -111,7 +111,7 @@ def _value(fields: Fields, name: str, kind: Any) -> Any:
 
 
 def read_pictures(fields: Fields) -> tuple[tuple[str, ...], tuple[int, ...], int]:
-    """Prompts and seeds of the batch that a picture was drawn in, and its own place in it."""
+    """Prompts and seeds of the batch in which a picture was drawn, and its index in the batch."""
     batch = fields.fields("batch", None)
     if batch is None and "prompts" not in fields:
         seed = fields.whole("seed", high=MAX_SEED - 1)
@@ -143,11 +143,11 @@ def resolve(
     vae_tiling: bool | None = None,
     **sampling: Any,
 ) -> Settings:
-    """Fill in the model's defaults and refuse what it cannot do (UsageError with the reason).
+    """Fill in the model's defaults and check the request. Errors: UsageError.
 
-    ``factor``: pixels per number of the flow's picture along one side (1 without a VAE).
-    ``sampling``: the fields of ``SampleOptions``, None for the model's default. For the other
-    arguments see ``Pipeline.generate``.
+    ``factor``: pixels per latent cell along one side (1 without a VAE). ``sampling``: the fields
+    of ``SampleOptions``, None for the model's default. For the other arguments see
+    ``Pipeline.generate``.
     """
     prompts = _prompts(prompt, num_images, flow)
     seeds = _seeds(seed, num_images, len(prompts))
@@ -155,7 +155,7 @@ def resolve(
         aspect_ratio = _random_ratio(flow, factor, width, height, seeds[0])
     ratio, size = _size(flow, factor, aspect_ratio, width, height)
     if vae_tiling and factor == 1:
-        raise UsageError("vae_tiling is for models with an autoencoder; this one makes pixels.")
+        raise UsageError("vae_tiling needs a model with an autoencoder; this one makes pixels.")
     denoise = model.defaults.denoise if denoise is None else denoise
     sample = _sample_options(model, flow, sampling)
     return Settings(
@@ -172,7 +172,7 @@ def resolve(
 
 
 def _sample_options(model: ModelConfig, flow: FlowConfig, given: dict[str, Any]) -> SampleOptions:
-    """The model's defaults under what was given."""
+    """The sampling options, with the model's defaults for those that were not given."""
     known = {former: f.name for f in SampleOptions.asked() for former in f.metadata["former"]}
     known |= {f.name: f.name for f in SampleOptions.asked()}
     values: dict[str, Any] = {}
@@ -196,27 +196,28 @@ def _sample_options(model: ModelConfig, flow: FlowConfig, given: dict[str, Any])
         for name in ("max_sweeps", "tolerance", "block_size"):
             if name in values:
                 raise UsageError(
-                    f"{name} is for samplers that solve tokens in parallel; the sequential one "
-                    "computes every token once and exactly. Leave it out."
+                    f"{name} is for samplers that solve tokens in parallel; the sequential sampler "
+                    "computes every token once. Leave it out."
                 )
     if "windows" in values:
         values["windows"] = tuple(values["windows"])
     values["guidance"] = float(values["guidance"])
-    return SampleOptions(**values)  # refuses what no sampler takes
+    return SampleOptions(**values)  # checks the values
 
 
 def _negative(prompt: str | None, flow: FlowConfig, guidance: float) -> str:
     if not prompt:
         return ""
     if not flow.text_channels:
-        raise UsageError("negative_prompt is for models with text; this model has none.")
+        raise UsageError("negative_prompt needs a model with text; this model has none.")
     if not guidance:
-        raise UsageError("negative_prompt needs guidance; without it nothing leads away from it.")
+        raise UsageError("negative_prompt has an effect with guidance only, and guidance is 0.")
     return prompt
 
 
 def sizes(flow: FlowConfig, factor: int) -> dict[str, tuple[int, int]]:
-    """Aspect ratio -> (width, height) in pixels that the model was trained for."""
+    """Aspect ratio "w:h" -> (width, height) in pixels, for all sizes of the model. ``factor``:
+    pixels per latent cell along one side."""
     unit = factor * flow.patch_size
     ratios = ASPECT_RATIOS if flow.mix_aspect else ("1:1",)
     return {ratio: image_size(ratio, flow.grid_size * unit, unit) for ratio in ratios}
@@ -225,10 +226,10 @@ def sizes(flow: FlowConfig, factor: int) -> dict[str, tuple[int, int]]:
 def _random_ratio(
     flow: FlowConfig, factor: int, width: int | None, height: int | None, seed: int
 ) -> str:
-    """One of the model's aspect ratios, the same for the same seed."""
+    """One of the model's aspect ratios, chosen by the seed."""
     known = list(sizes(flow, factor))
     if len(known) == 1:
-        raise UsageError(f"aspect_ratio 'random': this model makes {known[0]} only.")
+        raise UsageError(f"aspect_ratio is 'random', but this model makes {known[0]} only.")
     if width is not None or height is not None:
         raise UsageError("aspect_ratio 'random' chooses the size; leave width and height out.")
     return random.Random(seed).choice(known)
@@ -264,7 +265,7 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
     if len(given) * num_images > MAX_PICTURES:
         raise UsageError(
             f"{len(given) * num_images} pictures in one batch are too many; at most "
-            f"{MAX_PICTURES} are drawn together. Give fewer at a time."
+            f"{MAX_PICTURES} are allowed."
         )
     prompts = ["" if p is None else str(p) for p in given]
     if not prompts:
@@ -278,10 +279,10 @@ def _prompts(prompt: Any, num_images: int, flow: FlowConfig) -> tuple[str, ...]:
 
 
 def _seeds(seed: int | Sequence[int] | None, num_images: int, pictures: int) -> tuple[int, ...]:
-    """One per picture: a list as it is, else seed, seed + 1, ... anew for every prompt."""
+    """One seed per picture: those in a list, else seed, seed + 1, ... for each prompt."""
     if isinstance(seed, Sequence):
         if len(seed) != pictures:
-            raise UsageError(f"{len(seed)} seeds for {pictures} pictures; give one for each.")
+            raise UsageError(f"{len(seed)} seeds for {pictures} pictures; give one per picture.")
         seeds = tuple(seed)
     else:
         first = secrets.randbelow(MAX_SEED - num_images) if seed is None else seed
@@ -298,7 +299,7 @@ def _denoising(
     learned = flow.denoiser is not None
     if not denoise:
         if noise_std is not None or method is not None:
-            raise UsageError("noise_std and denoiser have no meaning without denoising.")
+            raise UsageError("noise_std and denoiser have no effect without denoising.")
         return {"denoise": False, "noise_std": None, "denoiser": None}
     if method is None:
         method = "learned" if learned else "score"

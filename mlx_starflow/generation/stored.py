@@ -1,4 +1,4 @@
-"""The settings stored in a picture or beside it, as the arguments that draw it again."""
+"""The settings stored in or beside a picture, as arguments to draw it again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..files.fields import Fields, shown
 from .settings import read_options, read_pictures
 
-# What a picture's settings hold beside the options of Pipeline.generate: facts about the run.
+# Keys in a picture's settings that are not options of Pipeline.generate: facts about the run.
 FACTS = frozenset(
     {
         *("generator", "version", "mlx_version", "created_at", "device", "blas", "tf32"),
@@ -32,25 +32,25 @@ FACTS = frozenset(
 
 @dataclass(frozen=True)
 class StoredSettings:
-    """What a picture says of its making, checked."""
+    """The settings stored in a picture, with checked types and ranges."""
 
-    prompts: tuple[str, ...]  # of the whole batch that it was drawn in
-    seeds: tuple[int, ...]
-    index: int  # its place in that batch
-    options: dict[str, Any]  # arguments of Pipeline.generate: those that were stored
+    prompts: tuple[str, ...]  # of the batch in which it was drawn
+    seeds: tuple[int, ...]  # of the batch
+    index: int  # of the picture in the batch
+    options: dict[str, Any]  # the arguments of Pipeline.generate that were stored
     model: str | None
     dtype: str | None
     quantize: int | str | None
     weights: str | None  # fingerprint
-    noise: dict[str, Any] | None  # a noise that was given in place of the seeds'
-    best_of: dict[str, Any] | None
-    varied: dict[str, Any] | None  # the picture that this one started from
-    command: str | None  # None: made by generate
+    noise: dict[str, Any] | None  # record of noise that was given instead of seeds
+    best_of: dict[str, Any] | None  # of --best-of and --auto-seeds
+    varied: dict[str, Any] | None  # about the picture that this one was made from
+    command: str | None  # None: generate
     unknown: tuple[str, ...]  # keys that this version does not know
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> StoredSettings:
-        """Read and range-check settings. Errors: UsageError naming ``where``, key and value."""
+        """Read and check settings. Errors: UsageError naming ``where``, the key and the value."""
         fields = Fields(data, where, UsageError)
         options, known = read_options(fields)
         prompts, seeds, index = read_pictures(fields)

@@ -1,4 +1,4 @@
-"""From a model's name to a complete bundle on this disk, downloaded and converted if need be."""
+"""From a model's name to its bundle on disk, downloaded and converted if necessary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .resolve import Sources, resolve, resolve_component
 def acquire(
     model: str | Path | None, quantize: int | str | None = None, tell: Tell | None = None
 ) -> Path:
-    """Directory of a model's bundle; see ``hub.resolve`` for the order and the errors."""
+    """The directory of a model's bundle. ``hub.resolve.resolve`` says in which order it is looked
+    for, and which errors it raises; for an unknown name the message suggests a similar one."""
 
     def converter(sources: Sources, output: Path) -> None:
         converter_module("from_hub").convert_sources(sources, output, tell)
@@ -32,10 +33,11 @@ def acquire(
 
 
 def check_stored_model(name: str | None, where: str) -> None:
-    """UsageError where the model that a file names for itself is not wholly on this disk.
+    """Raise a UsageError if a model that is named in a file is not complete on this disk.
 
-    What somebody's picture says must not fetch anything: only the default, and models that are
-    complete here with all their components, may be chosen by it.
+    Settings in a picture of somebody else must not start a download. They may select only the
+    default model, and models that are on this disk with all components. ``where``: the file, for
+    messages.
     """
     if name in (None, EMBEDDED):
         return
@@ -46,13 +48,14 @@ def check_stored_model(name: str | None, where: str) -> None:
     except (StarflowError, OSError):
         raise UsageError(
             f"{where} was made with the model {shown(name, 200)}, which is not (completely) on "
-            "this disk. If you trust it, get it with: mlx-starflow models download NAME; or name "
-            "the model to use with --model."
+            "this disk. If you trust it, download it (mlx-starflow models download NAME), or "
+            "choose the model with --model."
         ) from None
 
 
 def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None = None) -> Path:
-    """Directory of a component of a bundle, which may be a reference to a repository."""
+    """The directory of a component of a bundle; ``reference`` may name a hub repository, which is
+    then downloaded and converted. Errors: see ``hub.resolve.resolve_component``."""
 
     def converter(source: Path, kind: str, output: Path) -> None:
         text = read_bundle_config(bundle).text
@@ -62,7 +65,7 @@ def acquire_component(bundle: Path, reference: str, kind: str, tell: Tell | None
 
 
 def _nearest(name: str) -> str | None:
-    """The known name that was probably meant by one that is unknown."""
+    """The known model name most similar to an unknown one, or None."""
     if known_model(name) is not None:
         return None
     known = [n for model in KNOWN for n in (model.name, *model.aliases)]

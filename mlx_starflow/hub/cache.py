@@ -1,4 +1,4 @@
-"""Converted models on this disk: where they are kept, which are there, and removing them."""
+"""The cache of converted models: its directory, its contents, and removing models from it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ VARIABLE = "MLX_STARFLOW_CACHE"
 class CachedModel:
     """A converted model in the cache."""
 
-    name: str  # as it is asked for
+    name: str  # the name to give to ``load``
     precision: str  # "bfloat16", "4-bit", …
     path: Path
     bytes: int
-    problem: str | None  # why it is not complete; None if it is
+    problem: str | None  # why it is incomplete; None if it is complete
 
 
 def cache_directory() -> Path:
-    """$MLX_STARFLOW_CACHE, else mlx-starflow beside the hub's own cache: in $HF_HOME if that is
-    set, else in $XDG_CACHE_HOME or ~/.cache."""
+    """The cache directory: $MLX_STARFLOW_CACHE if it is set, else "mlx-starflow" in $HF_HOME,
+    $XDG_CACHE_HOME or ~/.cache, the first of these that is set."""
     own = os.environ.get(VARIABLE)
     if own:
         return Path(own).expanduser()
@@ -41,7 +41,7 @@ def cache_directory() -> Path:
 
 
 def cached_path(name: str, precision: str) -> Path:
-    """Where the converted copy of a model in a precision is or will be."""
+    """The directory for a converted model in a precision; it need not exist."""
     return cache_directory() / f"{name.replace('/', '--')}@{precision}"
 
 
@@ -61,9 +61,9 @@ def cached_models() -> list[CachedModel]:
 
 
 def remove_cached(model: CachedModel) -> int:
-    """Delete a converted copy; the bytes that were freed. The files it was made from stay in the
+    """Delete a converted model. Returns the number of bytes freed. The downloaded files stay in the
     hub's cache."""
-    # Renamed first: an interrupted removal never leaves something that looks like a model.
+    # Renamed first, so that an interrupted removal leaves nothing that looks like a model.
     doomed = model.path.with_name(f".removed-{os.getpid()}-{model.path.name}")
     model.path.rename(doomed)
     shutil.rmtree(doomed)
@@ -72,9 +72,9 @@ def remove_cached(model: CachedModel) -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time makes the file or directory at ``path``; the others wait, then find it.
+    """Hold a lock for ``path`` inside the ``with`` block; other processes wait for it.
 
-    The locks are in a place of their own: ``path`` may be in another program's cache.
+    The lock files are in this program's cache, since ``path`` may be in that of another program.
     """
     locks = cache_directory() / ".locks"
     locks.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Emptying the caches: what broke off and what was measured, or every converted model too.
+"""Emptying the caches: incomplete files and measurements, or all converted models too.
 
-The hub's own cache is shared with other programs: of it only downloads that this program broke off
-are removed.
+The hub's cache is shared with other programs, so only incomplete downloads of this program are
+removed from it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .cache import cache_directory, cached_models
 from .download import hub_cache
 from .resumable import PARTIAL
 
-FRESH = 3600  # seconds: a file written since then may belong to a process that still works
+FRESH = 3600  # seconds; a file changed more recently may belong to a running process
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A file or directory that can go."""
+    """A file or directory that can be removed."""
 
     path: Path
     bytes: int
@@ -30,8 +30,8 @@ class Leftover:
 
 
 def leftovers(everything: bool = False) -> list[Leftover]:
-    """What a clean-up removes: the rest of broken downloads and conversions, and measured windows;
-    with ``everything`` complete converted models too, which are then made again when needed."""
+    """What a clean-up removes: incomplete downloads and conversions, and measured windows. With
+    ``everything`` also complete converted models, which are converted again when needed."""
     return [*_converted(everything), *_broken(), *_downloads()]
 
 
@@ -60,21 +60,21 @@ def _converted(everything: bool) -> Iterator[Leftover]:
 
 
 def _broken() -> Iterator[Leftover]:
-    """Hidden directories of conversions and removals that ended early, and measured windows."""
+    """Hidden directories of interrupted conversions and removals, and measurements."""
     directory = cache_directory()
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         removed = path.name.startswith(".removed-")
         staged = path.name.startswith(".") and path.is_dir() and path.name != ".locks"
         if removed or (staged and _old(path)):
-            yield Leftover(path, bytes_in(path), "the rest of what broke off")
+            yield Leftover(path, bytes_in(path), "of an interrupted conversion or removal")
         elif path.is_file() and path.suffix == ".json":
-            yield Leftover(path, path.stat().st_size, "measured once, and again when needed")
+            yield Leftover(path, path.stat().st_size, "measurements, made again when needed")
 
 
 def _downloads() -> Iterator[Leftover]:
     for path in sorted(hub_cache().glob(f"models--*/blobs/*{PARTIAL}")):
         if _old(path):
-            yield Leftover(path, path.stat().st_size, "a download that broke off")
+            yield Leftover(path, path.stat().st_size, "an interrupted download")
 
 
 def _old(path: Path) -> bool:

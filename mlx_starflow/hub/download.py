@@ -1,8 +1,8 @@
-"""Files of hub repositories on this disk: what is needed, what is there, and fetching the rest.
+"""Files of hub repositories: which are needed, which are in the cache, and downloading the others.
 
-All of the network goes through huggingface_hub, which reads HF_HOME, HF_TOKEN, HF_ENDPOINT and
-HF_HUB_OFFLINE. It is imported when first needed. What the hub says is checked before it is used:
-names stay inside of the cache, sizes and hashes are those that were announced.
+All network access goes through huggingface_hub, which reads HF_HOME, HF_TOKEN, HF_ENDPOINT and
+HF_HUB_OFFLINE, and which is imported when first needed. The answers of the hub are checked: file
+names must stay inside the cache, and sizes and hashes must be those that were announced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SETTINGS = {
         "special_tokens_map.json",
     ),
 }
-# Names of the weights, the first that a repository has.
+# Stems of the weights' file names; the first one that a repository has is used.
 _STEMS = {"vae": ("diffusion_pytorch_model", "model"), "text_encoder": ("model",)}
 
 
@@ -51,37 +51,41 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """Told before the first byte: what will be fetched, and on what terms."""
+    """Event before a download: which files will be downloaded, and their licence."""
 
     model: str
-    files: tuple[RemoteFile, ...]  # those that are not here yet
+    files: tuple[RemoteFile, ...]  # those that are not in the cache yet
     licence: str
-    directory: Path  # where they go
+    directory: Path  # where they are put
 
     @property
     def bytes(self) -> int:
+        """Total size of the files."""
         return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """Bytes of one file; what an earlier, broken download left counts as done."""
+    """Event during a download: progress of one file, in bytes. Bytes of an earlier, interrupted
+    download count as done."""
 
     file: RemoteFile
     done: int
     total: int
 
 
-Tell = Callable[[Any], None]
+Tell = Callable[[Any], None]  # receives the events of a download and a conversion
 
 
 def cached_checkpoint(repository: str, name: str) -> Path | None:
-    """The checkpoint in the hub's cache if it is complete there. Never asks the network."""
+    """The path of a checkpoint in the hub's cache if it is complete, else None. Does not use the
+    network."""
     return _cached(repository, name)
 
 
 def cached_component(repository: str, kind: str) -> Path | None:
-    """Directory of a complete VAE or text encoder in the hub's cache. Never asks the network."""
+    """The directory of a VAE or text encoder in the hub's cache if it is complete, else None. Does
+    not use the network."""
     config = _cached(repository, "config.json")
     if config is None:
         return None
@@ -102,32 +106,32 @@ def checkpoint_files(repository: str, name: str) -> list[RemoteFile]:
     if name not in listing:
         raise HubError(
             f"{repository} has no file {name}. It has: {_some(listing)}. "
-            "Was it renamed? Download it by hand and use: mlx-starflow convert FILE --output DIR"
+            "Was it renamed? Download it yourself and use: mlx-starflow convert FILE --output DIR"
         )
-    # The licences first: a checkpoint that is complete has them beside it.
+    # Licences first, so that a complete checkpoint always has them beside it.
     return [RemoteFile(repository, f, listing[f]) for f in (*licences_in(listing), name)]
 
 
 def licences_in(listing: dict[str, int]) -> list[str]:
-    """The licence and notice files of a listing, that are not in a folder of their own."""
+    """The licence and notice files at the top level of a repository, from its listing."""
     return [f for f in listing if any(fnmatchcase(f.upper(), p) for p in LICENCE_FILES)]
 
 
 def has_licence(repository: str, name: str) -> bool:
-    """Whether a licence file lies beside a file of a repository in the hub's cache."""
+    """Whether there is a licence file beside a file of a repository in the hub's cache."""
     path = _cached(repository, name)
     return path is not None and bool(licences_in({p.name: 0 for p in path.parent.iterdir()}))
 
 
 def component_files(repository: str, kind: str) -> list[RemoteFile]:
-    """What a VAE or text encoder is made of, with sizes; safetensors only. Errors: HubError for a
-    repository that lacks a part, such as a shard that its index names."""
+    """The files of a VAE or text encoder, with sizes; weights in safetensors format only. Errors:
+    HubError if a file is missing, such as a shard in the index."""
     listing = list_repository(repository)
     wanted = [name for name in _SETTINGS[kind] if name in listing]
     needed = ["config.json"] + (["tokenizer.json"] if kind == "text_encoder" else [])
     for name in needed:
         if name not in listing:
-            raise HubError(f"{repository} has no {name}, so it is no {_called(kind)}.")
+            raise HubError(f"{repository} has no {name}, so it is not a {_called(kind)}.")
     for stem in _STEMS[kind]:
         index = f"{stem}.safetensors.index.json"
         if index in listing:
@@ -137,7 +141,7 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
                 raise HubError(
                     f"{repository} is incomplete: {index} names the shard "
                     f"{missing[0] if missing else '(none)'}, which the repository does not have. "
-                    "Tell its owner, or use another copy."
+                    "Report it to its owner, or use another copy."
                 )
             wanted += [index, *shards]
             break
@@ -153,8 +157,8 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
 
 
 def list_repository(repository: str) -> dict[str, int]:
-    """File names and sizes of a repository: one request. Errors: HubError, also for a name that
-    would lead outside of the cache."""
+    """File name -> size in bytes of all files in a repository, from one request. Errors: HubError,
+    also for a file name that would lead outside the cache."""
     try:
         _check_online()
         listing = get_listing(repository)
@@ -170,7 +174,7 @@ def list_repository(repository: str) -> dict[str, int]:
 
 
 def check_name(name: str, repository: str) -> None:
-    """HubError for a file name that leads out of its directory, or could."""
+    """Raise a HubError for a file name that could lead outside its directory."""
     parts = name.split("/")
     if (
         any(part in ("", ".", "..") for part in parts)
@@ -179,15 +183,15 @@ def check_name(name: str, repository: str) -> None:
         or "\n" in name
     ):
         raise HubError(
-            f"{repository} names a file {shown(name)}, which would lie outside of its directory. "
-            "Nothing of it is fetched."
+            f"{repository} has a file named {shown(name)}, which would be outside its directory. "
+            "Nothing was downloaded from it."
         )
 
 
 def fetch(file: RemoteFile, tell: Tell | None = None) -> Path:
-    """Path of one file in the hub's cache, fetched or continued where it is not complete.
+    """Download one file, or continue its download. Returns its path in the hub's cache.
 
-    Errors: HubError; what has arrived stays, and the next call continues it.
+    Errors: HubError; an incomplete download is kept and continued by the next call.
     """
     check_name(file.name, file.repository)
 
@@ -205,32 +209,33 @@ def fetch(file: RemoteFile, tell: Tell | None = None) -> Path:
 
 
 def missing_files(files: list[RemoteFile]) -> list[RemoteFile]:
-    """Those that the hub's cache does not have yet."""
+    """The files that are not complete in the hub's cache."""
     return [file for file in files if _cached(file.repository, file.name) is None]
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps its files."""
+    """The cache directory of huggingface_hub."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def check_space(directory: Path, needed: int, what: str) -> None:
-    """Errors: HubError when the disk of ``directory`` has less than ``needed`` bytes free."""
+    """Raise a HubError if the disk of ``directory`` has less than ``needed`` bytes free. ``what``:
+    the work that needs them, for the message."""
     place = directory
     while not place.exists() and place.parent != place:
         place = place.parent
     free = shutil.disk_usage(place).free
     if needed > free:
         raise HubError(
-            f"{what} needs {needed / 1e9:.1f} GB in {directory}, where {free / 1e9:.1f} GB are "
-            "free. Make room, or choose another disk with HF_HOME and MLX_STARFLOW_CACHE."
+            f"{what} needs {needed / 1e9:.1f} GB in {directory}, but only {free / 1e9:.1f} GB are "
+            "free. Free some space, or choose another disk with HF_HOME and MLX_STARFLOW_CACHE."
         )
 
 
 def _cached(repository: str, name: str) -> Path | None:
-    """A file in the hub's cache whose content is what its name promises."""
+    """The path of a file in the hub's cache if its content has the right hash, else None."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name)
@@ -263,7 +268,7 @@ def _some(listing: dict[str, int]) -> str:
 
 
 def in_cache(repositories: Iterable[str]) -> dict[str, int]:
-    """Bytes that the hub's cache holds of each of these repositories."""
+    """Repository -> bytes in the hub's cache, for those of the repositories that are in it."""
     from huggingface_hub import scan_cache_dir
 
     wanted = set(repositories)

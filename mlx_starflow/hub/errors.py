@@ -1,4 +1,4 @@
-"""What went wrong with the hub, in words that say what to do."""
+"""Errors of huggingface_hub as HubError, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _OURS_TO_BLAME = (TypeError, AttributeError, NameError, KeyError, IndexError, As
 
 
 def explained(error: Exception, repository: str, name: str = "") -> Exception:
-    """The HubError to raise for whatever huggingface_hub raised; programming errors as they are."""
+    """The HubError to raise for an error of huggingface_hub; programming errors are returned
+    unchanged. ``name``: of the file in the repository, if there is one."""
     from huggingface_hub import errors
 
     what = f"{name} of {repository}" if name else repository
@@ -21,7 +22,7 @@ def explained(error: Exception, repository: str, name: str = "") -> Exception:
     chain = list(_chain(error))
     if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
         return HubError(
-            f"{what} is not complete on this disk, and HF_HUB_OFFLINE forbids asking the hub. "
+            f"{what} is not complete on this disk, and HF_HUB_OFFLINE forbids downloads. "
             "Unset HF_HUB_OFFLINE, or copy the model's directory here and give its path."
         )
     for e in chain:
@@ -30,22 +31,22 @@ def explained(error: Exception, repository: str, name: str = "") -> Exception:
             return HubError(told)
     if any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in chain):
         return HubError(
-            f"The disk is full; {what} is kept as far as it got. Make room, or choose another disk "
-            "with HF_HOME, and run the same command again: it continues."
+            f"The disk is full; the incomplete download of {what} is kept. Free some space, or "
+            "choose another disk with HF_HOME, and run the same command again: it continues."
         )
     if "onsistency check failed" in str(error):
         return HubError(
             f"{what} ended early ({_first_line(error)}). Run the same command again: it continues."
         )
     return HubError(
-        f"The hub at {_endpoint()} could not be reached, or the connection broke, while fetching "
-        f"{what} ({type(chain[-1]).__name__}: {_first_line(chain[-1])}). What has arrived is kept: "
-        "run the same command again and it continues."
+        f"The hub at {_endpoint()} could not be reached, or the connection broke, while "
+        f"downloading {what} ({type(chain[-1]).__name__}: {_first_line(chain[-1])}). The "
+        "incomplete download is kept: run the same command again and it continues."
     )
 
 
 def _answer(error: BaseException, repository: str, name: str, what: str) -> str | None:
-    """What an answer of the hub means; None for an error that is not an answer."""
+    """The message for an HTTP answer of the hub; None for other errors."""
     from huggingface_hub import errors
 
     page = f"{_endpoint()}/{repository}"
@@ -74,16 +75,20 @@ def _answer(error: BaseException, repository: str, name: str, what: str) -> str 
             f"and the terms at {page}"
         )
     if status == 429:
-        return f"The hub asks to slow down (HTTP 429) for {what}. Wait a few minutes and try again."
+        return (
+            f"The hub limits the rate of requests (HTTP 429) for {what}. Wait a few minutes and "
+            "try again."
+        )
     if isinstance(status, int) and status >= 400:
         return (
-            f"The hub failed for {what} (HTTP {status}). Try again later: what has arrived is kept."
+            f"The hub failed for {what} (HTTP {status}). Try again later; an incomplete download "
+            "is kept."
         )
     return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what caused it, outermost first."""
+    """An error and its causes, outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

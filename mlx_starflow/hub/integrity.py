@@ -1,8 +1,8 @@
-"""Whether files are still what they were when they arrived: hashes, checked once per change.
+"""Hashes of model files, checked once per change of a file.
 
-The hub's cache names contents by their hash (SHA-256 of large files, git's SHA-1 of small ones);
-converted components carry a SHA256SUMS. A file that was checked is remembered with its size and
-time of change in ``verified.json`` of the cache, so that 15 GB are not hashed at every start.
+In the hub's cache the name of a file is its hash (SHA-256 for large files, git's SHA-1 for small
+ones); converted components have a SHA256SUMS. Checked files are listed with size and modification
+time in ``verified.json`` of the cache, so that 15 GB need not be hashed at every start.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from ..files.regular import open_regular
 from .cache import cache_directory, locked
 
 FILE = "verified.json"
-MAX_KNOWN = 5000  # files that are remembered
+MAX_KNOWN = 5000  # most files in the list
 CHUNK = 4 << 20
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
 class Digest:
-    """The hash that a name promises: SHA-256 for 64 hex digits, git's SHA-1 of a file's content
-    for 40. Other names promise nothing."""
+    """Computes the hash of a file's content, to compare it with an expected one."""
 
     def __init__(self, promised: str, size: int) -> None:
+        """promised: the expected hash; 64 hex digits mean SHA-256, 40 git's SHA-1, and with any
+        other text every content fits. size: of the file in bytes."""
         self.promised, self.name, self._hash = promised, "", None
         if _SHA256.fullmatch(promised):
             self.name, self._hash = "SHA-256", hashlib.sha256()
@@ -39,26 +40,28 @@ class Digest:
             self.name, self._hash = "SHA-1", hashlib.sha1(b"blob %d\0" % size)
 
     def update(self, data: bytes) -> None:
+        """Add the next bytes of the file."""
         if self._hash is not None:
             self._hash.update(data)
 
     def fits(self) -> bool:
+        """Whether the bytes added so far have the expected hash."""
         return self._hash is None or self._hash.hexdigest() == self.promised
 
 
 def blob_is_whole(path: Path) -> bool:
-    """Whether a file of the hub's cache, links followed, has the content that it is named by."""
+    """Whether a file of the hub's cache, following links, has the hash in its name."""
     try:
         blob = path.resolve(strict=True)
     except (OSError, RuntimeError):
         return False
-    if blob.parent.name != "blobs":  # a copy without links: nothing is promised
+    if blob.parent.name != "blobs":  # a copy, whose name is not its hash
         return True
     return file_fits(blob, blob.name)
 
 
 def check_component(directory: Path) -> None:
-    """WeightsError where a weight file of a component is not what it was when it was written."""
+    """Raise a WeightsError if a weight file of a component no longer has its original hash."""
     sums = read_sums(directory)
     for path in weight_files(directory):
         promised = sums.get(path.name)
@@ -68,14 +71,14 @@ def check_component(directory: Path) -> None:
             whole = blob_is_whole(path)
         if not whole:
             raise WeightsError(
-                f"{path} is not what it was when it was written: its hash has changed. Convert or "
+                f"{path} has changed since it was written: its hash is another one. Convert or "
                 "download the model again."
             )
 
 
 def file_fits(path: Path, promised: str) -> bool:
-    """Whether a file has the promised hash; read only where it changed since it was last found to
-    have it."""
+    """Whether a file has the expected hash. It is read only if it has changed since the last
+    successful check."""
     state = _state(path)
     if state is None:
         return False
@@ -92,7 +95,7 @@ def file_fits(path: Path, promised: str) -> bool:
 
 
 def remember(path: Path, promised: str | None = None) -> None:
-    """Note that a file has its hash, by default the one that it is named by."""
+    """Store that a file was checked. ``promised``: its hash; None: the hash in its name."""
     state = _state(path)
     if state is None:
         return
@@ -106,7 +109,7 @@ def remember(path: Path, promised: str | None = None) -> None:
             partial.write_text(json.dumps(known), encoding="utf-8")
             partial.replace(target)
     except OSError:
-        return  # it is hashed again next time
+        return  # the file is hashed again next time
 
 
 def _state(path: Path) -> list[int] | None:

@@ -1,6 +1,6 @@
-"""The published models that can be asked for by name: where they are and what they need.
+"""The published models that have a name here, with their repositories and settings.
 
-Settings are those that the weights' shapes cannot tell; the rest is read from the weights.
+``settings`` has what cannot be derived from the weights; the converter derives the rest.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 class KnownModel:
     """A published checkpoint."""
 
-    name: str  # what people type
+    name: str  # the name that users give
     description: str  # one phrase
     repository: str  # on the hub
     checkpoint: str  # file in the repository
     licence: str  # a sentence
-    attribution: str = ""  # a sentence that copies must carry
-    settings: Mapping[str, Any] = field(default_factory=lambda: _NONE)  # as its YAML has them
+    attribution: str = ""  # a sentence that must be kept with copies
+    settings: Mapping[str, Any] = field(default_factory=lambda: _NONE)  # as in its YAML file
     text_encoder: str = ""  # repository, "" for none
     vae: str = ""  # repository, "" for a model of pixels
     dtype: str = "float32"  # of the converted large matrices
     aliases: tuple[str, ...] = ()
-    checkpoint_bytes: int = 0  # about; the hub tells the exact size before downloading
+    checkpoint_bytes: int = 0  # approximate; the hub gives the exact size before a download
 
 
 _STARFLOW_3B = KnownModel(
@@ -111,7 +111,7 @@ KNOWN = (
 
 
 def known_model(name: str) -> KnownModel | None:
-    """The published model of a name, an alias or a checkpoint's file name, in any case."""
+    """The known model with this name, alias or checkpoint file name, ignoring case; else None."""
     folded = name.casefold()
     for model in KNOWN:
         if folded in (model.name, *model.aliases, model.checkpoint.casefold()):

@@ -1,4 +1,4 @@
-"""Which directory a model's name means."""
+"""The embedded model and models given as a directory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ EMBEDDED = Path(__file__).parents[1] / "assets" / "default"
 
 
 def locate(model: str | Path | None) -> Path:
-    """The bundle of a model: None or "default" is the embedded one, else a directory.
+    """The directory of a bundle. None or "default": the embedded model; else a path.
 
     Errors: ModelNotFoundError.
     """
     if model is None or str(model) == "default":
         if not (EMBEDDED / "config.json").is_file():
             raise ModelNotFoundError(
-                "This copy of mlx-starflow has no embedded model; name one with --model."
+                "This copy of mlx-starflow has no embedded model; choose a model with --model."
             )
         return EMBEDDED
     path = Path(model).expanduser()
@@ -25,7 +25,7 @@ def locate(model: str | Path | None) -> Path:
         return path
     if path.is_dir():
         raise ModelNotFoundError(
-            f"{path} holds no converted model: config.json is missing. "
+            f"{path} is not a converted model: config.json is missing. "
             "Make one with: mlx-starflow convert CHECKPOINT.pth --output DIR"
         )
     raise ModelNotFoundError(f"{model}: no directory of this name, and no known model.")

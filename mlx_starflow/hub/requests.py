@@ -1,6 +1,6 @@
-"""Requests to the hub, within limits of bytes, time and host: whatever answers may be lying.
+"""Requests to the hub, with limits on bytes, time and host, since its answers are not trusted.
 
-Addresses, credentials and the HTTP client are huggingface_hub's.
+Addresses, credentials and the HTTP client are those of huggingface_hub.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from ..errors import HubError
 from ..files.json import JSONError, parse_object
 
-MAX_LISTING = 32 << 20  # bytes of the answer that lists a repository
-MAX_ERROR = 64 << 10  # bytes that are read of an answer that says what is wrong
-LISTING_SECONDS = 60.0
-SLOW_SECONDS, SLOW_BYTES = 60.0, 64 << 10  # less than this in that time counts as a broken answer
+MAX_LISTING = 32 << 20  # most bytes of a repository's listing
+MAX_ERROR = 64 << 10  # most bytes of an error message
+LISTING_SECONDS = 60.0  # most seconds for a listing
+SLOW_SECONDS, SLOW_BYTES = 60.0, 64 << 10  # fewer bytes than this in this time: broken connection
 CHUNK = 1 << 20
 
 
 class ShortAnswer(ConnectionError):
-    """The answer is not the part of the file that was asked for, or ended early.
+    """The answer is not the requested part of the file, or ended early.
 
-    ``measured``: it announced the right length, so that what arrived is the file's beginning.
+    ``measured``: the answer announced the right length, so the bytes that arrived can be kept.
     """
 
     def __init__(self, message: str, measured: bool = True) -> None:
@@ -32,8 +32,8 @@ class ShortAnswer(ConnectionError):
 
 
 def get_listing(repository: str) -> dict[str, Any]:
-    """What the hub says of a repository, files with sizes included. Errors: HubError, and those of
-    huggingface_hub."""
+    """The hub's description of a repository, with its files and their sizes. Errors: HubError, and
+    those of huggingface_hub."""
     from huggingface_hub import constants
 
     url = f"{constants.ENDPOINT}/api/models/{repository}"
@@ -50,19 +50,19 @@ def get_listing(repository: str) -> dict[str, Any]:
         return parse_object(bytes(data), MAX_LISTING)
     except JSONError as error:
         raise HubError(
-            f"The hub's answer about {repository} is not what a model hub says ({error}). "
-            "Is there a login page between you and the network?"
+            f"The hub's answer about {repository} is not that of a model hub ({error}). "
+            "Does your network need a login?"
         ) from None
 
 
 def file_pieces(url: str, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Pieces of a file of ``size`` bytes from a byte on, each with the byte it begins at; the first
-    one begins at 0 where the server starts again. Never more than ``size`` bytes in all.
+    """Download a file of ``size`` bytes from byte ``begin`` on. Yields pieces, each with its offset
+    in the file. The first offset is 0 if the server sends the whole file again.
 
-    Errors: ShortAnswer for anything but these bytes, HubError for more of them, and those of
-    huggingface_hub and its HTTP client.
+    Errors: ShortAnswer if the answer is not this part of the file, HubError if it has more bytes,
+    and those of huggingface_hub and its HTTP client.
     """
-    # Compressed answers would have other lengths and ranges than the file.
+    # Without compression, which would change lengths and ranges.
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={begin}-"}
     with _answer(url, headers) as answer:
         start = _start(answer, begin, size)
@@ -70,7 +70,7 @@ def file_pieces(url: str, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
         for piece in answer.iter_raw(CHUNK):
             if start + len(piece) > size:
                 raise HubError(
-                    f"The hub sends more than the {size} bytes that it announced for {url}. "
+                    f"The hub sent more than the {size} bytes that it announced for {url}. "
                     "Try again later, or from another network."
                 )
             yield start, piece
@@ -87,7 +87,8 @@ def file_pieces(url: str, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _answer(url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:
-    """An answer that is no refusal and came over a connection as safe as the one asked for."""
+    """A successful answer to a GET request. A redirection from https to another scheme is an
+    error."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -95,19 +96,22 @@ def _answer(url: str, headers: dict[str, str], **options: Any) -> Iterator[Any]:
         hf_raise_for_status,
     )
 
-    # The client sends the token to the host of the address alone, not to where it is redirected.
+    # The client sends the token to the host in the URL only, not to hosts it is redirected to.
     everything = {**build_hf_headers(), **headers}
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=everything, timeout=timeout, **options) as answer:
         if answer.url.scheme != "https" and url.startswith("https:"):
-            raise HubError(f"The hub leads from {url} to {answer.url.scheme}: it is not followed.")
+            raise HubError(
+                f"The hub redirects from {url} to {answer.url.scheme}, which is not encrypted and "
+                "therefore not followed."
+            )
         if answer.status_code >= 400:
             hf_raise_for_status(_shortened(answer))
         yield answer
 
 
 def _shortened(answer: Any) -> Any:
-    """The same refusal with at most the beginning of its text."""
+    """The same error answer, without its text if that is longer than MAX_ERROR."""
     text = b""
     with contextlib.suppress(Exception):
         for piece in answer.iter_raw(4096):
@@ -123,17 +127,18 @@ _LENGTHS = ("content-length", "content-encoding", "transfer-encoding")
 
 
 def _start(answer: Any, begin: int, size: int) -> int:
-    """The byte that an answer begins at: ``begin``, or 0 for the whole. Errors: ShortAnswer."""
+    """The offset at which an answer begins: ``begin``, or 0 for the whole file. Errors:
+    ShortAnswer."""
     length = answer.headers.get("Content-Length")
     if answer.status_code == 206:
         said = answer.headers.get("Content-Range", "")
         if not said.replace(" ", "").startswith(f"bytes{begin}-"):
-            raise ShortAnswer(f"asked for byte {begin}, the answer holds {said[:80]!r}")
+            raise ShortAnswer(f"byte {begin} was requested, but the answer has {said[:80]!r}")
         rest = size - begin
     elif answer.status_code == 200:
         begin, rest = 0, size
     else:
         raise ShortAnswer(f"the answer has the unexpected status {answer.status_code}")
     if length is not None and length != str(rest):
-        raise ShortAnswer(f"the answer has {length[:20]} bytes where {rest} belong")
+        raise ShortAnswer(f"the answer has {length[:20]} bytes instead of {rest}")
     return begin

@@ -1,7 +1,7 @@
 """From a model's name to its directory: local, converted earlier, or downloaded and converted now.
 
-The order never changes, and whatever is complete on disk is used without asking the network.
-Conversion is handed in, since knowledge of other frameworks' files lives outside this package.
+A model that is complete on disk is used without the network. The converter is an argument, since
+this package does not depend on ``convert``.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ BUNDLE_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", "SHA256SUMS
 
 @dataclass(frozen=True)
 class Sources:
-    """A published model as downloaded, complete on disk, and what to make of it."""
+    """A published model that is downloaded completely, and how to convert it."""
 
     model: KnownModel
     checkpoint: Path
     vae: Path | None  # diffusers directory
     text_encoder: Path | None  # transformers directory
-    quantize: int | str | None = None  # 4, 8, "mixed", or None for the model's own type
+    quantize: int | str | None = None  # 4, 8, "mixed", or None for ``KnownModel.dtype``
 
 
 @dataclass(frozen=True)
 class ConversionStarted:
-    """Everything is downloaded; the converted copy will be at ``output``."""
+    """Event: all files are downloaded, and the conversion to ``output`` begins."""
 
     model: str
     output: Path
@@ -68,16 +68,18 @@ def resolve(
     quantize: int | str | None = None,
     tell: Tell | None = None,
 ) -> Path:
-    """Directory of the bundle that a name means.
+    """The directory of the bundle of a model.
 
-    In this order: the embedded model (None or "default"), a directory, a known model's converted
-    copy that is complete, the same after downloading and converting, a hub repository that holds
-    a bundle. With ``quantize`` a copy of that precision is used, or made where the published files
-    are on this disk; where only the unquantized copy is, that one (loading quantizes the same
-    matrices, but holds all of them first).
-    ``tell`` receives DownloadPlan before the first byte, DownloadProgress and ConversionStarted.
-    Without a ``converter`` only what is on this disk is found, and nothing is downloaded.
-    Errors: ModelNotFoundError, HubError, and those of conversion.
+    ``model`` is, in this order: None or "default" for the embedded model; a directory; the name of
+    a known model, whose converted copy in the cache is used, or made by downloading and converting;
+    a hub repository that contains a bundle.
+
+    quantize: for a known model, the precision of the converted copy. If the published files are no
+    longer on this disk but an unquantized copy is, that copy is returned; loading then quantizes
+    the same matrices, but needs the memory for the unquantized ones first.
+    converter: None: use only what is on this disk, and download nothing.
+    tell: receives DownloadPlan, DownloadProgress and ConversionStarted.
+    Errors: ModelNotFoundError, HubError, and those of the conversion.
     """
     name = EMBEDDED if model is None else str(model)
     path = Path(name).expanduser()
@@ -106,10 +108,11 @@ def resolve_component(
     converter: ComponentConverter | None = None,
     tell: Tell | None = None,
 ) -> Path:
-    """Directory of a component ("vae", "text_encoder"): inside the bundle, or, where config.json
-    refers to a repository ("hub:owner/name"), its converted copy in the cache.
+    """The directory of a component of kind "vae" or "text_encoder": inside the bundle, or, for a
+    reference to a repository ("hub:owner/name"), its converted copy in the cache.
 
-    Errors: HubError, and those of conversion.
+    converter, tell: as for ``resolve``. Errors: ModelNotFoundError, HubError, and those of the
+    conversion.
     """
     if not reference.startswith("hub:"):
         return bundle / reference
@@ -130,9 +133,9 @@ def resolve_component(
 
 
 def download_component(repository: str, kind: str, tell: Tell | None = None) -> Path:
-    """Directory of a repository's VAE or text encoder as published, all of it in the hub's cache.
+    """The directory, in the hub's cache, of a VAE or text encoder as published.
 
-    Asks the network only for what is not complete. Errors: HubError.
+    Downloads only what is not complete. Errors: HubError.
     """
     found = cached_component(repository, kind)
     if found is None:
@@ -144,7 +147,7 @@ def download_component(repository: str, kind: str, tell: Tell | None = None) -> 
 
 
 def precision_of(model: KnownModel, quantize: int | str | None) -> str:
-    """How a converted copy is called in the cache: "bfloat16", "4-bit", "mixed", …"""
+    """The precision in the name of a converted copy in the cache: "bfloat16", "4-bit", "mixed", …"""
     if quantize is None:
         return model.dtype
     return f"{quantize}-bit" if isinstance(quantize, int) else quantize
@@ -180,7 +183,7 @@ def _known(
 
 
 def _downloaded(model: KnownModel) -> bool:
-    """Whether all published files are complete on this disk."""
+    """Whether all published files of a model are complete on this disk."""
     parts = [(model.vae, "vae"), (model.text_encoder, "text_encoder")]
     return cached_checkpoint(model.repository, model.checkpoint) is not None and all(
         cached_component(repository, kind) is not None for repository, kind in parts if repository
@@ -188,7 +191,7 @@ def _downloaded(model: KnownModel) -> bool:
 
 
 def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -> Sources:
-    """The published files, fetched where they are not in the hub's cache."""
+    """The published files of a model; downloads those that are not in the hub's cache."""
     parts = [(model.vae, "vae"), (model.text_encoder, "text_encoder")]
     needed: list[RemoteFile] = []
     if cached_checkpoint(model.repository, model.checkpoint) is None:
@@ -213,8 +216,8 @@ def _sources(model: KnownModel, quantize: int | str | None, tell: Tell | None) -
 
 
 def _licences(model: KnownModel) -> list[RemoteFile]:
-    """The licence files of a checkpoint that another program has downloaded alone. Errors: HubError
-    where the hub cannot be asked and copies of the model must carry its licence."""
+    """The licence files for a checkpoint that another program downloaded without them. Errors:
+    HubError if they cannot be found out and the licence must be kept with copies."""
     try:
         return checkpoint_files(model.repository, model.checkpoint)
     except HubError as error:
@@ -226,14 +229,15 @@ def _licences(model: KnownModel) -> list[RemoteFile]:
 def _download(
     name: str, files: list[RemoteFile], licence: str, converted: int, tell: Tell | None
 ) -> None:
-    """Fetch what is missing, after saying what that is and checking that there is room."""
+    """Download the missing files. Sends a DownloadPlan and checks the free space first.
+    ``converted``: bytes that the conversion will need."""
     missing = tuple(missing_files(files))
     plan = DownloadPlan(name, missing, licence, hub_cache())
     if not missing:
         return
     if tell is not None:
         tell(plan)
-    # Both caches are usually on one disk; where they are not, this asks for a little too much.
+    # Both caches are usually on one disk. If they are not, this asks for more than necessary.
     here = sum(partial_bytes(repository) for repository in {f.repository for f in missing})
     check_space(hub_cache(), plan.bytes - here + converted, f"Downloading {name}")
     for file in missing:
@@ -241,7 +245,7 @@ def _download(
 
 
 def _repository(name: str, download: bool, tell: Tell | None) -> Path:
-    """A hub repository that holds a bundle."""
+    """The directory of a hub repository that contains a bundle, downloaded if necessary."""
     config = cached_checkpoint(name, "config.json")
     if config is not None and problem_in_bundle(config.parent) is None:
         held = [path for path in config.parent.rglob("*") if path.is_file()]
@@ -254,23 +258,24 @@ def _repository(name: str, download: bool, tell: Tell | None) -> Path:
         checkpoints = [f for f in listing if f.endswith((".pth", ".pt"))]
         has = f"; it has {', '.join(sorted(checkpoints)[:4])}" if checkpoints else ""
         raise ModelNotFoundError(
-            f"{name} holds no converted model (config.json and flow/config.json){has}. Download "
+            f"{name} contains no converted model (config.json and flow/config.json){has}. Download "
             "its checkpoint and use: mlx-starflow convert FILE --output DIR"
         )
     licences = [f for f in listing if "LICEN" in os.path.basename(f).upper()]
     others = [f for f in listing if f.endswith(BUNDLE_FILES) and f not in licences]
-    last = [f for f in others if f == "config.json"]  # a bundle with it has its licences
+    # config.json last: a bundle that has it also has its licences and all other files.
+    last = [f for f in others if f == "config.json"]
     wanted = [*licences, *(f for f in others if f not in last), *last]
     files = [RemoteFile(name, file, listing[file]) for file in wanted]
     _download(name, files, "See the repository's own licence.", 0, tell)
     directory = fetch(RemoteFile(name, "config.json", listing["config.json"])).parent
     problem = problem_in_bundle(directory)
     if problem is not None:
-        raise HubError(f"{name} is incomplete on the hub: {problem} Tell its owner.")
+        raise HubError(f"{name} is incomplete on the hub: {problem} Report it to its owner.")
     return directory
 
 
 def _absent(name: str) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{name} is not on this disk. Get it with: mlx-starflow models download {name}"
+        f"{name} is not on this disk. Download it with: mlx-starflow models download {name}"
     )

@@ -1,9 +1,10 @@
-"""Files into the hub's cache, in a way that survives the process and believes no answer.
+"""Downloads into the hub's cache that can be continued by a later process.
 
-huggingface_hub continues a broken connection while its process lives, but the 2.x series throws
-the partial file away when it ends, which over a poor connection means never getting 15 GB. Here
-the bytes go to a partial file beside their final place, named by their hash, and any later run
-continues it. The cache's layout is huggingface_hub's: blobs by hash, and snapshots of links.
+huggingface_hub continues a download after a broken connection, but its 2.x series deletes the
+partial file when the process ends, so over a poor connection 15 GB may never arrive. Here the bytes
+go to a partial file in the cache, named by the hash, and any later run continues it. The layout of
+the cache is that of huggingface_hub: blobs named by hash, and snapshots made of links. Answers of
+the hub are not trusted: sizes and hashes are checked.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ from .integrity import Digest, file_fits, remember
 from .requests import CHUNK, ShortAnswer, file_pieces
 
 PARTIAL = ".resumable"
-WAITS = (1.0, 3.0, 9.0)  # seconds before each new attempt while nothing arrives
-MAX_ATTEMPTS = 100  # for one file in one run, though each of them brings something
+WAITS = (1.0, 3.0, 9.0)  # seconds before new attempts after failures without progress
+MAX_ATTEMPTS = 100  # for one file in one run, even if each makes progress
 _ETAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-Arrived = Callable[[int, int], None]  # bytes here, bytes in all
+Arrived = Callable[[int, int], None]  # receives the bytes done and the total
 
 
 def fetch_file(repository: str, name: str, size: int, arrived: Arrived) -> Path:
-    """Path of a file in the hub's cache, with its content brought there or continued.
+    """Download a file into the hub's cache, or continue its download. Returns its path.
 
-    ``size``: as the list of the repository has it, 0 if that does not say. Errors: HubError for a
-    file that is not what was announced; those of huggingface_hub and its HTTP client.
+    ``size``: in bytes, from the repository's listing, 0 if unknown. ``arrived``: called with the
+    progress. Errors: HubError if the file is not as announced; those of huggingface_hub and its
+    HTTP client.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -44,21 +46,21 @@ def fetch_file(repository: str, name: str, size: int, arrived: Arrived) -> Path:
     facts = get_hf_file_metadata(url)
     what = f"{name} of {repository}"
     if not facts.etag or facts.size is None or not facts.commit_hash:
-        raise HubError(f"The hub does not say the size and hash of {what}. Is it a model hub?")
+        raise HubError(f"The hub does not give the size and the hash of {what}. Is it a model hub?")
     if not _ETAG.fullmatch(facts.etag) or not _COMMIT.fullmatch(facts.commit_hash):
         raise HubError(
-            f"The hub gives {what} the hash {shown(facts.etag)}, which is none; it is not fetched."
+            f"The hub's hash for {what}, {shown(facts.etag)}, is invalid; it was not downloaded."
         )
     if size and facts.size != size:
         raise HubError(
-            f"The hub announces {what} with {facts.size} bytes, and its list says {size}. "
+            f"The hub announces {what} with {facts.size} bytes, but its listing says {size}. "
             "Try again later."
         )
     blob = blobs_directory(repository) / facts.etag
     if not file_fits(blob, facts.etag):
         partial = blob.with_name(blob.name + PARTIAL)
         with locked(partial):
-            if not file_fits(blob, facts.etag):  # else another process has just brought it
+            if not file_fits(blob, facts.etag):  # else another process has just downloaded it
                 blob.unlink(missing_ok=True)
                 _fill(url, partial, facts, what, arrived)
                 os.replace(partial, blob)
@@ -67,12 +69,12 @@ def fetch_file(repository: str, name: str, size: int, arrived: Arrived) -> Path:
 
 
 def blobs_directory(repository: str) -> Path:
-    """Where the hub's cache keeps the contents of a repository's files."""
+    """The directory of the hub's cache for the contents of a repository's files."""
     return _folder(repository) / "blobs"
 
 
 def partial_bytes(repository: str) -> int:
-    """Bytes that broken downloads of a repository's files have left, to be continued."""
+    """Total size of incomplete downloads of a repository's files, which can be continued."""
     return sum(p.stat().st_size for p in blobs_directory(repository).glob("*" + PARTIAL))
 
 
@@ -84,14 +86,14 @@ def _folder(repository: str) -> Path:
 
 
 def _place(repository: str, name: str, commit: str, blob: Path) -> Path:
-    """The file in the snapshot of a commit: a link to its content, or a copy where there are no
-    links. ``name`` has passed ``download.check_name``."""
+    """Add a file to the snapshot of a commit, as a link to its blob, or as a copy if links are not
+    supported. Returns its path. ``name`` must have been checked by ``download.check_name``."""
     folder = _folder(repository)
     path = folder / "snapshots" / commit / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.unlink(missing_ok=True)  # a link whose content is gone
-        with suppress(FileExistsError):  # another process has just done it
+        path.unlink(missing_ok=True)  # a broken link
+        with suppress(FileExistsError):  # another process has just made it
             try:
                 os.symlink(os.path.relpath(blob, path.parent), path)
             except (OSError, NotImplementedError) as error:
@@ -105,14 +107,14 @@ def _place(repository: str, name: str, commit: str, blob: Path) -> Path:
 
 
 def _fill(url: str, partial: Path, facts: Any, what: str, arrived: Arrived) -> None:
-    """Complete the partial file and check its hash. Tries again while something arrives."""
+    """Complete the partial file and check its hash, with new attempts as long as it grows."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     size = facts.size
     with open(partial, "a+b") as file:
         if os.path.getsize(partial) > size:
             file.truncate(0)
         digest, done = _hashed(file, facts)
-        # An attempt counts as failed unless it gets further than any before it.
+        # An attempt counts as failed unless it gets further than all before it.
         furthest, failed = done, 0
         arrived(done, size)
         for _ in range(MAX_ATTEMPTS):
@@ -121,7 +123,7 @@ def _fill(url: str, partial: Path, facts: Any, what: str, arrived: Arrived) -> N
             before = done
             try:
                 for start, piece in file_pieces(url, done, size):
-                    if start == 0 and done > 0:  # the server begins again from the start
+                    if start == 0 and done > 0:  # the server sends the whole file again
                         file.truncate(0)
                         digest, done, before = Digest(facts.etag, size), 0, 0
                     file.write(piece)
@@ -131,7 +133,7 @@ def _fill(url: str, partial: Path, facts: Any, what: str, arrived: Arrived) -> N
             except Exception as error:
                 file.flush()
                 if isinstance(error, ShortAnswer) and not error.measured and done > before:
-                    file.truncate(before)  # a page of another kind, as likely as the file
+                    file.truncate(before)  # the bytes may be those of another page
                     digest, done = _hashed(file, facts)
                 failed = 0 if done > furthest else failed + 1
                 furthest = max(furthest, done)
@@ -142,19 +144,19 @@ def _fill(url: str, partial: Path, facts: Any, what: str, arrived: Arrived) -> N
         os.fsync(file.fileno())
     if done < size:
         raise HubError(
-            f"{what} broke off {MAX_ATTEMPTS} times, last at {done} of {size} bytes. Run the same "
-            "command again: it continues."
+            f"The download of {what} was interrupted {MAX_ATTEMPTS} times, last at {done} of "
+            f"{size} bytes. Run the same command again: it continues."
         )
     if not digest.fits():
         partial.unlink()
         raise HubError(
-            f"{what} arrived damaged: its {digest.name} is not what the hub says. "
-            "Run the same command again: it starts this file anew."
+            f"{what} arrived damaged: its {digest.name} is not that announced by the hub. "
+            "Run the same command again: it downloads this file from the start."
         )
 
 
 def _hashed(file: BinaryIO, facts: Any) -> tuple[Digest, int]:
-    """The hash of what is in a partial file so far, and how many bytes that are."""
+    """The hash of a partial file so far, and its number of bytes."""
     digest = Digest(facts.etag, facts.size)
     file.seek(0)
     for piece in iter(lambda: file.read(CHUNK), b""):
@@ -163,7 +165,8 @@ def _hashed(file: BinaryIO, facts: Any) -> tuple[Digest, int]:
 
 
 def _passing(error: Exception) -> bool:
-    """Whether trying again may help: a broken connection, a hub in trouble, not a refusal."""
+    """Whether a new attempt may succeed: after a broken connection or an error of the server, but
+    not after a refusal."""
     if isinstance(error, HubError):
         return False
     status: Any = getattr(getattr(error, "response", None), "status_code", None)

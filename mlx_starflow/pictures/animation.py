@@ -1,4 +1,4 @@
-"""Animated pictures: GIF, WebP and PNG, by suffix."""
+"""Writing animations as GIF, WebP or PNG, chosen by the suffix."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}
 
 
 def check_animation(path: Path, fps: float) -> None:
-    """UsageError for a suffix or a rate that cannot be written."""
+    """Raise a UsageError for an unsupported suffix or frame rate."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
             f"{path}: animations are written as {', '.join(FORMATS)}; the name ends in "
             f"{path.suffix!r}."
         )
     if not 0.1 <= fps <= 50:
-        raise UsageError(f"fps is {fps}; expected 0.1 to 50 frames a second.")
+        raise UsageError(f"fps is {fps}; expected 0.1 to 50 frames per second.")
 
 
 def save_animation(
@@ -34,10 +34,11 @@ def save_animation(
     bounce: bool = False,
     metadata: dict[str, Any] | None = None,
 ) -> Path:
-    """Write frames as an endless animation, never over a file; returns the path.
+    """Write frames as an animation that repeats for ever. Returns the path that was written: an
+    existing file is not replaced, and the first free name of stem_1, stem_2, ... is taken.
 
-    ``bounce`` runs them back as well. ``metadata`` is stored in the file, as in a picture.
-    Errors: UsageError, ImageError.
+    ``fps``: frames per second. ``bounce``: play the frames forwards, then backwards. ``metadata``:
+    settings to store in the file. Errors: UsageError, ImageError.
     """
     check_animation(path, fps)
     if not frames:
@@ -48,6 +49,6 @@ def save_animation(
     options |= stored_in(form, metadata)
     if form == "WEBP":
         options["quality"] = 90
-    content = BytesIO()  # whole in memory first: Pillow does not report every failed write
+    content = BytesIO()  # written to memory first, since Pillow does not report all write errors
     row[0].save(content, format=form, **options)
     return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite=False)

@@ -1,4 +1,4 @@
-"""Arrays and pictures: numbers in [-1, 1] to PIL images and back, and files written whole."""
+"""Arrays in [-1, 1] to PIL images and back; writing files so that they are always complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def check_finite(x: mx.array, what: str) -> None:
-    """NumericsError if x (B, ...) holds NaN or infinity, naming the pictures it is in."""
+    """Raise a NumericsError if x (B, ...) has NaN or infinity, naming the pictures. ``what``: the
+    name of x in the message."""
     bad = ~mx.isfinite(x).reshape(x.shape[0], -1).all(axis=1)
     if bad.any().item():
         rows = [str(i + 1) for i, b in enumerate(np.array(bad)) if b]
@@ -30,9 +31,10 @@ def check_finite(x: mx.array, what: str) -> None:
 
 
 def to_pictures(x: mx.array) -> list[Image.Image]:
-    """(B, H, W, C) about [-1, 1] -> B pictures, pixel = round(255 clip((x + 1) / 2, 0, 1)).
+    """Array (B, H, W, C) in about [-1, 1] -> B pictures.
 
-    C is 3 (colour) or 1 (grey). NumericsError where x is not finite.
+    Pixels are round(255 clip((x + 1) / 2, 0, 1)). C is 3 (colour) or 1 (grey). Errors:
+    NumericsError for NaN and infinity, ImageError.
     """
     check_finite(x, "image")
     if x.shape[-1] not in (1, 3):
@@ -43,7 +45,7 @@ def to_pictures(x: mx.array) -> list[Image.Image]:
 
 
 def from_picture(picture: Image.Image, channels: int = 3) -> mx.array:
-    """A picture -> (1, H, W, channels) float32 in [-1, 1]; transparency is laid on white."""
+    """Picture -> array (1, H, W, channels) float32 in [-1, 1]; transparent pixels become white."""
     if picture.mode in ("RGBA", "LA", "P", "PA"):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -53,14 +55,14 @@ def from_picture(picture: Image.Image, channels: int = 3) -> mx.array:
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """A picture file, decoded; ImageError where it is missing or not a picture."""
+    """Read and decode a picture file. Errors: ImageError."""
     with opened(path) as picture:
         picture.load()
         return picture
 
 
 def format_of(path: str | Path) -> str:
-    """The format by the name's suffix; ImageError for a suffix that is not written here."""
+    """Pillow's name of the format for a path's suffix. Errors: ImageError if it is unsupported."""
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ImageError(
@@ -70,10 +72,11 @@ def format_of(path: str | Path) -> str:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool = True) -> Path:
-    """Write a file beside its place and rename it there: it appears complete or not at all.
+    """Write a temporary file beside ``path`` and rename it, so that ``path`` is never incomplete.
 
-    With overwrite=False an existing file stays, and the first free name of stem_1, stem_2, ... is
-    taken. Returns the path that was written. ImageError where the place cannot be written.
+    ``write`` gets the open file. With overwrite=False an existing file is kept, and the first free
+    name of stem_1, stem_2, ... is taken. Returns the path that was written. Errors: ImageError if
+    it cannot be written.
     """
     temporary = path.parent / f".{path.stem}-{secrets.token_hex(4)}.part"
     try:
@@ -88,13 +91,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
             temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ImageError(f"{path} cannot be written ({reason}); choose another place.") from error
+        raise ImageError(f"{path} cannot be written ({reason}); choose another path.") from error
 
 
 def free_path(path: Path) -> Path:
-    """path if nothing is there, else the first free one of stem_1, stem_2, ..."""
+    """The path if it does not exist, else the first free one of stem_1, stem_2, ..."""
     number, free = 0, path
-    while os.path.lexists(free):  # a link that leads nowhere is taken too
+    while os.path.lexists(free):  # True for broken links too
         number += 1
         free = path.with_name(f"{path.stem}_{number}{path.suffix}")
     return free
@@ -107,7 +110,7 @@ def _put(temporary: Path, path: Path, overwrite: bool) -> Path:
     while True:
         free = free_path(path)
         try:
-            os.link(temporary, free)  # fails, unlike a rename, if another process was faster
+            os.link(temporary, free)  # unlike a rename, fails if another process has just made it
             return free
         except FileExistsError:
             continue

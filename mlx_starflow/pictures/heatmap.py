@@ -1,4 +1,4 @@
-"""Numbers over a picture: one colour for each token, with a scale beside it."""
+"""A heat map: numbers drawn over a picture, one colour per token, with a colour scale."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import UsageError
 
-# From dark violet over red to light yellow, lightness rising evenly (so that it also prints grey).
+# From dark violet over red to light yellow. The lightness rises evenly, so it works in grey too.
 _STOPS = np.array(
     [(22, 11, 57), (86, 16, 110), (147, 38, 103), (202, 66, 75), (240, 112, 32), (252, 176, 20),
      (250, 236, 130)], np.float32,
 )  # fmt: skip
 _OPACITY = 0.7
-_DIM = (80, 100)  # darkest level and range of the grey picture below, so that colours stay true
-_SCALE_WIDTH, _BAR_WIDTH, _MARGIN = 96, 18, 12
-MINIMUM_SIDE = 384  # smaller pictures are enlarged, or the scale could not be read
+_DIM = (80, 100)  # darkest level and range of the grey picture under the colours
+_SCALE_WIDTH, _BAR_WIDTH, _MARGIN = 96, 18, 12  # pixels
+MINIMUM_SIDE = 384  # pixels; smaller pictures are enlarged so that the scale can be read
 
 
 def colours(share: np.ndarray) -> np.ndarray:
@@ -34,13 +34,18 @@ def heatmap(
     unit: str,
     limits: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """The picture, beside it the same under the values (rows, columns), and a scale in ``unit``.
+    """One picture with three parts: the picture, the picture in grey with the values over it, and
+    the colour scale.
 
-    ``limits`` are the values of the darkest and the lightest colour; None: the smallest and the
+    ``values`` (rows, columns): spread evenly over the picture. ``unit``: title of the scale.
+    ``limits``: the values of the darkest and the lightest colour; None: the smallest and the
     largest value. Errors: UsageError.
     """
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise UsageError(f"A map needs finite values (rows, columns); found {values.shape}.")
+        raise UsageError(
+            f"The values of a map must be finite and of shape (rows, columns); found shape "
+            f"{values.shape}."
+        )
     low, high = limits if limits is not None else (float(values.min()), float(values.max()))
     if high <= low:
         high = low + 1e-6
@@ -49,7 +54,7 @@ def heatmap(
     large = picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
     painted = colours((values - low) / (high - low)).round().astype(np.uint8)
     cover = Image.fromarray(painted).resize(size, Image.Resampling.NEAREST)
-    # Laid over a pale grey version: the picture's own colours would be taken for the scale's.
+    # Over a pale grey version, since the picture's colours would be confused with the scale's.
     grey = large.convert("L").point(lambda g: _DIM[0] + g * _DIM[1] // 255).convert("RGB")
     whole = Image.new("RGB", (2 * size[0] + _MARGIN + _SCALE_WIDTH, size[1]), "white")
     whole.paste(large, (0, 0))

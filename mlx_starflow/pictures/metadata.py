@@ -1,6 +1,7 @@
-"""Settings inside pictures: JSON as PNG text and as EXIF UserComment, so that they can be replayed.
+"""Settings stored in pictures, so that a picture can be drawn again.
 
-The EXIF form is the one that other generators write and read; PNG text is what editors show.
+They are JSON, written as PNG text, which editors show, and as EXIF UserComment, which other
+generators use. GIF files have them in their comment.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from .opening import opened
 
 PNG_KEY = "mlx-starflow"
 _EXIF_IFD, _USER_COMMENT, _ASCII = 0x8769, 0x9286, b"ASCII\0\0\0"
-MAX_SETTINGS = 8 << 20  # bytes of settings that are read; a stored noise has at most 1.4 MB
-_JPEG_LIMIT = 60_000  # an EXIF segment of a JPEG file holds 64 KiB in all
+MAX_SETTINGS = 8 << 20  # most bytes of settings that are read; stored noise takes up to 1.4 MB
+_JPEG_LIMIT = 60_000  # bytes; the EXIF segment of a JPEG file is limited to 64 KiB
 
 
 def save_picture(
@@ -30,16 +31,16 @@ def save_picture(
     overwrite: bool = True,
     quality: int = 95,
 ) -> Path:
-    """Write a picture with its settings; the suffix of path says the format. ``quality``, 1 to
-    100, is that of JPEG and WebP.
+    """Write a picture with its settings in the format of the path's suffix.
 
-    The file appears only when it is complete. overwrite=False takes the first free name of
-    stem_1, stem_2, ... Returns the path. ImageError for an unknown suffix or an unwritable place.
+    ``quality``: 1 to 100, for JPEG and WebP. With overwrite=False an existing file is kept, and
+    the first free name of stem_1, stem_2, ... is taken. Returns the path that was written. Errors:
+    ImageError for an unknown suffix or a path that cannot be written.
     """
     path = Path(path)
     form = format_of(path)
 
-    content = BytesIO()  # whole in memory first: Pillow does not report every failed write
+    content = BytesIO()  # written to memory first, since Pillow does not report all write errors
     picture.save(content, format=form, **_save_options(form, metadata, quality))
     return write_whole(path, lambda file: file.write(content.getbuffer()), overwrite)
 
@@ -50,12 +51,12 @@ def _save_options(form: str, metadata: dict[str, Any] | None, quality: int) -> d
 
 
 def stored_in(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
-    """Pillow's options that store settings in a file of a format: PNG, JPEG, WEBP or GIF."""
+    """Arguments for Pillow's ``save`` that store settings in a PNG, JPEG, WEBP or GIF file."""
     options: dict[str, Any] = {"pnginfo": PngImagePlugin.PngInfo()} if form == "PNG" else {}
     if metadata is None:
         return options
     text = json.dumps(metadata)
-    if form == "GIF":  # has comments and nothing else
+    if form == "GIF":  # comments are the only place for text
         return {"comment": f"{PNG_KEY}{text}".encode("ascii")}
     if form == "JPEG" and len(text) > _JPEG_LIMIT:
         text = json.dumps(_without_noise(metadata))
@@ -66,9 +67,10 @@ def stored_in(form: str, metadata: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The settings stored in a picture or in a JSON sidecar; ImageError where there are none.
+    """The settings stored in a picture or in a JSON file beside it. Errors: ImageError if there are
+    none.
 
-    Their types are not checked here: whoever uses a value takes it through ``Fields``.
+    The types of the values are not checked here; callers read them through ``Fields``.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -80,8 +82,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         text = _text_in(path)
         if text is None:
             raise ImageError(
-                f"{path}: this picture holds no settings of mlx-starflow. Give its .json sidecar, "
-                "or make the picture without --no-metadata."
+                f"{path}: this picture holds no settings of mlx-starflow. If it has a .json file "
+                "beside it, give that; or draw the picture again without --no-metadata."
             )
         try:
             data = parse_json(text, MAX_SETTINGS)
@@ -93,8 +95,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def settings_in(picture: Image.Image) -> dict[str, Any] | None:
-    """The settings stored in an open picture, whose pixels need not be read yet; None where there
-    are none of this program."""
+    """The settings of this program stored in an open picture, None if there are none. Does not
+    decode the pixels."""
     text = _stored_text(picture)
     try:
         data = parse_json(text, MAX_SETTINGS) if text is not None else None
@@ -112,7 +114,7 @@ def _text_in(path: Path) -> str | None:
 def _exif(text: str) -> bytes:
     exif = Image.Exif()
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + text.encode("ascii")
-    return exif.tobytes()  # Pillow takes an Exif whose first directory is empty for none
+    return exif.tobytes()  # as bytes, since Pillow ignores an Exif object without main directory
 
 
 def _stored_text(picture: Image.Image) -> str | None:
@@ -129,7 +131,7 @@ def _stored_text(picture: Image.Image) -> str | None:
 
 
 def _without_noise(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The settings without the numbers of a given noise: its hash and file name stay."""
+    """The settings without the data of given noise; its hash and file name are kept."""
     noise = metadata.get("noise")
     if not isinstance(noise, dict):
         return metadata

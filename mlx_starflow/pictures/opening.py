@@ -1,7 +1,7 @@
-"""Opening a picture file: known formats only, regular files only, no more pixels than a limit.
+"""Opening picture files safely: known formats and regular files only, with a limit on pixels.
 
-Pillow knows formats that start other programs (PostScript) and sizes that fill the memory. Every
-place that reads a picture opens it here.
+For some formats (PostScript) Pillow starts other programs, and a small file can hold a picture that
+fills the memory. All pictures are therefore opened with this module.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..files.regular import NotRegular, open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-MAX_PIXELS = 50_000_000  # of a picture that is read; about 400 MB while it is prepared
-MAX_BYTES = 1 << 29  # of its file
+MAX_PIXELS = 50_000_000  # of a picture; preparing one takes about 400 MB
+MAX_BYTES = 1 << 29  # of a picture file
 
 
 def opened(
     path: str | Path, formats: Sequence[str] = FORMATS
 ) -> AbstractContextManager[Image.Image]:
-    """A picture file whose pixels are not decoded yet (``load`` decodes them inside the block).
+    """Open a picture file, as a context manager. Its pixels are not decoded until ``load``.
 
-    Everything that Pillow raises in the block is an ImageError that names the file.
+    Errors: ImageError naming the file, for all errors of Pillow inside the ``with`` block too.
     """
     return _opened(lambda: open_regular(path), path, formats)
 
@@ -36,7 +36,7 @@ def opened(
 def opened_data(
     data: bytes, name: str, formats: Sequence[str] = FORMATS
 ) -> AbstractContextManager[Image.Image]:
-    """The same for the content of a file; ``name`` begins the messages."""
+    """``opened`` for the content of a file. ``name``: of the file, for messages."""
     return _opened(lambda: BytesIO(data), name, formats)
 
 
@@ -62,19 +62,19 @@ def _opened(
         raise ImageError(_too_large(path, "too many pixels to be read safely")) from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path}: this is not a picture that can be read ({', '.join(FORMATS)} are), or it is "
+            f"{path}: this is not a picture in a supported format ({', '.join(FORMATS)}), or it is "
             "not complete."
         ) from None
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them raise
+    except Exception as error:  # for broken files, Pillow raises many kinds of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(
-            f"{path}: this is not a picture that can be read ({reason}). Is it complete, and a "
-            "PNG, JPEG or WebP?"
+            f"{path}: this picture cannot be read ({reason}). Is it complete, and a PNG, JPEG or "
+            "WebP?"
         ) from None
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether a file begins as a picture of a known format does, whatever it is called."""
+    """Whether a file begins like a picture in a supported format; its name does not matter."""
     try:
         with opened(path):
             return True
@@ -91,4 +91,7 @@ def _check_pixels(picture: Image.Image, path: str | Path) -> None:
 
 
 def _too_large(path: str | Path, what: str) -> str:
-    return f"{path} has {what}; at most {MAX_PIXELS // 1_000_000} million are read. Scale it down."
+    return (
+        f"{path} has {what}; at most {MAX_PIXELS // 1_000_000} million pixels are allowed. Scale "
+        "it down."
+    )

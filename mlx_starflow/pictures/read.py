@@ -1,4 +1,4 @@
-"""Pictures that people give: read upright and opaque, at the model's size, or refused."""
+"""Reading the user's pictures: turned upright, without transparency, at the model's size."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from ..files.regular import is_regular
 from .opening import SUFFIXES, is_picture, opened
 
 FITS = ("refuse", "crop", "stretch")
-STRIP = 256  # rows that are laid on white at once
+STRIP = 256  # rows in which transparency is removed at once
 _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A still picture in RGB, the right way up, and what was done to get there."""
+    """A still picture in RGB, upright, and the changes that were made to it."""
 
     image: Image.Image  # mode RGB
     path: str
-    notes: tuple[str, ...] = ()  # what was done to it, to be read after "it was"
+    notes: tuple[str, ...] = ()  # changes, phrased to follow "it was"
 
 
 def open_picture(path: str | Path) -> Picture:
     """Read one picture file.
 
-    Turned as its EXIF orientation says; grey, palette and CMYK become RGB; transparency is laid
-    on white; all of it noted. ImageError for what is missing, broken, animated or no picture.
+    The picture is turned as its EXIF orientation says, grey, palette and CMYK pictures become RGB,
+    and transparent pixels white; ``notes`` names the changes. Errors: ImageError for a file that is
+    missing, broken, animated or not a picture.
     """
     path, notes = Path(path), []
     if path.is_dir():
         raise ImageUsageError(f"{path} is a directory; name a picture in it.")
     with opened(path) as image:
-        if image.format != "MPO" and _animated(image):  # an MPO holds views of one photograph
-            raise ImageError(
-                f"{path} is animated; save the frame you mean as a picture of its own."
-            )
+        if image.format != "MPO" and _animated(image):  # an MPO has several views of one photo
+            raise ImageError(f"{path} is animated; save the frame to use as a picture of its own.")
         image.load()
         turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
         if turned:
@@ -49,7 +48,7 @@ def open_picture(path: str | Path) -> Picture:
 
 
 def _animated(image: Image.Image) -> bool:
-    """Whether a second frame follows; the frames are not counted, which reads the whole file."""
+    """Whether there is a second frame. (Counting the frames would read the whole file.)"""
     try:
         image.seek(1)
     except EOFError:
@@ -59,7 +58,7 @@ def _animated(image: Image.Image) -> bool:
 
 
 def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip
         numbers = np.asarray(image)
         if numbers.min() < 0 or numbers.max() > 65535:
             raise ImageError(f"{path}: its grey values are not 16-bit; save it with 8 bits.")
@@ -71,14 +70,14 @@ def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:
         image = image.convert("RGBA")
         if np.asarray(image.getchannel("A")).min() < 255:
             image = on_white(image)
-            notes.append("laid on white where it is transparent")
+            notes.append("put on a white background where it is transparent")
     elif image.mode == "CMYK":
         notes.append("converted from CMYK without a colour profile")
     return image.convert("RGB")
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture in RGBA laid on white, as RGB; in strips, to keep few copies of a large one."""
+    """An RGBA picture on a white background, as RGB. Works in strips to save memory."""
     result = Image.new("RGB", image.size, "white")
     for top in range(0, image.height, STRIP):
         part = image.crop((0, top, image.width, min(top + STRIP, image.height)))
@@ -88,18 +87,20 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def in_grey(picture: Picture) -> Picture:
-    """The picture for a model that knows no colours; noted where it had any."""
+    """The picture in grey, for a model without colours; noted if the picture had colours."""
     grey = picture.image.convert("L").convert("RGB")
     if np.abs(np.asarray(grey, int) - np.asarray(picture.image, int)).max() <= 1:
         return picture
-    return Picture(grey, picture.path, (*picture.notes, "reduced to grey, all this model knows"))
+    note = "converted to grey, since this model has no colours"
+    return Picture(grey, picture.path, (*picture.notes, note))
 
 
 def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") -> Picture:
-    """The picture at one of the model's ``sizes`` (width, height).
+    """The picture at one of the model's ``sizes`` (width, height) in pixels.
 
-    fit: "refuse" what has none of them; "crop" around the centre to the nearest shape and scale;
-    "stretch" without cropping. Errors: ImageError, UsageError.
+    fit: what to do with another size. "refuse": raise an ImageError. "crop": cut it around the
+    centre to the nearest shape and scale it. "stretch": scale it without keeping the shape.
+    Errors: ImageError, UsageError.
     """
     if fit not in FITS:
         raise UsageError(f"fit is {fit!r}; expected one of {', '.join(FITS)}.")
@@ -110,7 +111,7 @@ def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") 
     if fit == "refuse":
         raise ImageUsageError(
             f"{picture.path} is {width}x{height} pixels; this model's pictures are {listing}. "
-            "Use --fit crop or --fit stretch, or scale it yourself."
+            "Use --fit crop or --fit stretch, or scale the picture first."
         )
     size = min(sizes, key=lambda s: abs(np.log(s[0] / s[1] * height / width)))
     if fit == "crop":
@@ -123,10 +124,11 @@ def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") 
 
 
 def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask of (width, height) pixels as bools (height, width), True = to be painted anew.
+    """A mask file as bools (height, width); True: draw this pixel anew.
 
-    White (128 and above) is painted anew; where the file has transparency, what is transparent
-    is. ImageError for another size or a file that cannot be read.
+    ``size``: (width, height) that the mask must have. True for white pixels (128 and above), or, if
+    the file has transparency, for transparent pixels. Errors: ImageError for another size or a file
+    that cannot be read.
     """
     with_alpha = _alpha_of(path)
     picture = open_picture(path)
@@ -134,7 +136,7 @@ def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         w, h = picture.image.size
         raise ImageUsageError(
             f"The mask {path} is {w}x{h} pixels and the picture {size[0]}x{size[1]}; they must "
-            "be of one size."
+            "have the same size."
         )
     if with_alpha is not None:
         return with_alpha < 128
@@ -142,22 +144,23 @@ def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _alpha_of(path: str | Path) -> np.ndarray | None:
-    """The alpha channel of a picture that has transparent parts, upright, else None."""
+    """The alpha channel of a picture, turned upright; None if nothing in it is transparent."""
     try:
         with opened(path) as file:
             if file.mode not in ("RGBA", "LA", "PA") and "transparency" not in file.info:
                 return None
             alpha = np.asarray(ImageOps.exif_transpose(file).convert("RGBA").getchannel("A"))
-    except ImageError:  # open_picture, which comes next, says what is wrong
+    except ImageError:  # ``open_picture``, called next, reports the error
         return None
     return alpha if alpha.min() < 128 else None
 
 
 def pictures_in(paths: list[Path]) -> list[Path]:
-    """Files as they are and, for each directory, the pictures in it by name (not deeper): files
-    with a picture's suffix, and others that begin as one. Hidden files are passed over.
+    """Replace each directory among the paths by the pictures in it, sorted by name.
 
-    ImageError where a directory holds none or nothing is there.
+    These are the files with a picture's suffix, and others that begin like a picture. Hidden files
+    and sub-directories are ignored. Errors: ImageError if a path does not exist or a directory has
+    no pictures.
     """
     found: list[Path] = []
     for path in paths:
@@ -174,7 +177,7 @@ def pictures_in(paths: list[Path]) -> list[Path]:
 
 
 def _counts(path: Path) -> bool:
-    """Whether a file of a folder is one of its pictures."""
+    """Whether a path in a directory is a picture."""
     if path.name.startswith(".") or not is_regular(path):
         return False
     return path.suffix.lower() in SUFFIXES or is_picture(path)

@@ -1,4 +1,4 @@
-"""Several pictures on one."""
+"""Contact sheets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from PIL import Image
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures on one, row by row, about as wide as high unless ``columns`` says otherwise."""
+    """All pictures on one sheet, row by row. ``columns``: pictures per row; None: about as many as
+    there are rows."""
     columns = columns or math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     width = max(p.width for p in pictures)

@@ -1,4 +1,5 @@
-"""Anomalies with a stated false-alarm rate: ``fit`` learns what is ordinary, ``check`` compares."""
+"""Anomaly detection with a chosen false-alarm rate: ``fit`` measures ordinary pictures, ``check``
+compares pictures with them."""
 
 from .check import Finding, Region, check
 from .reference import Reference, fit, read_reference, write_reference

@@ -1,4 +1,4 @@
-"""Pictures compared with a reference."""
+"""Comparing pictures with a reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .reference import Reference
 
 @dataclass(frozen=True)
 class Region:
-    """Neighbouring tokens above the threshold."""
+    """A group of neighbouring tokens whose distance is above the threshold."""
 
     box: tuple[int, int, int, int]  # pixels: left, top, right, bottom
     value: float  # the largest distance in it
@@ -26,45 +26,46 @@ class Region:
 
 @dataclass(frozen=True)
 class Finding:
-    """One picture beside the reference."""
+    """The result for one picture."""
 
     path: str
-    p_value: float  # at most a with probability at most a, for ordinary pictures
-    anomalous: bool  # p_value <= the false-alarm rate asked for
-    statistic: str  # the one with the largest score
-    statistics: dict[str, tuple[float, float]]  # name -> (score, its own p-value)
+    p_value: float  # for ordinary pictures, at most a with probability at most a
+    anomalous: bool  # p_value <= the chosen false-alarm rate
+    statistic: str  # name of the statistic with the largest score
+    statistics: dict[str, tuple[float, float]]  # name -> (score, p-value of this statistic alone)
     map: np.ndarray  # (rows, columns) distances of the tokens
-    threshold: float  # exceeded anywhere in an ordinary picture at the false-alarm rate
-    regions: tuple[Region, ...]  # by falling value
+    threshold: float  # an ordinary picture exceeds it anywhere at the false-alarm rate
+    regions: tuple[Region, ...]  # largest value first
 
 
 def check(
     pipe: Pipeline, reference: Reference, pictures: Sequence[Picture], false_alarms: float = 0.05
 ) -> list[Finding]:
-    """Compare pictures, each by itself, with a reference.
+    """Compare each picture with a reference. ``false_alarms``: false-alarm rate, between 0 and 1.
 
-    Errors: UsageError where the reference belongs to another model, or is too small for the
+    Errors: UsageError if the reference was made with another model or is too small for the
     false-alarm rate; NumericsError.
     """
     if not 0 < false_alarms < 1:
         raise UsageError(f"false_alarms is {false_alarms}; expected a number between 0 and 1.")
     if reference.model != pipe.fingerprint:
         raise UsageError(
-            f"The reference was made with the weights {reference.model}, this model has "
-            f"{pipe.fingerprint}: scores of different models cannot be compared."
+            f"The reference was made with the weights {reference.model}, but this model has "
+            f"{pipe.fingerprint}. Choose the model of the reference with --model, or make a new "
+            "reference."
         )
     least = least_p_value(len(reference.measured))
     if least > false_alarms:
         raise UsageError(
-            f"With {len(reference.measured)} reference pictures no p-value is below {least:.2g}; "
-            f"a false-alarm rate of {false_alarms:g} needs at least "
-            f"{int(np.ceil(1 / false_alarms)) - 1}."
+            f"With {len(reference.measured)} reference pictures the smallest p-value is "
+            f"{least:.2g}; a false-alarm rate of {false_alarms:g} needs at least "
+            f"{int(np.ceil(1 / false_alarms)) - 1} pictures."
         )
     context = contexts_of(pipe, [reference.prompt], reference.aspect_ratio)
     images = [p.image for p in pictures]
     measured = measure(pipe, images, context, reference.draws, reference.seed)
     if measured.grid != reference.measured.grid:
-        raise UsageError("The pictures and the reference are of different sizes.")
+        raise UsageError("The pictures and those of the reference have different sizes.")
     return [
         _finding(reference, measured.take([i]), picture, false_alarms)
         for i, picture in enumerate(pictures)
@@ -91,7 +92,10 @@ def _finding(
 
 
 def regions(where: np.ndarray, threshold: float, size: tuple[int, int]) -> tuple[Region, ...]:
-    """Boxes in pixels around groups of neighbouring tokens above the threshold."""
+    """Boxes around groups of neighbouring tokens above the threshold, largest value first.
+
+    ``where`` (rows, columns): distances of the tokens. ``size``: width and height in pixels.
+    """
     above = where > threshold
     width, height = size[0] / where.shape[1], size[1] / where.shape[0]
     found = []

@@ -1,11 +1,11 @@
 """p-values that are exact for any distribution (Vovk et al., Algorithmic Learning in a Random
 World; full conformal prediction).
 
-The picture in question is put among the reference pictures and all are scored alike, each against
-the others. If it comes from where they come from, every order of the scores is equally probable, so
-that its rank among n + 1 is uniform and p = rank / (n + 1) is at most a with probability at most a.
-This holds over the draw of the reference *and* the picture: one particular reference has a
-false-alarm rate of its own around that.
+The picture is added to the n reference pictures, and each picture is scored against all others. If
+it comes from the same distribution as the reference, all orders of the scores are equally probable.
+The picture's rank among n + 1 is then uniform, and p = rank / (n + 1) is at most a with probability
+at most a. This probability is over the draw of the reference *and* the picture; the false-alarm
+rate with one particular reference varies around it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from .statistics import scores, token_distances
 
 
 def p_value(values: np.ndarray) -> float:
-    """Of the last score among all (N,): the share of scores at least as large, its own included."""
+    """The p-value of the last of N scores: the share of scores that are at least as large, itself
+    included."""
     return float((values >= values[-1]).mean())
 
 
 def p_values(
     reference: Measured, picture: Measured
 ) -> tuple[float, dict[str, tuple[float, float]]]:
-    """The p-value of one picture by the largest of its statistics, and for each statistic its
-    standardised score and its own p-value."""
+    """The p-value of one picture by the largest of its scores; and, for each statistic, the score
+    and the p-value of this statistic alone."""
     found = scores(reference.and_(picture))
     largest = np.max(np.stack(list(found.values())), axis=0)
     each = {name: (float(values[-1]), p_value(values)) for name, values in found.items()}
@@ -35,15 +36,16 @@ def p_values(
 
 
 def least_p_value(pictures: int) -> float:
-    """What the most unusual picture gets beside so many reference pictures."""
+    """The smallest possible p-value with so many reference pictures."""
     return 1 / (pictures + 1)
 
 
 def token_map(
     reference: Measured, picture: Measured, false_alarms: float
 ) -> tuple[np.ndarray, float]:
-    """Distances (T,) of a picture's tokens, and the threshold that the largest distance of an
-    ordinary picture exceeds with at most this probability (infinite for too few pictures)."""
+    """Distances (T,) of a picture's tokens, and a threshold: the largest distance in an ordinary
+    picture exceeds it with probability at most ``false_alarms``. The threshold is infinite if there
+    are too few reference pictures."""
     distances = token_distances(reference.and_(picture))
     largest = np.sort(distances[:-1].max(axis=1))
     rank = math.ceil((1 - false_alarms) * (len(reference) + 1))

@@ -1,4 +1,4 @@
-"""What is measured in a picture before anything is judged."""
+"""The measurements of pictures from which the statistics are computed."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from ..flow.grid import grid_of
 from ..pictures.arrays import from_picture
 from ..pipeline import Pipeline
 
-BATCH = 16  # pictures of one pass
-_LEAST_LOSS, _LEAST_DETAIL = 1e-5, 1e-3  # added before a logarithm
+BATCH = 16  # pictures in one pass
+_LEAST_LOSS, _LEAST_DETAIL = 1e-5, 1e-3  # added before the logarithm
 
 
 @dataclass(frozen=True)
 class Measured:
-    """N pictures of one size, T token places."""
+    """Measurements of N pictures of one size, with T tokens each."""
 
-    parts: np.ndarray  # (N, T, K + 1) nats, see ``composition``; a mean over noise draws
-    lost: np.ndarray  # (N, T) log of what the autoencoder loses there; zeros without one
-    detail: np.ndarray  # (N, T) log of the mean difference between neighbouring pixels there
-    png: np.ndarray  # (N,) bits per number of the picture as a PNG
+    parts: np.ndarray  # (N, T, K + 1) nats, see ``composition``; mean over noise draws
+    lost: np.ndarray  # (N, T) log of the autoencoder's squared error; zeros without a VAE
+    detail: np.ndarray  # (N, T) log of the mean difference between neighbouring pixels
+    png: np.ndarray  # (N,) bits per pixel value of the picture as a PNG
     grid: tuple[int, int]  # rows and columns of tokens
-    numbers: int  # that the flow models in one picture
+    numbers: int  # dimensions of the flow's data in one picture
 
     def __len__(self) -> int:
         return len(self.png)
 
     @property
     def bits(self) -> np.ndarray:
-        """(N,) bits per number: -log2 p over the numbers of a picture."""
+        """(N,) bits per dimension, -log2 p / numbers."""
         return self.parts.sum(axis=(1, 2)) / self.numbers / np.log(2)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Measured:
-        """Some of the pictures."""
+        """The measurements of the pictures at these indices."""
         return Measured(
             self.parts[rows], self.lost[rows], self.detail[rows], self.png[rows], self.grid,
             self.numbers,
         )  # fmt: skip
 
     def and_(self, other: Measured) -> Measured:
-        """Both, one after another."""
+        """The measurements of both, one after another."""
         return Measured(
             np.concatenate([self.parts, other.parts]),
             np.concatenate([self.lost, other.lost]),
@@ -63,9 +63,10 @@ class Measured:
 def measure(
     pipe: Pipeline, pictures: Sequence[Image.Image], context: Context, draws: int, seed: int
 ) -> Measured:
-    """Measure pictures of one size, at a size of the model, under one row of context.
+    """Measure pictures of one of the model's sizes, with one row of context for all.
 
-    ``draws`` noise draws from ``seed``, the same for all pictures. Errors: NumericsError.
+    ``draws``: number of noise draws, made from ``seed``, the same for all pictures. Errors:
+    NumericsError.
     """
     rows = []
     for start in range(0, len(pictures), BATCH):
@@ -104,7 +105,7 @@ def _lost(pipe: Pipeline, x: mx.array, pixels: mx.array, shape: tuple[int, int])
     if vae is None:
         return np.zeros((x.shape[0], shape[0] * shape[1]))
     parts = []
-    for row in range(x.shape[0]):  # one by one: a VAE's activations are large
+    for row in range(x.shape[0]):  # one by one, since a VAE's activations are large
         parts.append(mx.square(vae.decode(x[row : row + 1]) - pixels[row : row + 1]).mean(axis=-1))
         mx.eval(parts[-1])
     return np.log(by_token(np.array(mx.concatenate(parts)), shape) + _LEAST_LOSS)
@@ -117,7 +118,7 @@ def _detail(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def by_token(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Pixel values (N, H, W) -> means over the area of each token (N, T)."""
+    """Pixel values (N, H, W) -> their mean in the area of each token (N, T)."""
     n, height, width = values.shape
     rows, columns = shape
     cells = values.reshape(n, rows, height // rows, columns, width // columns)
@@ -125,7 +126,7 @@ def by_token(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def png_bits(picture: Image.Image) -> float:
-    """Bits of the picture as a PNG, per number: how complex a general compressor finds it."""
+    """Size of the picture as a PNG, in bits per pixel value: a measure of its complexity."""
     file = io.BytesIO()
     picture.convert("RGB").save(file, format="PNG", optimize=True)
     return 8 * file.tell() / (picture.width * picture.height * 3)

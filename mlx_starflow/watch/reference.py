@@ -1,4 +1,4 @@
-"""What is ordinary, learned from a collection of pictures, and its JSON file."""
+"""The reference: measurements of a collection of ordinary pictures, and its JSON file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .measure import BATCH, Measured, measure
 from .statistics import STATISTICS, scores
 
 FORMAT, VERSION = "mlx-starflow watch", 1
-FEWEST = 20  # pictures: below, no p-value reaches 5 %
-MOST = 10_000
-DRAWS = 4
-LARGEST_FILE = 256 << 20
-_DIGITS = 7
+FEWEST = 20  # pictures; with fewer, no p-value is 5 % or less
+MOST = 10_000  # pictures
+DRAWS = 4  # noise draws
+LARGEST_FILE = 256 << 20  # bytes
+_DIGITS = 7  # significant digits in the file
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Measurements of ordinary pictures and how they were made."""
+    """Measurements of ordinary pictures, and the settings with which they were made."""
 
     model: str  # fingerprint of the flow's weights
     prompt: str
@@ -47,17 +47,18 @@ def fit(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Reference:
-    """Learn what is ordinary from pictures of one size, at least FEWEST of them.
+    """Make a reference from at least FEWEST ordinary pictures of one size.
 
-    draws, seed: of the noise that the model was trained with. Errors: UsageError, NumericsError.
+    prompt: describes all pictures. draws, seed: of the noise that is added to them. progress: is
+    called with the number of pictures done. Errors: UsageError, NumericsError.
     """
     if len(pictures) < FEWEST:
         raise UsageError(
-            f"There are {len(pictures)} pictures; {FEWEST} or more are needed, or no picture "
-            "could be called unusual at a false-alarm rate of 5 %."
+            f"There are {len(pictures)} pictures; at least {FEWEST} are needed for a false-alarm "
+            "rate of 5 %."
         )
     if len(pictures) > MOST:
-        raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} can be held.")
+        raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} are allowed.")
     context = contexts_of(pipe, [prompt], aspect_ratio)
     whole: Measured | None = None
     for start in range(0, len(pictures), BATCH):
@@ -71,7 +72,8 @@ def fit(
 
 
 def calibration(reference: Reference) -> dict[str, dict[str, float]]:
-    """Cross-validated quantiles of each statistic over the reference pictures."""
+    """For each statistic, quantile -> score over the reference pictures, each scored against the
+    others."""
     return {
         name: {f"{q:g}": float(np.quantile(values, q)) for q in (0.5, 0.9, 0.95, 0.99)}
         for name, values in scores(reference.measured).items()
@@ -79,7 +81,8 @@ def calibration(reference: Reference) -> dict[str, dict[str, float]]:
 
 
 def write_reference(path: Path, reference: Reference) -> Path:
-    """Write the file; an existing one stays, and a free name is taken. Returns the path."""
+    """Write a reference as JSON. Returns the path that was written: an existing file is kept, and
+    a free name is taken. Errors: ImageError if it cannot be written."""
     m = reference.measured
     data = {
         "format": FORMAT,
@@ -108,19 +111,23 @@ def write_reference(path: Path, reference: Reference) -> Path:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a file of ``write_reference``. Errors: ConfigError, which names the key."""
+    """Read a file that ``write_reference`` made. Errors: ConfigError naming the file and key."""
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path} is larger than any reference; was it written by watch fit?")
+            raise ConfigError(
+                f"{path} has more than {LARGEST_FILE >> 20} MiB; was it written by watch fit?"
+            )
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; make it with watch fit.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ConfigError(f"{path} is no reference; make one with watch fit.")
+        raise ConfigError(f"{path} is not a reference; make one with watch fit.")
     if data.get("version") != VERSION:
-        raise ConfigError(f"{path}: version {data.get('version')!r}; this program reads {VERSION}.")
+        raise ConfigError(
+            f"{path}: version is {data.get('version')!r}; this program reads {VERSION}."
+        )
     kinds = {"model": str, "prompt": str, "draws": int, "seed": int, "aspect_ratio": str}
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):

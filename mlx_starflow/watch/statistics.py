@@ -1,9 +1,8 @@
-"""How unusual each picture of a collection is beside all the others.
+"""Scores of how unusual each picture of a collection is, compared with all others.
 
-Every number here is made from a bag of pictures without regard to their order, and the score of a
-picture never uses that picture as a reference of itself (leave one out). That is what makes the
-ranks in ``conformal`` exact: for pictures of one distribution, each is as likely as any other to
-have the largest score.
+The scores do not depend on the order of the pictures, and a picture is compared with the others
+only (leave one out). The ranks in ``conformal`` are therefore exact: for pictures from one
+distribution, each is equally likely to have the largest score.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ import numpy as np
 from .measure import Measured
 
 STATISTICS = {
-    "likelihood": "distance of the log-likelihood from the others' mean, either way",
-    "corrected": "the same after a straight line through the picture's size as a PNG",
-    "composition": "Mahalanobis distance of what the likelihood is made of, and of what the "
-    "autoencoder loses",
-    "map": "Mahalanobis distance of all tokens, on average",
+    "likelihood": "distance of the log-likelihood from the mean of the others, in either direction",
+    "corrected": "the same, after a linear regression on the size of the picture as a PNG",
+    "composition": "Mahalanobis distance of the terms of the likelihood and of the autoencoder's "
+    "error",
+    "map": "Mahalanobis distance of the tokens, mean over all tokens",
     "spot": "Mahalanobis distance of the most unusual tokens",
 }
-SPOT = 4  # tokens
-RIDGE = 1e-6  # of the mean variance, added to each: flat directions must not divide by zero
+SPOT = 4  # number of most unusual tokens
+RIDGE = 1e-6  # times the mean variance is added to each variance, to avoid division by zero
 
 
 def scores(bag: Measured) -> dict[str, np.ndarray]:
-    """For each of STATISTICS the score of every picture among all others, (N,), greater is more
-    unusual; on a common scale: its logarithm's distance from the median in median deviations."""
+    """For each of STATISTICS the scores (N,) of all pictures; larger is more unusual. To put them
+    on one scale, the logarithm is taken and expressed as distance from the median, in median
+    absolute deviations."""
     tokens = token_distances(bag)
     largest = np.sort(tokens, axis=1)[:, -SPOT:].mean(axis=1)
     found = {
@@ -40,19 +40,19 @@ def scores(bag: Measured) -> dict[str, np.ndarray]:
 
 
 def token_distances(bag: Measured) -> np.ndarray:
-    """(N, T) squared Mahalanobis distances of every token from the tokens of all other pictures."""
+    """(N, T) squared Mahalanobis distance of every token from the tokens of the other pictures."""
     return _mahalanobis(token_features(bag))
 
 
 def picture_features(bag: Measured) -> np.ndarray:
-    """(N, F) numbers about each whole picture."""
+    """(N, F) features of each picture."""
     parts = bag.parts.sum(axis=1)
     more = (bag.png, np.log(np.exp(bag.lost).mean(axis=1)), np.log(np.exp(bag.detail).mean(axis=1)))
     return np.concatenate([parts, np.stack(more, axis=1)], axis=1)
 
 
 def token_features(bag: Measured) -> np.ndarray:
-    """(N, T, F) numbers about each token and the mean of its neighbours."""
+    """(N, T, F) features of each token, and their mean over its four neighbours."""
     own = np.concatenate([bag.parts, bag.lost[..., None], bag.detail[..., None]], axis=2)
     return np.concatenate([own, _neighbours(own, bag.grid)], axis=2)
 
@@ -66,8 +66,8 @@ def _neighbours(values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _mahalanobis(x: np.ndarray) -> np.ndarray:
-    """x (N, T, F): squared distance (N, T) of each row from the mean of the other pictures' rows,
-    in their covariance."""
+    """x (N, T, F) -> squared Mahalanobis distance (N, T) of each row from the rows of the other
+    pictures, with their mean and covariance."""
     n, tokens, features = x.shape
     x = (x - x.mean(axis=(0, 1))) / (x.std(axis=(0, 1)) + 1e-12)
     sums, squares = x.sum(axis=1), np.einsum("ntf,ntg->nfg", x, x)
@@ -82,13 +82,14 @@ def _mahalanobis(x: np.ndarray) -> np.ndarray:
 
 
 def _from_mean(y: np.ndarray) -> np.ndarray:
-    """|y - mean of the others|."""
+    """|y - mean of the others|, (N,)."""
     n = len(y)
     return np.abs(y - (y.sum() - y) / (n - 1))
 
 
 def _from_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """|y - the others' straight line through x|, by the leave-one-out formula of least squares."""
+    """|y - linear regression of the others on x|, (N,), by the leave-one-out formula of least
+    squares."""
     design = np.stack([np.ones_like(x), x - x.mean()], axis=1)
     inverse = np.linalg.pinv(design.T @ design)
     leverage = np.einsum("nf,fg,ng->n", design, inverse, design)
