@@ -1,7 +1,4 @@
-"""Measuring samplers against each other: what they cost and how right they are.
-
-``compare`` measures and returns numbers; printing them is the command line's business.
-"""
+"""Benchmarks of samplers and precisions, and the checks of ``doctor``."""
 
 from ..device.machine import Machine, this_machine
 from .compare import BenchmarkOptions, compare

@@ -1,4 +1,4 @@
-"""One check of ``doctor`` and what all of them share."""
+"""The result of one check of ``doctor``, and functions that the checks share."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ OK, SLOW, WRONG, SKIPPED = "ok", "slow", "wrong", "skipped"
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, what was found and what that means."""
+    """The result of one check."""
 
     name: str
     status: str  # OK | SLOW | WRONG | SKIPPED
-    measured: Any  # numbers or words, JSON-able
+    measured: Any  # numbers or texts, as values for JSON
     expected: str
-    meaning: str  # a sentence for the person whose machine this is
+    meaning: str  # a sentence for the user: what the result means
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values for JSON."""
         return asdict(self)
 
 
 def judged(name: str, good: bool, measured: Any, expected: str, fine: str, bad: str) -> Check:
-    """A check that is ok or wrong."""
+    """A check with status OK and meaning ``fine``, or WRONG and ``bad``."""
     return Check(name, OK if good else WRONG, measured, expected, fine if good else bad)
 
 
 def seconds(work: Callable[[], Any], repeat: int = 3, enough: float = 0.5) -> float:
-    """The shortest time of ``work`` after a first, uncounted one; long work is not repeated."""
+    """The shortest time of ``repeat`` calls of ``work`` in seconds, after a first call that is not
+    timed. Stops early after ``enough`` seconds in total."""
     work()
     times: list[float] = []
     while len(times) < repeat and sum(times) < enough:
@@ -45,12 +47,13 @@ def seconds(work: Callable[[], Any], repeat: int = 3, enough: float = 0.5) -> fl
 
 
 def largest(a: mx.array) -> float:
+    """The largest absolute value."""
     return scalar(mx.abs(a.astype(mx.float32)).max())
 
 
 def casts_in(function: Callable[..., Any], *arrays: mx.array, at_least: int) -> list[str]:
-    """Conversions of ``at_least`` numbers or more from one type to another, in the graph of
-    function(*arrays) -> arrays: "3072x3072 bfloat16 -> float32"."""
+    """The conversions between dtypes in the graph of function(*arrays) -> arrays, of arrays with
+    ``at_least`` elements: texts such as "3072x3072 bfloat16 -> float32"."""
     found: list[str] = []
 
     def look(event: dict[str, Any]) -> None:

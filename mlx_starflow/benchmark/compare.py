@@ -1,9 +1,9 @@
-"""Samplers side by side in one interleaved run.
+"""Comparison of samplers in one interleaved run.
 
-Every sampler first inverts every noise once, untimed and with its residual measured: that warms it
-up and gives its counts, its samples and its pictures. The windows of the default sampler are
-measured before, as ``generate`` does once per device. Then the timed rounds go A B C A B C ...,
-so that a machine that gets slower or busier gets so for all of them.
+First, every sampler inverts every noise once, without timing but with residuals: this warms it up
+and gives its counts, samples and pictures. The windows of the sampler "auto" are measured before,
+as ``generate`` does once per device. The timed rounds then run the samplers in turn, A B C A B C
+..., so that changes in the speed of the machine affect all of them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .results import BenchmarkResult, SamplerResult, Spread
 from .runs import Run, block_bytes, run_once, weighted_reads, work_of
 from .specs import REFERENCE, SamplerSpec
 
-Progress = Callable[[str, float], None]  # what is running, and the share that is done
+Progress = Callable[[str, float], None]  # receives what is running, and the fraction done
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """How the comparison is made."""
+    """Options of ``compare``."""
 
     guidance: float = 0.0
     repeat: int = 3  # timed rounds over all cases
-    one_too: bool = True  # batches of several: the first picture alone is measured as well
+    one_too: bool = True  # for batches of several pictures, also measure the first one alone
 
     def __post_init__(self) -> None:
         if self.repeat != int(self.repeat) or self.repeat < 1:
@@ -59,10 +59,10 @@ def compare(
     finish: Finish | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkResult:
-    """Measure samplers on the same noises (B, h, w, c) and contexts, as ``invert`` takes them.
+    """Measure samplers on the same noises (B, h, w, c) and contexts (as for ``invert``).
 
-    ``finish`` turns samples into pictures, which are compared too; None: latents only. ``progress``
-    is called before every inversion. Errors: UsageError, NumericsError.
+    ``finish``: turns samples into pictures, which are then compared too; None: compare latents
+    only. ``progress``: is called before every inversion. Errors: UsageError, NumericsError.
     """
     options = options or BenchmarkOptions()
     if not noises or len(noises) != len(contexts):
@@ -77,6 +77,8 @@ def compare(
 
 
 class _Comparison:
+    """The state of one call of ``compare``."""
+
     def __init__(
         self,
         flow: Flow,
@@ -97,7 +99,7 @@ class _Comparison:
             b: [_rows(n, c, b) for n, c in zip(noises, contexts, strict=True)] for b in batches
         }
         self.variants = [_Variant(spec, b) for spec in specs for b in batches]
-        # Everything is measured against the sequential sample, asked for or not.
+        # All samples are compared with the sequential one, even if it is not among the specs.
         self.references = [_Variant(SamplerSpec(REFERENCE), b) for b in batches]
         self.examined = list(dict.fromkeys([*self.references, *self.variants]))
         self.windows = {b: self._plan(b) for b in batches if any(s.planned for s in specs)}
@@ -176,7 +178,9 @@ class _Comparison:
         shallow = work_of(runs, self.sizes, deep=False)
         deep = work_of(runs, self.sizes, deep=True)
         if deep is None:
-            raise UsageError("This flow's deep block is the identity; there is nothing to measure.")
+            raise UsageError(
+                "This flow's deep block has no layers, so there is nothing to measure."
+            )
         mse = _mse(pictures[variant], pictures[base])
         return SamplerResult(
             spec=str(variant.spec),
@@ -211,7 +215,7 @@ class _Comparison:
 
 
 def _rows(noise: mx.array, context: Context, batch: int) -> tuple[mx.array, Context]:
-    """The first ``batch`` pictures of a case: of stacked contexts, their null captions too."""
+    """Noise and context of the first ``batch`` pictures of a case, with their null captions."""
     whole = noise.shape[0]
     if batch == whole or context is None:
         return noise[:batch], context
@@ -223,14 +227,14 @@ def _rows(noise: mx.array, context: Context, batch: int) -> tuple[mx.array, Cont
 
 
 def _ratio(above: list[Run] | None, below: list[Run]) -> Spread | None:
-    """Seconds over seconds, run by run: both of a pair ran in the same round."""
+    """The ratios of the times of runs in the same round."""
     if above is None:
         return None
     return Spread.of([a.total / b.total for a, b in zip(above, below, strict=True)])
 
 
 def _mse(pictures: list[mx.array] | None, reference: list[mx.array] | None) -> float | None:
-    """Mean squared error of the worst picture of all."""
+    """Mean squared error of the worst picture."""
     if pictures is None or reference is None:
         return None
     return max(

@@ -16,16 +16,16 @@ from ..device.precision import tf32_allowed
 from ..generation.memory import device_budget
 from .checkup import OK, SKIPPED, SLOW, WRONG, Check, judged, largest, seconds
 
-EXACT = 1e-6  # largest error of a float32 product, as a share of its largest number
+EXACT = 1e-6  # allowed error of a float32 product, relative to its largest number
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-MATRIX = (12288, 3072)  # of the released model's MLP
+MATRIX = (12288, 3072)  # as in the MLP of the published 3B model
 SMALL_ROWS, SMALL_MATRIX = (1, 8), (512, 256)  # on a CPU, whose 16-bit products are slow
 PRECISIONS = ("float16", "bfloat16", "8-bit", "4-bit")
-FUSED_ERROR = {mx.float32: 1e-5, mx.float16: 4e-3}
+FUSED_ERROR = {mx.float32: 1e-5, mx.float16: 4e-3}  # allowed error of fused attention
 
 
 def machine_check(machine: Machine | None = None) -> Check:
-    """1. The machine; wrong only where MLX may round float32 products."""
+    """Check 1: the machine. Wrong if MLX may round float32 products, slow with a slow BLAS."""
     machine = machine or this_machine()
     budget = device_budget()
     facts = dataclasses.asdict(machine) | {
@@ -38,12 +38,13 @@ def machine_check(machine: Machine | None = None) -> Check:
         meaning = "MLX_ENABLE_TF32 lets MLX round float32 products; unset it or set it to 0."
         return Check("machine", WRONG, facts, "TF32 off", meaning)
     slow = not on_gpu() and machine.blas.startswith("reference")
-    meaning = "MLX computes with its slow BLAS: apt install libopenblas0-pthread." if slow else ""
+    meaning = "MLX uses its slow BLAS; install a fast one: apt install libopenblas0-pthread."
+    meaning = meaning if slow else ""
     return Check("machine", SLOW if slow else OK, facts, "TF32 off, a fast BLAS", meaning)
 
 
 def exactness_check() -> Check:
-    """2. A product and a convolution in float32, against float64 on the CPU."""
+    """Check 2: a product and a convolution in float32, compared with float64 on the CPU."""
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((512, 512)).astype(np.float32) for _ in range(2))
     picture = random.standard_normal((1, 12, 12, 352)).astype(np.float32)
@@ -57,9 +58,9 @@ def exactness_check() -> Check:
         max(product, convolution) < EXACT,
         measured,
         f"largest error below {EXACT:g} of the largest number",
-        "Products and convolutions keep float32's digits.",
+        "Products and convolutions have the precision of float32.",
         "MLX rounds float32 products or convolutions on this device: pictures and likelihoods "
-        "may be wrong. Is MLX_ENABLE_TF32 set? Please report it with mlx's version.",
+        "may be wrong. Is MLX_ENABLE_TF32 set? Please report this with the version of mlx.",
     )
 
 
@@ -68,7 +69,7 @@ def _error(found: mx.array, expected: np.ndarray) -> float:
 
 
 def _convolution(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """3x3, padded by one, in float64."""
+    """A 3x3 convolution with padding 1, in float64."""
     _, height, width, _ = picture.shape
     padded = np.pad(picture.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     parts = (
@@ -80,7 +81,8 @@ def _convolution(picture: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def bandwidth_check() -> tuple[Check, dict[str, dict[int, float]]]:
-    """6. Products of a few rows with a large matrix: milliseconds by precision and rows."""
+    """Check 6: products of few rows with a large matrix. Returns the check, and a table from
+    precision and number of rows to milliseconds."""
     rows, shape = (ROWS, MATRIX) if on_gpu() else (SMALL_ROWS, SMALL_MATRIX)
     table: dict[str, dict[int, float]] = {}
     rates = {}
@@ -96,12 +98,12 @@ def bandwidth_check() -> tuple[Check, dict[str, dict[int, float]]]:
         "gigabytes_per_second": rates,
     }
     if not on_gpu():
-        return Check("bandwidth", SKIPPED, measured, "", "Says something about GPUs only."), table
+        return Check("bandwidth", SKIPPED, measured, "", "Only meaningful on a GPU."), table
     # Fewer bytes must not take longer than more.
     slow = [p for p, of in (("8-bit", "float16"), ("4-bit", "8-bit"), ("bfloat16", "float16"))
             if table[p][1] > 1.3 * table[of][1]]  # fmt: skip
-    meaning = f"{', '.join(slow)}: slower than wider weights on this chip." if slow else ""
-    expected = "one row: the fewer bytes, the faster"
+    meaning = f"{', '.join(slow)}: slower than weights with more bits on this chip." if slow else ""
+    expected = "with one row: the fewer bytes, the faster"
     return Check("bandwidth", SLOW if slow else OK, measured, expected, meaning), table
 
 
@@ -127,7 +129,7 @@ def _product(precision: str, shape: tuple[int, int]) -> tuple[Callable[[int], mx
 
 
 def attention_check() -> Check:
-    """7. The fused attention against its definition, and which is faster."""
+    """Check 7: the fused attention compared with its definition, in accuracy and speed."""
     errors, times = {}, {}
     for dtype, most in FUSED_ERROR.items():
         for queries in (1, 8, 64):
@@ -149,9 +151,9 @@ def attention_check() -> Check:
         "attention",
         WRONG if wrong else SLOW if slow else OK,
         {"times_faster": times, "error_of_allowed": {k: round(e, 3) for k, e in errors.items()}},
-        "the fused kernel gives what the definition gives, as fast or faster",
+        "the fused kernel gives the same result as the definition, as fast or faster",
         f"Fused attention is wrong for {', '.join(wrong)}: please report it." if wrong
-        else "Fused attention is slower than its parts on this chip." if slow else "",
+        else "Fused attention is slower than unfused attention on this chip." if slow else "",
     )  # fmt: skip
 
 
@@ -172,22 +174,24 @@ def _macos() -> str:
 
 
 def predictions(table: dict[str, dict[int, float]]) -> dict[str, Any]:
-    """Seconds of one guided picture of the released 3B model by precision and window, from the
-    milliseconds of products of a few rows with one of its matrices (``bandwidth_check``)."""
+    """Predicted seconds for one guided picture of the published 3B model, by precision and window.
+
+    ``table``: precision -> rows -> milliseconds, from ``bandwidth_check``.
+    """
     from ..sampling.calibrate import COMMITTED_PER_SWEEP, SHALLOW_SWEEPS
 
     tokens, per_layer, deep, shallow = 1024, 3, 24, 10  # a layer is three such matrices
     found: dict[str, Any] = {}
     for precision, times in table.items():
         most = max(times)
-        per_row = times[most] / most  # ms: what a row of many costs
+        per_row = times[most] / most  # ms per row, with many rows
         by_window = {}
         for window, committed in COMMITTED_PER_SWEEP.items():
             rows = 2 * window  # with guidance
             if rows <= most:
                 ms = times[rows] if rows in times else per_row * rows
                 by_window[window] = 1e-3 * tokens / committed * deep * per_layer * ms
-        # Whole passes: shallow blocks, the certificate of all blocks, and the score's three.
+        # Parallel passes: shallow blocks, the residual of all blocks, and three for denoising.
         rows = shallow * tokens * (SHALLOW_SWEEPS + 1 + 3) + deep * (tokens + 128) * (2 + 3)
         whole = 1e-3 * per_layer * per_row * rows
         found[precision] = {

@@ -1,4 +1,4 @@
-"""Eleven checks of this machine: does MLX compute here what we rely on, and how fast?"""
+"""``doctor``: eleven checks of whether MLX computes correctly on this machine, and how fast."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ SIGNS = {"ok": "ok", "slow": "slow", "wrong": "WRONG", "skipped": "-"}
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run."""
+    """The results of all checks."""
 
     checks: tuple[Check, ...]
     device: str
     versions: dict[str, str]
-    predictions: dict[str, Any]  # of the released 3B model, by precision; empty on a CPU
+    predictions: dict[str, Any]  # for the published 3B model, by precision; empty on a CPU
     measured_seconds: float  # of the whole run
 
     @property
     def wrong(self) -> bool:
+        """Whether any check is wrong."""
         return any(check.status == WRONG for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
+        """The report as values for JSON."""
         return {
             "checks": [check.to_dict() for check in self.checks],
             "device": self.device,
@@ -40,7 +42,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """For people: a line for each check and one for each precision."""
+        """The report as text: one line per check, and one per predicted precision."""
         found = [f"{self.device}, mlx {self.versions['mlx']}, {self.measured_seconds:.0f} s"]
         for number, check in enumerate(self.checks, start=1):
             line = f"{number:>2}  {SIGNS[check.status]:<6} {check.name:<20} {check.meaning}"
@@ -55,7 +57,7 @@ class Report:
         return found
 
     def markdown(self) -> str:
-        """To be pasted into a bug report."""
+        """The report in Markdown, for bug reports."""
         import json
 
         rows = [
@@ -68,16 +70,16 @@ class Report:
                 "### mlx-starflow doctor", "", f"{self.device}; {versions}; "
                 f"{self.measured_seconds:.0f} s", "",
                 "| | check | status | measured | expected |", "|---|---|---|---|---|", *rows, "",
-                "Predicted seconds of the released 3B model:" if self.predictions
-                else "No predictions: they are made on a GPU.", "",
+                "Predicted seconds of the published 3B model:" if self.predictions
+                else "No predictions, which are made on a GPU only.", "",
                 *(f"- {k}: `{json.dumps(v)}`" for k, v in self.predictions.items()),
             ]
         ) + "\n"  # fmt: skip
 
 
 def examine(model: str | None = None) -> Iterator[Check | Report]:
-    """Run all checks, each as it is done, and the report last. A check that cannot run is wrong
-    and says why; it does not stop the others."""
+    """Run all checks. Yields each when it is done, and the report last. A check that raises an
+    error is reported as wrong, and the others go on. ``model``: as for ``load``."""
     import time
 
     began, machine, checks = time.perf_counter(), this_machine(), []
@@ -127,7 +129,7 @@ def _checks(
 def _safely(name: str, run: Callable[[], Check]) -> Check:
     try:
         return run()
-    except Exception as error:  # whatever it is, the person is to see it among the others
+    except Exception as error:  # reported as the result of this check
         where = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        return Check(name, WRONG, told, "the check runs", f"This check failed: {error}")
+        return Check(name, WRONG, told, "no error", f"This check raised an error: {error}")

@@ -1,4 +1,4 @@
-"""From a flow's sample to the picture that a person sees: denoised and decoded."""
+"""From a flow's sample to the finished picture: denoising and decoding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ..vae import Autoencoder
 
 @dataclass(frozen=True)
 class Finish:
-    """How a model's samples become pictures."""
+    """Turns samples of a model into pictures."""
 
     vae: Autoencoder | None = None  # None: the flow makes pixels
     denoise: bool = True
 
     def picture(self, flow: Flow, x: mx.array, context: Context, clock: Clock) -> mx.array:
-        """Pictures (B, H, W, C) in [0, 1] of samples x (B, h, w, c) under their own context."""
+        """Samples x (B, h, w, c) -> pictures (B, H, W, C) in [0, 1]. ``context``: without null
+        captions. ``clock``: gets the laps "denoise" and "decode"."""
         if self.denoise:
             x = denoise(flow, x, context)
             mx.eval(x)

@@ -1,7 +1,7 @@
-"""Numbers of the embedded model that every machine has to give: kept in the package.
+"""Reference results of the embedded model, stored in the package, for checks on other machines.
 
-``python -m recipes.default_model.golden`` writes them anew, which has to be done whenever the
-embedded weights change; they carry the weights' fingerprint.
+They have the fingerprint of the weights. When the embedded weights change, write them anew with
+``python -m recipes.default_model.golden``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Golden:
 
     @classmethod
     def read(cls, path: Path = FILE) -> Golden:
+        """Read the .npz file."""
         with np.load(path, allow_pickle=False) as data:
             return cls(
                 str(data["weights"]), data["latents"], data["denoised"], data["picture"],
@@ -39,6 +40,7 @@ class Golden:
             )  # fmt: skip
 
     def write(self, path: Path = FILE) -> None:
+        """Write the .npz file."""
         np.savez_compressed(
             path, weights=self.weights, latents=self.latents, denoised=self.denoised,
             picture=self.picture, log_prob=self.log_prob,
@@ -46,7 +48,7 @@ class Golden:
 
 
 def drawn_by(pipe: Pipeline, sampler: str = "sequential") -> Golden:
-    """The same picture by a pipeline, as this machine makes it."""
+    """The same picture drawn by a pipeline on this machine."""
     from ..exact.likelihood import log_prob
 
     result = pipe.generate(PROMPT, seed=SEED, sampler=sampler)
@@ -61,8 +63,8 @@ def drawn_by(pipe: Pipeline, sampler: str = "sequential") -> Golden:
 
 
 def difference(one: Golden, other: Golden) -> dict[str, float]:
-    """How far two are apart: latents in deviations, the picture in dB, the likelihood in nats per
-    number."""
+    """The differences of two: latents in standard deviations, the picture as PSNR in dB, the
+    log-likelihood in nats per dimension."""
     error = (one.picture.astype(float) - other.picture).ravel() / 255
     mse = float((error * error).mean())
     return {

@@ -1,4 +1,4 @@
-"""The largest amount of arithmetic in one evaluation, for every kind of work of a model."""
+"""The most arithmetic in one evaluation (``mx.eval``), for every kind of work of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..flow import layer_operations
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One kind of work, in floating-point operations."""
+    """The floating-point operations of one kind of work."""
 
     work: str
     whole: float  # for one guided picture
@@ -21,8 +21,11 @@ class Evaluation:
 def evaluations(
     flow: FlowConfig, vae: VAEConfig | None, text_parameters: float
 ) -> list[Evaluation]:
-    """For one guided picture on the grid that the flow was trained on; ``text_parameters`` of the
-    text encoder, which reads ``flow.text_length`` tokens."""
+    """The evaluations for one guided picture on the grid that the flow was trained on.
+
+    ``text_parameters``: number of parameters of the text encoder, which reads
+    ``flow.text_length`` tokens.
+    """
     tokens = flow.grid_size**2
     rows, single, steps = [], [], []
     for block in flow.blocks:
@@ -35,7 +38,7 @@ def evaluations(
         Evaluation("a token", max(steps), max(steps)),
         Evaluation("a window of 64", 64 * max(steps), _piece(64 * max(steps) / 24, 24)),
         Evaluation("certificate", sum(map(sum, rows)), max(map(_largest, rows))),
-        # The way to the noise, then every layer once more with its gradient.
+        # The forward pass, and then every layer again with its gradient.
         Evaluation("denoising", 3 * sum(single), 2 * max(single)),
     ]
     text = 2 * text_parameters * flow.text_length
@@ -46,7 +49,7 @@ def evaluations(
 
 
 def _largest(layers: list[float]) -> float:
-    """As ``device.pieces`` cuts them."""
+    """The most operations in one evaluation, with the pieces of ``device.pieces``."""
     waiting = largest = 0.0
     for work in layers:
         waiting += work

@@ -1,1 +1,1 @@
-"""The command line: the table of commands, a file for each, and the options they share."""
+"""The command line: the table of commands (app.py), one file per command, and shared options."""

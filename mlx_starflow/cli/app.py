@@ -1,6 +1,6 @@
-"""The ``mlx-starflow`` command: a table of commands and what surrounds every one of them.
+"""The ``mlx-starflow`` command: the table of commands, and how a command line is run.
 
-Everything is imported inside ``main``, so that Ctrl-C is answered from the first moment on.
+Modules are imported inside the functions, so that Ctrl-C works from the start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..files.visible import visible_output
 
 HERE = Path(__file__).parent
 
-# Name of a command → its module here, the function in it, and the constant with its examples.
+# Command → its module in this package, the function in it, and the constant with its examples.
 COMMANDS = {
     "generate": ("generate", "generate", "EPILOG"),
     "info": ("info", "info", "EPILOG"),
@@ -31,12 +31,15 @@ COMMANDS = {
     "benchmark": ("benchmark", "benchmark", "EPILOG"),
     "doctor": ("doctor", "doctor", "EPILOG"),
 }
-GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # commands with commands
+GROUPS = {"models": ("models", "models"), "watch": ("watch", "watch")}  # have sub-commands
 
 
 def build(only: str | None = None) -> Any:
-    """The Typer application. ``only``: the command that is asked for; of the others there are then
-    only names and first sentences, which are read without importing them."""
+    """The Typer application.
+
+    ``only``: a command. The other commands are then listed in ``--help`` but not imported, which is
+    faster. "": import none; None: import all.
+    """
     from importlib import import_module
     from typing import Annotated
 
@@ -95,15 +98,15 @@ def build(only: str | None = None) -> Any:
             typer.echo(context.get_help(), err=True)
             raise typer.Exit(2)
 
-    # Typer reads annotations from a module's names; these are local to this function.
+    # Typer would look the names in annotations up in the module, but these are local.
     root.__annotations__ = {"context": typer.Context, "version": Version}
     app.callback()(root)
     return app
 
 
 def _stub(file: Path, function: str | None = None) -> Any:
-    """A command that is listed and not run: its first sentence is that of a function, or of the
-    help of a group, in a file."""
+    """A command for the list in ``--help`` only. Its help is the docstring of a function in a file,
+    or, without ``function``, the help text of a group in it."""
     import ast
 
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -122,29 +125,30 @@ def _stub(file: Path, function: str | None = None) -> Any:
 
 
 def parser(only: str | None = None) -> Any:
-    """The parser; ``commands`` are its commands by name. ``only``: see ``build``."""
+    """The parser of command lines; its attribute ``commands`` has the commands by name. ``only``:
+    see ``build``."""
     import typer
 
     return typer.main.get_command(build(only))
 
 
 def main() -> None:
-    """Run the command line of this process and leave with its exit status."""
-    if sys.stderr is None:  # closed by whoever started this
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    """Run the command line of this process and exit with its status."""
+    if sys.stderr is None:  # closed by the program that started this one
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
     status = run(sys.argv[1:])
     _flush()
     if status == 130:
-        # A thread may be busy with a step of seconds; nobody waits for it any more.
+        # Do not wait for a thread that may be busy for seconds.
         os._exit(status)
     mlx: Any = sys.modules.get("mlx.core")
     if hasattr(mlx, "clear_streams"):
-        mlx.clear_streams()  # MLX wants this at the end of a process, see its documentation
+        mlx.clear_streams()  # needed before a process ends, see MLX's documentation
     sys.exit(status)
 
 
 def _asked(arguments: list[str]) -> str | None:
-    """The command of a command line, "" for none; None where completion needs all of them."""
+    """The command in a command line, "" for none; None if completion needs all commands."""
     if "_MLX_STARFLOW_COMPLETE" in os.environ:
         return None
     names = (*COMMANDS, *GROUPS, "convert")
@@ -153,7 +157,7 @@ def _asked(arguments: list[str]) -> str | None:
 
 @visible_output()
 def run(arguments: list[str]) -> int:
-    """Run a command line; its exit status. The one place where errors are shown."""
+    """Run a command line. Returns its exit status. Errors are shown here, as one line."""
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
@@ -161,8 +165,8 @@ def run(arguments: list[str]) -> int:
             from ..errors import StarflowError
 
             raise StarflowError(
-                "Standard output is closed, and results are written there. Send it somewhere: "
-                "> FILE, or > /dev/null."
+                "Standard output is closed, but results are written to it. Redirect it: > FILE, or "
+                "> /dev/null."
             )
         asked = _asked(arguments)
         command = parser(asked)
@@ -173,7 +177,7 @@ def run(arguments: list[str]) -> int:
         status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
         return status or 0
-    except BrokenPipeError:  # whoever read standard output has left
+    except BrokenPipeError:  # the program that read standard output has ended
         _flush()
         return 1
     except SystemExit as leaving:
@@ -183,7 +187,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _failed(error: BaseException, debug: bool) -> int:
-    """Say what went wrong; the exit status."""
+    """Show an error and return the exit status."""
     from .failures import explain
 
     if debug:
@@ -198,8 +202,8 @@ def _failed(error: BaseException, debug: bool) -> int:
 
 
 def _flush() -> None:
-    """Write out what is waiting; where that fails, what is left goes nowhere, or Python would try
-    again at its end and complain."""
+    """Flush standard output. If that fails, redirect it to the null device, since Python would try
+    again at exit and print an error."""
     if sys.stdout is None:
         return
     try:

@@ -1,6 +1,7 @@
-"""The words of a command line, put into the form that the parser knows.
+"""Changes to a command line before it is parsed.
 
-``--seed 1 2 3`` and ``--image fox.png 0.3`` give one flag several values; the parser takes one.
+``--seed 1 2 3`` and ``--image fox.png 0.3`` give one flag several values, but the parser allows one
+value per flag.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?")
 
 
 class Seeds(tuple[int, ...]):
-    """The numbers that stand after one ``--seed``."""
+    """The numbers after one ``--seed``."""
 
 
 def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
-    """The command line with the values of each ``--seed`` and ``--image`` put together.
+    """The arguments with several values of ``--seed`` joined, and the strength after ``--image`` as
+    a flag of its own.
 
-    ``commands``: the parser's commands by name; their parameters tell which flags there are and
-    whether ``--seed`` may be given several times. Errors: UsageError.
+    ``commands``: the parser's commands by name, whose parameters say which flags a command has and
+    whether ``--seed`` may be repeated. Errors: UsageError.
     """
     command = next((commands[a] for a in arguments if a in commands), None)
     if command is None:
@@ -33,12 +35,12 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
     if seed is not None and seed.multiple:
         arguments = join_seeds(arguments)
     elif seed is not None and _before_end(arguments).count("--seed") > 1:
-        raise UsageError(f"{command.name} takes one --seed; it is given several times.")
+        raise UsageError(f"{command.name} takes one --seed, but several are given.")
     return split_strength(arguments) if "--image-strength" in flags else arguments
 
 
 def join_seeds(arguments: list[str]) -> list[str]:
-    """``--seed 1 2 3`` as ``--seed "1 2 3"``: whole numbers belong to the flag before them."""
+    """``--seed 1 2 3`` becomes ``--seed "1 2 3"``; only whole numbers are joined."""
     joined: list[str] = []
     inside = False
     for i, argument in enumerate(arguments):
@@ -54,7 +56,7 @@ def join_seeds(arguments: list[str]) -> list[str]:
 
 
 def split_strength(arguments: list[str]) -> list[str]:
-    """``--image fox.png 0.3`` as ``--image fox.png --image-strength 0.3``."""
+    """``--image fox.png 0.3`` becomes ``--image fox.png --image-strength 0.3``."""
     split: list[str] = []
     for i, argument in enumerate(arguments):
         if argument == "--":
@@ -66,18 +68,18 @@ def split_strength(arguments: list[str]) -> list[str]:
 
 
 def read_seeds(text: str) -> Seeds:
-    """The numbers of one ``--seed``. Errors: UsageError."""
+    """Parse the value of one ``--seed``. Errors: UsageError."""
     for part in text.split() or [text]:
         if not re.fullmatch(r"\d{1,20}", part) or int(part) >= MAX_SEED:
             raise UsageError(
-                f"--seed {part}: expected a whole number from 0 to {MAX_SEED - 1}, or several with "
-                "spaces between them."
+                f"--seed {part}: expected a whole number from 0 to {MAX_SEED - 1}, or several, "
+                "separated by spaces."
             )
     return Seeds(map(int, text.split()))
 
 
 def all_seeds(given: list[Seeds] | None) -> list[int]:
-    """The numbers of every ``--seed``, in order."""
+    """The numbers of all ``--seed`` flags, in order."""
     return [number for seeds in given or () for number in seeds]
 
 

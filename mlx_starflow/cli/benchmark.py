@@ -30,10 +30,11 @@ Examples:
 
 \b
 What the numbers mean:
-  A sampler is NAME[:WINDOW[:TOLERANCE[:SWEEPS]]]; jacobi alone is the published one (16, 1e-3,
-  32). Times go round by round over all samplers and exclude loading, text, denoising and
-  decoding. Weighted reads count a pass over a block by the block's share of all weights.
-  Distances are from the sequential sample, in its standard deviations (see docs/benchmarks.md).
+  A sampler is NAME[:WINDOW[:TOLERANCE[:SWEEPS]]]; jacobi without numbers has the published
+  settings (16, 1e-3, 32). In each timed round every sampler runs once; times exclude loading, text,
+  denoising and decoding. Weighted reads count a pass over a block by the block's share of all
+  weights. Distances are from the sequential sample, in its standard deviations
+  (docs/benchmarks.md).
 """
 
 Samplers = Annotated[
@@ -52,18 +53,18 @@ Count = Annotated[
 ]  # fmt: skip
 PromptFile = Annotated[
     Path | None,
-    option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line, instead of the "
-            "built-in scenes."),
+    option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt per line, instead of the "
+            "built-in ones."),
 ]  # fmt: skip
 Batch = Annotated[
     int | None,
-    option("--batch", panel=WHAT, metavar="N", min=2, help="Also N pictures of a prompt made "
-            "together, and what they cost in units of one."),
+    option("--batch", panel=WHAT, metavar="N", min=2, help="Also measure batches of N pictures, "
+            "and their cost in units of one picture."),
 ]  # fmt: skip
 Random = Annotated[
     str | None,
     option("--random", panel=WHAT, metavar="WIDTH,LAYERS,...", help="Random weights instead of a "
-            "model: width, then layers of every block, the deep one last."),
+            "model: width, then the number of layers of every block, the deep block last."),
 ]  # fmt: skip
 GridSide = Annotated[
     int | None,
@@ -77,13 +78,13 @@ Text = Annotated[
 ]  # fmt: skip
 Quantization = Annotated[
     bool,
-    option("--quantization", panel=HOW, help="What 16, 8 and 4 bits cost against float32: in "
-            "likelihood and in the sample."),
+    option("--quantization", panel=HOW, help="Compare 16, 8 and 4 bits with float32: changes of "
+            "the likelihood and of the sample."),
 ]  # fmt: skip
 Pictures = Annotated[
     list[Path] | None,
     option("--picture", panel=WHAT, metavar="FILE", help="With --quantization: score these "
-            "pictures instead of the model's samples; several times for several."),
+            "pictures instead of the model's samples; may be repeated."),
 ]  # fmt: skip
 
 
@@ -124,19 +125,19 @@ def benchmark(
     result: QuantizationResult | BenchmarkResult
     try:
         if quantization:
-            _refuse("--quantization measures precisions: leave out {}.", {
+            _refuse("--quantization compares precisions; leave out {}.", {
                 "--samplers": samplers, "--repeat": repeat, "--batch": batch,
                 "--dtype": choice.dtype, "--quantize": choice.quantize,
             })  # fmt: skip
             about, precisions = compare_precisions(job, picture or [], fit, console)
             result, table = precisions, quantization_table(precisions)
         else:
-            _refuse("{} belongs to --quantization.", {"--picture": picture})
+            _refuse("{} needs --quantization.", {"--picture": picture})
             specs = parse_specs(SAMPLERS if samplers is None else samplers)
             about, compared = compare_samplers(job, specs, repeat or 3, console)
             result, table = compared, comparison_tables(compared)
     except KeyboardInterrupt:
-        raise Interrupted("Interrupted; a comparison has no result before its end.") from None
+        raise Interrupted("Interrupted; there are no results before the end.") from None
     finally:
         console.clear()
     if messages.json_:
@@ -154,10 +155,10 @@ def _shape(
     picture: list[Path] | None,
 ) -> RandomShape | None:
     if random is None:
-        _refuse("{} belongs to --random.", {"--grid": grid, "--text": text})
+        _refuse("{} needs --random.", {"--grid": grid, "--text": text})
         return None
     _refuse(
-        "--random has no text encoder and makes no pictures: leave out {}.",
+        "--random has no text encoder and makes no pictures; leave out {}.",
         {"--model": model, "--prompt-file": prompt_file, "--picture": picture},
     )
     return RandomShape.parse(random, grid or 16, text or "32x256")

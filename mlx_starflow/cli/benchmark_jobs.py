@@ -1,4 +1,4 @@
-"""``mlx-starflow benchmark``: samplers, batches and precisions, measured side by side."""
+"""``mlx-starflow benchmark``: runs the comparisons of samplers, batch sizes and precisions."""
 
 from __future__ import annotations
 
@@ -33,27 +33,29 @@ from .prompts import tell_prompts
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured, by which sampler or precision it may be."""
+    """What is measured, apart from samplers and precisions."""
 
-    shape: RandomShape | None  # random weights; None: a model
+    shape: RandomShape | None  # of random weights; None: use ``model``
     model: str | None
     dtype: str | None
     quantize: int | str | None
     prompts: Sequence[str] | None  # None: the built-in ones
-    count: int  # prompts, or random texts
-    batch: int  # pictures of each
+    count: int  # number of prompts, or of random text features
+    batch: int  # pictures per prompt
     guidance: float | None
 
     def open(self, console: Console) -> Pipeline:
+        """Load the model."""
         console.say("Loading the model and encoding the prompts ...")
         return load(self.model, self.dtype, self.quantize, tell=Fetching(console))
 
     def subject(self, pipe: Pipeline, console: Console) -> Subject:
+        """The contexts and noises to measure with; warns about unknown words."""
         tell_prompts(pipe, self.prompts or (), console)
         return model_subject(pipe, self.count, self.batch, self.guidance, self.prompts)
 
     def about(self, subject: Subject) -> dict[str, Any]:
-        """What the figures are about, for the head of a table and for JSON."""
+        """A description of what was measured, for the head of a table and for JSON."""
         name = f"Model {self.model or 'default'}"
         if self.shape is not None:
             layers = " ".join(map(str, self.shape.layers))
@@ -71,7 +73,7 @@ class Job:
 def compare_samplers(
     job: Job, specs: Sequence[SamplerSpec], repeat: int, console: Console
 ) -> tuple[dict[str, Any], BenchmarkResult]:
-    """Samplers on a model or on random weights."""
+    """Compare samplers on a model or on random weights. Returns a description and the results."""
 
     def run(flow: Flow, subject: Subject) -> tuple[dict[str, Any], BenchmarkResult]:
         options = BenchmarkOptions(guidance=subject.guidance, repeat=repeat)
@@ -88,7 +90,8 @@ def compare_samplers(
 def compare_precisions(
     job: Job, pictures: Sequence[Path], fit: Fit, console: Console
 ) -> tuple[dict[str, Any], QuantizationResult]:
-    """Precisions on one batch of samples, ``count`` of them, and on given pictures."""
+    """Compare precisions on a batch of ``job.count`` samples and on given pictures. Returns a
+    description and the results."""
 
     def run(
         flow_in: Callable[[Precision], Flow], subject: Subject, **scored: Any

@@ -1,4 +1,4 @@
-"""Measurements as text: aligned tables for people."""
+"""The results of benchmarks as aligned text tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..benchmark import BenchmarkResult, Machine, SamplerResult, Spread, Work
 from ..benchmark.quantization_cost import QuantizationResult
 from .tables import aligned
 
-MOST_BINS = 8  # of a histogram in a line of text; the JSON has every value
+MOST_BINS = 8  # of a histogram in a line of text; the JSON output has all values
 
 
 def comparison_tables(result: BenchmarkResult) -> str:
-    """Time, work and accuracy of every sampler, and how its sweeps are spread."""
+    """Tables of time, work, accuracy and sweeps of every sampler."""
     rows = result.samplers
     head = (
         f"{result.tokens} tokens, guidance {result.guidance:g}, {_count(result.cases, 'case')}, "
@@ -21,21 +21,22 @@ def comparison_tables(result: BenchmarkResult) -> str:
     parts = [
         f"{_machine(result.machine)}, load {_load(result)}\n{head}",
         "Seconds from noise to sample: median (range)\n" + aligned(_time(rows)),
-        "Work: means per batch; reads are passes over weights\n" + aligned(_work(rows)),
-        "Accuracy: the worst of all, against the sequential sample\n" + aligned(_accuracy(rows)),
-        "Sweeps x how often (of a window; sliding: of a token)\n"
+        "Work: means per batch; reads are passes over the weights\n" + aligned(_work(rows)),
+        "Accuracy: the worst case, compared with the sequential sample\n"
+        + aligned(_accuracy(rows)),
+        "Sweeps x how often (per window; sliding: per token)\n"
         + aligned(_sweeps(rows), left=range(6)),
     ]
     if result.finishing:
         lines = [["phase", "seconds", "peak MB"]]
         for phase, facts in result.finishing.items():
             lines.append([phase, f"{facts['seconds']:.3f}", _mega(facts["peak_memory"])])
-        parts.append("The rest of a picture\n" + aligned(lines))
+        parts.append("Other phases of drawing a picture\n" + aligned(lines))
     return "\n\n".join(parts)
 
 
 def quantization_table(result: QuantizationResult) -> str:
-    """The cost of every precision."""
+    """A table of the accuracy of every precision."""
     rows = [
         ["weights", "MB", "nats/dim", "change", "largest", "sample max", "rms", "PSNR dB"],
     ]
@@ -55,11 +56,11 @@ def quantization_table(result: QuantizationResult) -> str:
         )
     head = (
         f"{_machine(result.machine)}\n"
-        f"Likelihood of {_count(result.scored, 'noised picture')} of {result.numbers} dimensions; "
+        f"Likelihood of {_count(result.scored, 'noisy picture')} of {result.numbers} dimensions; "
         f"{_count(result.sampled, 'sample')} at guidance {result.guidance:g}\n"
-        "change: nats per dimension against float32, mean ± standard error, then the largest of a\n"
-        "picture; sample: from the same noise, max abs and rms in standard deviations; PSNR: of\n"
-        "the worst picture"
+        "change: nats per dimension compared with float32, mean ± standard error, and largest of\n"
+        "any picture; sample: difference from the float32 sample of the same noise, largest and\n"
+        "rms, in standard deviations; PSNR: of the worst picture"
     )
     return f"{head}\n\n{aligned(rows)}"
 
@@ -143,7 +144,7 @@ def _sweeps(rows: tuple[SamplerResult, ...]) -> list[list[str]]:
     for r in rows:
         for name, work in (("deep", r.deep), ("shallow", r.shallow)):
             if work is None or work.sweeps == {1: sum(work.sweeps.values())}:
-                continue  # token after token: nothing to tell
+                continue  # one sweep per token: sequential sampling
             windows = "/".join(map(str, work.windows))
             reads = "/".join(f"{n:.0f}" for n in work.reads_by_block)
             table.append([r.spec, str(r.batch), name, windows, reads, histogram(work.sweeps)])
@@ -151,7 +152,7 @@ def _sweeps(rows: tuple[SamplerResult, ...]) -> list[list[str]]:
 
 
 def histogram(counts: dict[int, int]) -> str:
-    """Counts in increasing order as "1x4  2-3x16": neighbours together where there are many."""
+    """Counts by increasing value, such as "1x4  2-3x16"; many values are grouped into ranges."""
     values = sorted(counts)
     size = math.ceil(len(values) / MOST_BINS)
     bins = [values[i : i + size] for i in range(0, len(values), size)]

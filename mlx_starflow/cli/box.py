@@ -1,4 +1,4 @@
-"""A rectangle of a picture, as ``edit --box`` takes it."""
+"""The rectangle of ``edit --box``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 
 class Box(NamedTuple):
-    """In pixels, from the top left corner."""
+    """A rectangle in pixels; x and y are counted from the top left corner of the picture."""
 
     x: int
     y: int
@@ -19,8 +19,8 @@ class Box(NamedTuple):
     height: int
 
     def mask(self, size: tuple[int, int]) -> np.ndarray:
-        """Bools (height, width) of a picture of ``size`` (width, height), True inside the box.
-        Errors: UsageError where the box is not inside the picture."""
+        """A mask (height, width), True inside the box, for a picture of ``size`` (width, height).
+        Errors: UsageError if the box is not inside the picture."""
         if self.x + self.width > size[0] or self.y + self.height > size[1]:
             raise UsageError(
                 f"--box {','.join(map(str, self))} reaches beyond the picture, which is "
@@ -32,7 +32,7 @@ class Box(NamedTuple):
 
 
 def read_box(text: str) -> Box:
-    """``X,Y,WIDTH,HEIGHT``. Errors: UsageError."""
+    """Parse ``X,Y,WIDTH,HEIGHT``. Errors: UsageError."""
     if re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", text.replace(" ", "")):
         box = Box(*map(int, text.split(",")))
         if box.width and box.height:

@@ -1,4 +1,4 @@
-"""``mlx-starflow compress``: pictures as small files whose entropy model is the flow."""
+"""``mlx-starflow compress``: compress pictures with the flow as entropy model."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Examples:
   mlx-starflow compress paintings/ --target-bytes 300 --output small/
   mlx-starflow decompress fox.flow --output back.png
 
-The model itself is the code book, so a file can only be read with the model that made it. Pictures
-of the kind that the model was trained on need few bytes; others are coded too, with more. What is
-lost is what the autoencoder loses, and the rounding to steps.
+A file can only be decompressed with the model that made it. Pictures like those that the model was
+trained on need few bytes; other pictures need more. The compression is lossy: the result has the
+errors of the autoencoder and of the rounding to steps.
 """
 
 Images = Annotated[
@@ -45,8 +45,8 @@ Images = Annotated[
 ]  # fmt: skip
 Output = Annotated[
     Path | None,
-    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The file, ending in .flow, or "
-            "for several pictures a folder; never overwritten (_1, _2 is added). Default: the "
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="A file name ending in .flow, or "
+            "a folder for several pictures. Never overwritten (_1, _2 is added). Default: the "
             "picture's name with .flow."),
 ]  # fmt: skip
 Step = Annotated[
@@ -56,8 +56,8 @@ Step = Annotated[
 ]  # fmt: skip
 Quality = Annotated[
     float | None,
-    option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="The step on a scale "
-            "from 0 to 100; 50 is step 0.25, and 20 more halve it."),
+    option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="Set the step by a "
+            "quality from 0 to 100: 50 is step 0.25, and 20 more halve the step."),
 ]  # fmt: skip
 TargetBytes = Annotated[
     int | None,
@@ -65,18 +65,18 @@ TargetBytes = Annotated[
             "file is not larger than this."),
 ]  # fmt: skip
 Prompt = Annotated[
-    str, option("--prompt", panel=WHAT, help="What the picture shows: saves code and is stored "
-                 "in the file. Default: nothing said.")
+    str, option("--prompt", panel=WHAT, help="What the picture shows. Makes the code smaller; "
+                 "stored in the file. Default: none.")
 ]  # fmt: skip
 Seed = Annotated[
     int | None,
     option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the dither. Default: the first "
-            "with which the file decodes on other machines too."),
+            "one with which other machines can decompress the file too."),
 ]  # fmt: skip
 Check = Annotated[
     bool,
-    option("--check/--no-check", panel=OUTPUT, help="Decompress again and report the PSNR. "
-            "Default: do."),
+    option("--check/--no-check", panel=OUTPUT, help="Decompress the file and report the PSNR. "
+            "Default: yes."),
 ]  # fmt: skip
 
 
@@ -94,14 +94,14 @@ def compress(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Compress pictures to some hundred bytes each, with the flow's likelihood as the code.
+    """Compress pictures to some hundred bytes each, with the flow as entropy model.
 
-    The written paths go to standard output; with --json one object with bytes, ideal_bytes (what
-    the likelihood says, without the header) and psnr in dB.
+    The paths of the files go to standard output; with --json one object with bytes, ideal_bytes
+    (from the likelihood, without the header) and psnr in dB.
     """
     console = Console(messages.quiet)
     if sum(value is not None for value in (step, quality, target_bytes)) > 1:
-        raise UsageError("--step, --quality and --target-bytes exclude one another; give one.")
+        raise UsageError("Give only one of --step, --quality and --target-bytes.")
     coder()
     paths = pictures_in(images)
     several = len(paths) > 1 or images[0].is_dir()
@@ -135,7 +135,7 @@ def _check_place(output: Path | None, several: bool) -> None:
         return
     if several:
         if output.suffix == SUFFIX or output.is_file():
-            raise UsageError(f"--output {output}: several pictures need a folder.")
+            raise UsageError(f"--output {output}: expected a folder, for several pictures.")
         check_directory(output)
         return
     if output.suffix != SUFFIX:

@@ -1,4 +1,4 @@
-"""Standard error for people: one progress bar, and lines that do not tear it."""
+"""Output on standard error: a progress bar, and messages that do not break it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ BAR = 24  # characters
 
 
 class Console:
-    """Progress on a terminal, plain lines elsewhere; ``quiet`` silences all but errors."""
+    """A progress bar on a terminal, and messages. ``quiet`` turns off both; ``verbose`` adds
+    details."""
 
     def __init__(
         self, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None
@@ -27,17 +28,17 @@ class Console:
         self._drawn_at = 0.0
 
     def say(self, line: str) -> None:
-        """A line that everyone sees who did not ask for quiet."""
+        """Write a line, unless ``quiet``."""
         if not self.quiet:
             self._write(line)
 
     def detail(self, line: str) -> None:
-        """A line for --verbose."""
+        """Write a line if ``verbose``."""
         if self.verbose:
             self._write(line)
 
     def draw(self, phase: str, detail: str, share: float, seconds_left: float | None) -> None:
-        """Redraw the bar: share of the whole work from 0 to 1."""
+        """Draw the progress bar on a terminal. ``share``: the fraction done, from 0 to 1."""
         now = time.perf_counter()
         if not self._bar or (self._drawn and now - self._drawn_at < 0.03):
             return
@@ -52,7 +53,7 @@ class Console:
         self._drawn, self._drawn_at = True, now
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         if self._drawn:
             raw(self._stream).write("\r\x1b[K")
             self._stream.flush()
@@ -65,17 +66,18 @@ class Console:
 
 
 class Progress:
-    """Follows the events of one or more batches and draws one bar over all of them."""
+    """Draws one progress bar for the events of one or more batches."""
 
     def __init__(self, console: Console, batches: int) -> None:
         self._console, self._batches = console, batches
         self._finished = 0
         self._share = Share()
         self._began = time.perf_counter()
-        self._loading = 0.0  # seconds spent on reading components, which the rate must not count
+        self._loading = 0.0  # seconds spent on reading components, not counted in the estimate
         self._load_began: float | None = None
 
     def follow(self, event: Event) -> None:
+        """Update the bar for an event."""
         now = time.perf_counter()
         if self._load_began is not None:
             self._loading += now - self._load_began
@@ -104,7 +106,7 @@ class Progress:
 
 
 def counted(number: int, noun: str, several: str = "") -> str:
-    """ "1 picture", "2 pictures"."""
+    """A number and a noun in singular or plural: "1 picture", "2 pictures"."""
     return f"{number} {noun if number == 1 else several or noun + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""``mlx-starflow decompress``: the pictures in files of ``compress``."""
+"""``mlx-starflow decompress``: from files of ``compress`` to pictures."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Examples:
   mlx-starflow decompress fox.flow --output back.png
   mlx-starflow decompress small/ --output pictures/
 
-A file that is damaged, that another model made, or whose numbers come out differently on this
-machine is refused with the reason; it never gives a wrong picture.
+It is an error if a file is damaged, was made with another model, or decodes to other numbers on
+this machine. A wrong picture is never written.
 """
 
 Files = Annotated[
@@ -43,13 +43,13 @@ Files = Annotated[
 Output = Annotated[
     Path | None,
     option("--output", "-o", panel=OUTPUT, metavar="IMAGE", help="The picture: .png, .jpg or "
-            ".webp; for several files a folder. Never overwritten (_1, _2 is added). Default: the "
-            "file's name with .png."),
+            ".webp, or a folder for several files. Never overwritten (_1, _2 is added). Default: "
+            "the file's name with .png."),
 ]  # fmt: skip
 Denoise = Annotated[
     bool,
-    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the quantiser's steps "
-            "left in the latent. Default: do."),
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise of the quantisation from "
+            "the latents. Default: yes."),
 ]  # fmt: skip
 
 
@@ -61,9 +61,9 @@ def decompress(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Turn files of compress into pictures again.
+    """Turn files made by compress into pictures.
 
-    The written paths go to standard output.
+    The paths of the pictures go to standard output.
     """
     console = Console(messages.quiet)
     coder()
@@ -106,7 +106,7 @@ def _files_in(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix == SUFFIX)
             if not inside:
-                raise UsageError(f"{path} holds no files ending in {SUFFIX}.")
+                raise UsageError(f"{path} has no files ending in {SUFFIX}.")
             found += inside
         elif path.exists():
             found.append(path)
@@ -121,7 +121,7 @@ def _read(path: Path) -> bytes:
 
 
 def _named(path: Path, work: Callable[[], T]) -> T:
-    """The result of work(); its CodecError gets the file's name."""
+    """Call work() and return its result; the file's name is added to a CodecError."""
     try:
         return work()
     except CodecError as error:

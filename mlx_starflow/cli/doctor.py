@@ -1,4 +1,4 @@
-"""``mlx-starflow doctor``: is this machine computing right, and how fast is it?"""
+"""``mlx-starflow doctor``: checks whether this machine computes correctly, and how fast."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   mlx-starflow doctor                      eleven checks, a minute at most
-  mlx-starflow doctor --report doctor.md   and a report to paste into an issue
-  mlx-starflow doctor --json               the same for programs
+  mlx-starflow doctor --report doctor.md   also write a report, to paste into an issue
+  mlx-starflow doctor --json               the results as JSON
 """
 
 ReportFile = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE", help="Write a Markdown report here."),
+    typer.Option("--report", metavar="FILE", help="Write a report in Markdown to this file."),
 ]
 
 
@@ -35,7 +35,7 @@ def doctor(
     *,
     messages: o.Messages,
 ) -> None:
-    """Check that MLX computes on this machine what the models rely on; exit status 1 if not."""
+    """Check whether MLX computes correctly on this machine; exit status 1 if it does not."""
     from ..benchmark.doctor import Report
 
     console = Console(messages.quiet)
@@ -55,7 +55,7 @@ def doctor(
 
 
 def examine(model: str | None) -> Iterator[Check | Report]:
-    """The checks, imported when they are run: help is to be quick."""
+    """Run the checks. They are imported here and not above so that ``--help`` is fast."""
     from ..benchmark.doctor import examine as run
 
     return run(model)

@@ -1,4 +1,4 @@
-"""``mlx-starflow generate``: draw every batch of a request, show progress, save as they finish."""
+"""``mlx-starflow generate``: draws the batches of a job, shows progress and saves the pictures."""
 
 from __future__ import annotations
 
@@ -31,37 +31,38 @@ from .notice import introduce
 from .prompts import tell_prompts
 from .uncertainty import add_uncertainty
 
-TOLD_SEEDS = 8  # seeds drawn at random that are named
+TOLD_SEEDS = 8  # most random seeds in the message
 
 
 @dataclass
 class Report:
-    """What is finished so far."""
+    """What has been finished so far."""
 
-    begun: bool = False  # the first step of the first batch is done
-    records: list[dict[str, Any]] = field(default_factory=list)
+    begun: bool = False  # whether the first step of the first batch is done
+    records: list[dict[str, Any]] = field(default_factory=list)  # one per picture
     files: list[str] = field(default_factory=list)  # sheets, latents and steps
     pictures: list[Image.Image] = field(default_factory=list)  # only for a contact sheet
 
     def to_dict(self, seconds: float) -> dict[str, Any]:
+        """The object that ``--json`` prints. ``seconds``: of the whole command."""
         return {"images": self.records, "files": self.files, "seconds": round(seconds, 3)}
 
 
 def check(job: Job) -> None:
-    """Refuse what would fail only after the work."""
+    """Check the output paths before the work begins. Errors: UsageError, ImageError."""
     outputs.check_output(job.output)
     if job.save_latents is not None:
         outputs.check_array_path(job.save_latents, "--save-latents")
         outputs.check_file(job.save_latents)
     if job.stepwise is not None:
         if job.stepwise.is_file():
-            raise UsageError(f"{job.stepwise} is a file; name a directory for the steps.")
+            raise UsageError(f"{job.stepwise} is a file; expected a directory for the steps.")
         outputs.check_directory(job.stepwise)
 
 
 def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
-    """Draw and save everything, with a model that is loaded already or the job's own.
-    Interrupted says what was finished by then."""
+    """Draw and save all pictures of a job. ``loaded``: a pipeline to use; None: load the job's
+    model. Errors: those of ``Pipeline.stream``; Interrupted, which says what was finished."""
     check(job)
     report = Report()
     try:
@@ -106,7 +107,7 @@ def _pipeline(
 
 
 def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Batch:
-    """The batch with only its best picture kept, and why."""
+    """The batch with ``keep`` set to its best picture, and a message why."""
     scores = advantages(pipe, result)
     best = int(scores.argmax())
     console.say(
@@ -134,7 +135,7 @@ def _draw(
     with contextlib.closing(events):
         for event in events:
             if isinstance(event, BlockProgress | BlockDone) and not report.begun:
-                report.begun = True  # nothing is wrong with the request, which may take long
+                report.begun = True  # the request was valid; the rest may take long
                 _tell_seeds(job, console)
             progress.follow(event)
             for warning in getattr(event, "warnings", ()):
@@ -168,7 +169,7 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
         if job.sidecar:
             text = json.dumps(metadata, indent=2) + "\n"
             beside = write_whole(path.with_suffix(".json"), _writer(text), False)
-            if beside != path.with_suffix(".json"):  # somebody's file was there
+            if beside != path.with_suffix(".json"):  # a file of this name existed
                 report.files.append(str(beside))
     if job.save_latents is not None:
         several = len(job.batches) > 1
@@ -179,7 +180,7 @@ def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
 
 
 def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> Iterator[str]:
-    """The picture after each block and, at the end, the finished one; and a strip of all."""
+    """Save the picture after each block, the finished one, and a strip of all. Yields the paths."""
     for i in batch.keep or range(len(batch.seeds)):
         prompt = f"prompt_{batch.prompt_number}_" if batch.prompt_number is not None else ""
         stem = f"{prompt}seed_{batch.seeds[i]}"
@@ -197,17 +198,17 @@ def _negative(job: Job) -> list[str]:
 
 
 def _tell_seeds(job: Job, console: Console) -> None:
-    """The seeds that were drawn at random: without them nobody could ask for the same again."""
+    """Show seeds that were chosen at random, so that the pictures can be drawn again."""
     if not job.random_seeds:
         return
     seeds = list(dict.fromkeys(seed for batch in job.batches for seed in batch.seeds))
     several = "s" if len(seeds) > 1 else ""
     more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
-    console.say(f"Seed{several} {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}, drawn at random.")
+    console.say(f"Random seed{several}: {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}.")
 
 
 def _tell_residuals(report: Report, console: Console) -> None:
-    """One line where a sampler ended above its tolerance."""
+    """A warning, in one line, if a sampler ended above its tolerance."""
     missed = [r for r in report.records if not r["converged"]]
     if not missed:
         return
@@ -220,7 +221,7 @@ def _tell_residuals(report: Report, console: Console) -> None:
 
 
 def _check_class(job: Job, pipe: Pipeline) -> None:
-    """Refuse ``--seed 7 3`` without a prompt where 3 may be meant as a class."""
+    """Raise a UsageError for ``--seed 7 3`` without a prompt if 3 may be meant as a class."""
     if not job.swallowed or not pipe.flow_config.num_classes:
         return
     *first, last = job.swallowed

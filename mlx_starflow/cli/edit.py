@@ -1,4 +1,4 @@
-"""``mlx-starflow edit``: paint part of a picture anew."""
+"""``mlx-starflow edit``: draw part of a picture anew."""
 
 from __future__ import annotations
 
@@ -42,38 +42,37 @@ Examples:
   mlx-starflow edit fox.png --mask fox-mask.png --prompt "a cat in snow" --best-of 8
   mlx-starflow edit fox.png --mask mask.png --prompt "a cat" --seed 1 2 3 --output cats.png
 
-What the model can see, and what not: a flow draws a picture in one fixed order (the deep block's
-token order, row by row, from the top or from the bottom, as the model was trained). What lies
-outside the mask is kept, and each new token is drawn given the prompt and everything that comes
-before it in that order, kept or new. It cannot see the kept part that comes after it, so a seam
-on that side is possible. --best-of makes up for some of this: the likelihood of the whole picture,
-which sees both sides, chooses among the draws. The mask is rounded outwards to whole tokens;
-outside the mask the picture's own pixels are put back.
+A flow draws a picture in a fixed order: row by row, from the top or from the bottom, depending on
+the model. The part outside the mask is kept. Each new token depends on the prompt and on
+everything before it in this order, kept or new, but not on the kept part after it, so there may be
+a seam on that side. --best-of helps: it draws several pictures and keeps the one with the highest
+likelihood of the whole picture, which depends on both sides. The mask is extended to whole tokens;
+outside the mask the pixels of the given picture are kept.
 """
 
 Mask = Annotated[
     Path | None,
     option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
-            "(or, with transparency, what is transparent) is painted anew."),
+            "(or transparent) pixels are drawn anew."),
 ]  # fmt: skip
 Boxes = Annotated[
     list[Box] | None,
     option("--box", panel=WHAT, metavar="X,Y,WIDTH,HEIGHT", parser=read_box, help="A rectangle to "
-            "paint anew, in pixels from the top left corner; several times for several, beside "
-            "--mask or instead of it."),
+            "draw anew, in pixels from the top left corner. May be repeated and combined with "
+            "--mask."),
 ]  # fmt: skip
 Prompt = Annotated[
-    str, option("--prompt", panel=WHAT, help="What the whole finished picture shows.")
+    str, option("--prompt", panel=WHAT, help="What the whole finished picture should show.")
 ]
 BestOf = Annotated[
     int | None,
-    option("--best-of", panel=HOW, metavar="N", min=2, help="Draw N together and keep the most "
-            "probable one: log p(picture | prompt), kept and new parts together, is exact."),
+    option("--best-of", panel=HOW, metavar="N", min=2, help="Draw N pictures and keep the most "
+            "probable one, by the exact log p(whole picture | prompt)."),
 ]  # fmt: skip
 Paste = Annotated[
     bool,
-    option("--paste/--no-paste", panel=OUTPUT, help="Put the picture's own pixels back outside "
-            "the mask, or leave them as the autoencoder returns them. Default: put them back."),
+    option("--paste/--no-paste", panel=OUTPUT, help="Outside the mask, keep the pixels of the "
+            "given picture (--paste, the default) or use those of the autoencoder."),
 ]  # fmt: skip
 
 
@@ -93,15 +92,15 @@ def edit(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Paint the masked part of a picture anew and keep the rest.
+    """Draw the masked part of a picture anew and keep the rest.
 
-    The model sees only what comes before the mask in its own order: read the note below.
+    The new part depends only on the kept part before it in the model's order: see the note below.
     """
     console = Console(messages.quiet)
     output = output or Path(DEFAULT)
     check_output(output)
     if mask is None and not box:
-        raise UsageError("Say what to paint anew: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
+        raise UsageError("Choose what to draw anew: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
     seeds = tuple(all_seeds(seed) or [0])
     if best_of:
         if len(seeds) > 1:
@@ -130,8 +129,8 @@ def edit(
     if best_of:
         about["best_of"] = scores
         console.say(
-            f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the most of "
-            f"{len(seeds)} (least: {made.log_p.min():.1f})."
+            f"Kept seed {seeds[made.best]}: log p = {made.log_p[made.best]:.1f} nats, the highest "
+            f"of {len(seeds)} (lowest: {made.log_p.min():.1f})."
         )
     saved: list[Path] = []
     with interruptible(lambda: f"saved: {', '.join(map(str, saved))}" if saved else NOTHING):
@@ -145,7 +144,7 @@ def edit(
 
 
 def _mask(file: Path | None, boxes: list[Box], size: tuple[int, int]) -> np.ndarray:
-    """What is painted anew, (height, width) bools: what the file and any of the boxes say."""
+    """The mask (height, width) of what is drawn anew: the union of file and boxes."""
     painted = np.zeros(size[::-1], bool) if file is None else open_mask(file, size)
     for box in boxes:
         painted |= box.mask(size)
@@ -153,18 +152,18 @@ def _mask(file: Path | None, boxes: list[Box], size: tuple[int, int]) -> np.ndar
 
 
 def _order(seen: Visibility) -> str:
-    """What the new part could see of the kept one, for people."""
+    """A message about the kept tokens on which the new part depends."""
     side = "top" if seen.from_the_top else "bottom"
     if not seen.kept:
         return f"The mask covers the whole picture: all of it was drawn anew, from the {side}."
     return (
-        f"This model draws from the {side}: of {counted(seen.kept, 'kept token')} "
-        f"{seen.seen_by_all} could be seen by all of the new part, {seen.seen_by_none} by none."
+        f"This model draws from the {side}. Of {counted(seen.kept, 'kept token')}, "
+        f"{seen.seen_by_all} came before the whole new part and {seen.seen_by_none} after it."
     )
 
 
 def _followed(pipe: Pipeline, request: EditRequest, console: Console) -> Edited:
-    """The edit, with its progress drawn."""
+    """Run the edit and show its progress."""
     blocks, work = len(pipe.flow.blocks), edit_steps(pipe, request)
     done = 0
     try:

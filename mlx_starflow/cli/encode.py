@@ -1,4 +1,4 @@
-"""``mlx-starflow encode`` and ``decode``: pictures as noise and back, exactly."""
+"""``mlx-starflow encode`` and ``decode``: pictures to noise and back."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ Examples:
   mlx-starflow decode fox.safetensors --output again.png
   mlx-starflow generate "a cat in snow" --noise fox.safetensors
 
-The latents come back exactly (to rounding). The picture comes back as the model's autoencoder
-reproduces it; a model of pixels returns the picture itself.
+Decoding returns the latents exactly, except for rounding. The picture then has the errors of the
+model's autoencoder; a model of pixels returns the picture itself.
 """
 DECODE_EPILOG = """\b
 Examples:
@@ -54,24 +54,24 @@ ROUND_TRIP = 1e-3  # largest error of decoding that passes without a warning
 
 Output = Annotated[
     Path,
-    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The noise, a .safetensors file; "
-            "never overwritten (_1, _2 is added). Default: noise.safetensors."),
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The .safetensors file for the "
+            "noise. Never overwritten (_1, _2 is added). Default: noise.safetensors."),
 ]  # fmt: skip
 EncodeGuidance = Annotated[
     float,
-    option("--guidance", panel=HOW, metavar="W", min=0.0, help="Undo sampling with this guidance; "
-            "decode with the same. Default: 0, none."),
+    option("--guidance", panel=HOW, metavar="W", min=0.0, help="Encode for decoding with this "
+            "guidance. Default: 0, none."),
 ]  # fmt: skip
 AddNoise = Annotated[
     int | None,
     option("--noise-seed", panel=HOW, metavar="N", min=0, help="Add the noise that the model was "
-            "trained with before encoding, from this seed: more like a sample's own noise, and to "
-            "be decoded with --denoise. Default: encode the picture as it is."),
+            "trained with before encoding, from this seed. The encoding is then more like random "
+            "noise, and must be decoded with --denoise. Default: add no noise."),
 ]  # fmt: skip
 Check = Annotated[
     bool,
-    option("--check/--no-check", panel=OUTPUT, help="Decode again and report the largest error. "
-            "Default: do."),
+    option("--check/--no-check", panel=OUTPUT, help="Decode the noise and report the largest "
+            "error. Default: yes."),
 ]  # fmt: skip
 NoiseFile = Annotated[
     Path,
@@ -81,7 +81,7 @@ NoiseFile = Annotated[
 Denoise = Annotated[
     bool | None,
     option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise from the "
-            "result. Default: as encoded; off unless noise was added."),
+            "result. Default: only if encode added it."),
 ]  # fmt: skip
 StoredPrompt = Annotated[
     str | None, option("--prompt", panel=WHAT, help="Default: the one it was encoded with.")
@@ -105,10 +105,10 @@ def encode(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Turn a picture into the noise that it would be sampled from.
+    """Turn a picture into the noise from which the model would draw it.
 
-    One parallel pass, exact, with guidance too. The file holds the noise, the latent and the
-    settings, and goes to decode, or to generate --noise with another prompt.
+    The encoding is exact, with guidance too, and takes one parallel pass. The file has the noise,
+    the latents and the settings. Use it with decode, or with generate --noise and another prompt.
     """
     console = Console(messages.quiet)
     if output.suffix != ".safetensors":
@@ -133,14 +133,14 @@ def encode(
     if check:
         if settings["round_trip_error"] > ROUND_TRIP * max(1.0, settings["largest_latent"]):
             console.say(
-                "Warning: this model magnifies rounding errors at this picture; it is not what "
-                "the model usually draws. The noise is right, decoding it is not stable."
+                "Warning: for this picture, which is unusual for the model, decoding magnifies "
+                "rounding errors. The noise is right, but the decoded picture may differ."
             )
         console.say(
-            f"Decoding returns the latent within {settings['round_trip_error']:.1e} (its largest "
-            f"number is {settings['largest_latent']:.2f})."
+            f"Decoding returns the latents with an error of {settings['round_trip_error']:.1e} "
+            f"(their largest number is {settings['largest_latent']:.2f})."
         )
-    console.say(f"The noise has a root mean square of {rms:.3f}; fresh noise has 1.")
+    console.say(f"The root mean square of the noise is {rms:.3f}; that of random noise is 1.")
     typer.echo(json.dumps({"path": str(path), "rms": rms, **settings}) if messages.json_ else path)
 
 
@@ -156,7 +156,7 @@ def decode(
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Turn noise into the picture it stands for, by default under the settings of its encoding."""
+    """Turn noise into a picture, by default with the settings with which it was encoded."""
     start = noise_in(noise, "NOISE")
     with content_of(noise):
         stored = noise_settings(noise)

@@ -1,4 +1,4 @@
-"""From an exception to one line and an exit status: the only table of them."""
+"""From an exception to a message of one line and an exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import Interrupted, ModelNotFoundError, StarflowError, TextError, 
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-# Typer carries its own copy of Click or imports it, by version; the class is found by its name.
+# Depending on its version, Typer contains a copy of Click or imports it.
 CommandLineError: type[Any] = next(
     c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
 )
@@ -23,19 +23,20 @@ CommandLineError: type[Any] = next(
 
 @contextmanager
 def interruptible(finished: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C inside becomes ``Interrupted`` with what ``finished`` says at that moment."""
+    """Turn Ctrl-C inside the ``with`` block into ``Interrupted``. ``finished`` is then called and
+    returns what was finished by then, for the message."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; {finished()}.") from None
 
 
-NOTHING = "nothing is saved"  # what most commands have finished when they are interrupted
+NOTHING = "nothing is saved"  # for ``interruptible``
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a person and the shell get."""
+    """The message for the user, and the exit status."""
 
     message: str
     status: int
@@ -56,7 +57,7 @@ TABLE: tuple[tuple[type[BaseException], int], ...] = (  # the first match counts
 
 
 def explain(error: BaseException) -> Failure:
-    """The line and status for any exception."""
+    """The message and exit status for any exception."""
     for kind, status in TABLE:
         if isinstance(error, kind):
             return Failure(_message(error), status)
@@ -66,18 +67,17 @@ def explain(error: BaseException) -> Failure:
         return Failure(_no_mlx(error), FAILED)
     what = f"{type(error).__name__}: {error}".strip(": ")
     return Failure(
-        f"Unexpected error ({what}). Run the command again with --debug and report what it shows.",
+        f"Unexpected error ({what}). Please run the command again with --debug and report its "
+        "output.",
         FAILED,
     )
 
 
-_MEMORY = (
-    "There is not enough memory for this. Try --low-ram, --quantize 4, or a smaller --num-images."
-)
+_MEMORY = "There is not enough memory. Try --low-ram, --quantize 4, or a smaller --num-images."
 
 
 def _no_mlx(error: ImportError) -> str:
-    """Why MLX, which everything here computes with, could not be loaded."""
+    """A message that says why MLX could not be loaded."""
     reason = str(error).splitlines()[0]
     if "libcu" in reason or "nvidia" in reason.lower():
         return (
@@ -111,7 +111,7 @@ def _message(error: BaseException) -> str:
 
 
 def _quote_hint(told: str, context: Any) -> str:
-    """What to do about words of a prompt that were taken for arguments of their own."""
+    """A hint to quote the prompt if its words were parsed as separate arguments, or ""."""
     extra = re.search(r"unexpected extra argument\S* \((.*)\)", told)
     given = getattr(context, "params", {})
     words = [given[k] for k in ("prompt_option", "prompt") if isinstance(given.get(k), str)]
@@ -122,6 +122,6 @@ def _quote_hint(told: str, context: Any) -> str:
 
 
 def _is_memory(text: str) -> bool:
-    """MLX reports a failed allocation as a RuntimeError."""
+    """Whether the text of a RuntimeError of MLX is about a failed allocation."""
     signs = ("allocate", "out of memory", "insufficient memory")
     return any(sign in text.lower() for sign in signs)

@@ -1,4 +1,4 @@
-"""Downloading and converting as people see it: sizes and licence first, then one bar."""
+"""Messages and progress while a model is downloaded and converted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .console import Console, counted
 
 
 def acquire(model: str | None, quantize: int | str | None, console: Console) -> Path:
-    """Directory of a model's bundle, made now if it is not there."""
+    """The directory of a model's bundle, downloaded and converted if necessary."""
     try:
         return acquire_model(model, quantize, Fetching(console))
     finally:
@@ -21,12 +21,12 @@ def acquire(model: str | None, quantize: int | str | None, console: Console) -> 
 
 
 class Fetching:
-    """Receives what ``hub.resolve`` and the converter tell."""
+    """Receives the events of ``hub.resolve`` and the converter, and shows them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._bytes = 0  # of all files that are missing
+        self._bytes = 0  # of all files to download
         self._arrived: dict[str, int] = {}
 
     def __call__(self, event: Any) -> None:

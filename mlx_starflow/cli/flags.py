@@ -1,7 +1,8 @@
-"""Groups of flags: a dataclass whose fields become flags of every command that takes one.
+"""Groups of flags: dataclasses whose fields become flags of a command.
 
-A command says ``choice: ModelChoice`` and gets the dataclass filled in; how its flags are spelled
-and explained stands once, at the fields. ``Sampling`` is derived from ``SampleOptions``.
+A command with a parameter ``choice: ModelChoice`` gets the flags of this dataclass and is called
+with an instance of it. Spelling and help of a flag are declared once, at the field. ``Sampling`` is
+derived from ``SampleOptions``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import UsageError
 from ..sampling import AUTO, SAMPLERS, SampleOptions
 from .options import HOW, option
 
-# Names of the library's options that can stand in no other place of a message.
+# Names of the library's options that are replaced by flags wherever they occur in a message.
 _OPTION_NAMES = re.compile(
     r"(?<![\w.-])(max_sweeps|block_size|attention_temperature|guidance_blocks|noise_std"
     r"|negative_prompt|aspect_ratio|num_images|vae_tiling)(?![\w.])"
@@ -27,7 +28,7 @@ _OPTION_NAMES = re.compile(
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every parameter that is a dataclass spread into the flags of its fields."""
+    """The command with each parameter that is a dataclass replaced by one flag per field."""
     hints = typing.get_type_hints(command, include_extras=True)
     groups: dict[str, tuple[Any, list[str]]] = {}
     parameters: list[inspect.Parameter] = []
@@ -67,8 +68,8 @@ def _parameters(kind: Any) -> list[inspect.Parameter]:
 
 
 def with_flag_names(message: str) -> str:
-    """A message of the library with options called as the command line spells them: "--steps"
-    for "max_sweeps"."""
+    """A message of the library with the names of options replaced by flags, such as "max_sweeps"
+    by "--steps"."""
     spelled = {f.name: (f.metadata["flags"] or (None,))[0] for f in SampleOptions.asked()}
 
     def flag(match: re.Match[str]) -> str:
@@ -78,12 +79,12 @@ def with_flag_names(message: str) -> str:
 
 
 def sampler_names() -> list[str]:
-    """Completion for --sampler."""
+    """The names for shell completion of --sampler."""
     return [AUTO, *SAMPLERS]
 
 
 def _flag(field: dataclasses.Field[Any], kind: Any) -> Any:
-    """The annotation of one field of ``SampleOptions`` as an optional flag."""
+    """The annotation for a field of ``SampleOptions`` as an optional flag."""
     about = field.metadata
     spelled = field.name.replace("_", "-")
     names = about["flags"] or (f"--{spelled}",)
@@ -111,7 +112,7 @@ def _sampling_fields() -> list[tuple[str, Any, Any]]:
 
 
 class _Given:
-    """What was given on the command line of a group of optional flags."""
+    """Base class of a group of optional flags."""
 
     def given(self) -> dict[str, Any]:
         """The arguments of ``Pipeline.generate`` that were given."""
@@ -127,8 +128,8 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"--windows {text}: expected whole numbers with commas between them, one for each "
-            "block, such as 16,16,1."
+            f"--windows {text}: expected whole numbers separated by commas, one per block, such as "
+            "16,16,1."
         ) from None
 
 

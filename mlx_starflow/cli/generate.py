@@ -1,4 +1,4 @@
-"""The flags of ``mlx-starflow generate``."""
+"""``mlx-starflow generate``: its flags, and the job made from them (see ``drawing``)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Examples:
   mlx-starflow generate "a fox" --num-images 4 --guidance 2
   mlx-starflow generate --prompt-file prompts.txt --model my-model --json
   mlx-starflow generate "a cat in snow" --image fox.png 0.4
-  mlx-starflow generate -C fox.png --output again.png   (the same, to the bit)
+  mlx-starflow generate -C fox.png --output again.png   (exactly the same picture again)
 """
 
 Prompt = Annotated[
@@ -43,7 +43,7 @@ Prompt = Annotated[
     typer.Argument(
         metavar="PROMPT",
         rich_help_panel=WHAT,
-        help="What to draw: a text, or a class name or number for a model with classes.",
+        help="What to draw: a text; for a model with classes, the name or number of a class.",
         show_default=False,
     ),
 ]
@@ -52,51 +52,51 @@ PromptOption = Annotated[
 ]
 PromptFile = Annotated[
     Path | None,
-    option("--prompt-file", panel=WHAT, metavar="FILE", help="One prompt a line; - reads "
-            "standard input. The model stays loaded over all of them."),
+    option("--prompt-file", panel=WHAT, metavar="FILE", help="A file with one prompt per line; - "
+            "is standard input. The model is loaded once for all of them."),
 ]  # fmt: skip
 AutoSeeds = Annotated[
     int | None,
-    option("--auto-seeds", panel=WHAT, metavar="N", min=1, help="N seeds at random."),
+    option("--auto-seeds", panel=WHAT, metavar="N", min=1, help="Use N random seeds."),
 ]
 NumImages = Annotated[
     int | None,
-    option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures for each prompt and "
-            "seed, made together as one batch; they get the seeds S, S+1, ..."),
+    option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures per prompt and seed, "
+            "drawn as one batch with the seeds S, S+1, ..."),
 ]  # fmt: skip
 BestOf = Annotated[
     int | None,
-    option("--best-of", panel=WHAT, metavar="N", min=2, help="Draw N as one batch (seeds S, S+1, "
-            "...) and keep the one that the prompt explains best: the greatest exact log p(x | "
-            "prompt) - log p(x | no prompt). All scores are stored in the picture."),
+    option("--best-of", panel=WHAT, metavar="N", min=2, help="Draw N pictures as one batch (seeds "
+            "S, S+1, ...) and keep the one with the largest log p(x | prompt) - log p(x | no "
+            "prompt). All scores are stored in the picture."),
 ]  # fmt: skip
 AspectRatio = Annotated[
     str | None,
     option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
-            "that were trained on several; random: one of them, by the seed. Default: 1:1."),
+            "with several; 'random' chooses one by the seed. Default: 1:1."),
 ]  # fmt: skip
 Width = Annotated[
     int | None,
-    option("--width", panel=WHAT, metavar="PIXELS", help="A width the model was trained for."),
+    option("--width", panel=WHAT, metavar="PIXELS", help="Width; one of the model's sizes."),
 ]
 Height = Annotated[
     int | None,
-    option("--height", panel=WHAT, metavar="PIXELS", help="A height the model was trained for."),
+    option("--height", panel=WHAT, metavar="PIXELS", help="Height; one of the model's sizes."),
 ]
 Negative = Annotated[
     str | None,
-    option("--negative-prompt", "--negative", panel=WHAT, metavar="TEXT", help="What guidance "
-            "leads away from, instead of from no prompt."),
+    option("--negative-prompt", "--negative", panel=WHAT, metavar="TEXT", help="What the picture "
+            "should not show: guidance leads away from it."),
 ]  # fmt: skip
 ImageFile = Annotated[
     Path | None,
-    option("--image", "--image-path", panel=WHAT, metavar="FILE [S]", help="Start from a picture: "
-            "its noise, turned by the share S towards the seed's, as vary does."),
+    option("--image", "--image-path", panel=WHAT, metavar="FILE [S]", help="Start from a picture. "
+            "Its noise is moved towards that of the seed by the strength S, as in vary."),
 ]  # fmt: skip
 Strength = Annotated[
     float | None,
-    option("--image-strength", panel=WHAT, metavar="S", min=0.0, max=1.0, help="How far from "
-            f"--image: 0 is the picture denoised, 1 forgets it. Default: {STRENGTH}."),
+    option("--image-strength", panel=WHAT, metavar="S", min=0.0, max=1.0, help="How far to go "
+            f"from --image: 0 keeps the picture, 1 ignores it. Default: {STRENGTH}."),
 ]  # fmt: skip
 Noise = Annotated[
     Path | None,
@@ -105,53 +105,54 @@ Noise = Annotated[
 ]  # fmt: skip
 Denoise = Annotated[
     bool | None,
-    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that the flow was trained "
-            "with, or leave it in. Default: the model's."),
+    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that was added in training "
+            "from the picture, or keep it. Default: the model's."),
 ]  # fmt: skip
 NoiseStd = Annotated[
     float | None,
-    option("--noise-std", panel=HOW, metavar="S", help="Deviation of the noise that is removed. "
-            "Default: the model's."),
+    option("--noise-std", panel=HOW, metavar="S", help="Standard deviation of the noise that is "
+            "removed. Default: the model's."),
 ]  # fmt: skip
 DenoiserName = Annotated[
     o.Denoiser | None,
-    option("--denoiser", panel=HOW, help="By the flow's own score or by the model's learned "
-            "network, where it has one."),
+    option("--denoiser", panel=HOW, help="Denoise with the score of the flow, or with the learned "
+            "network of the model. Default: the network if there is one."),
 ]  # fmt: skip
 Tiling = Annotated[
     bool | None,
-    option("--vae-tiling/--no-vae-tiling", panel=MEMORY, help="Decode in tiles: less memory, small "
-            "differences at their seams. Default: large pictures only."),
+    option("--vae-tiling/--no-vae-tiling", panel=MEMORY, help="Decode in tiles, with less memory "
+            "and small differences. Default: large pictures only."),
 ]  # fmt: skip
 Grid = Annotated[
-    bool, option("--grid", panel=OUTPUT, help="Also a contact sheet of all pictures, _grid.")
+    bool, option("--grid", panel=OUTPUT, help="Also save a contact sheet of all pictures, _grid.")
 ]
 Stepwise = Annotated[
     Path | None,
-    option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also the picture "
-            "after each block, and a strip of them."),
+    option("--stepwise-image-output-dir", panel=OUTPUT, metavar="DIR", help="Also save the picture "
+            "after each block, and a strip of all, in this directory."),
 ]  # fmt: skip
 Uncertainty = Annotated[
     bool,
-    option("--uncertainty", panel=OUTPUT, help="Also how sure the flow is of the picture: maps of "
-            "the deviation and the surprise of every token, _uncertainty, and numbers in --json. "
-            "They do not tell good pictures from bad ones (docs/likelihood.md)."),
+    option("--uncertainty", panel=OUTPUT, help="Also save maps of the standard deviation and the "
+            "surprise of every token, _uncertainty, and add numbers to --json. They do not say "
+            "whether a picture is good (docs/likelihood.md)."),
 ]  # fmt: skip
 SaveLatents = Annotated[
     Path | None,
-    option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also the numbers: .npy (the "
-            "latents) or .safetensors (latents, denoised, noise)."),
+    option("--save-latents", panel=OUTPUT, metavar="FILE", help="Also save the latents as .npy, "
+            "or latents, denoised latents and noise as .safetensors."),
 ]  # fmt: skip
 Sidecar = Annotated[
     bool | None,
     option("--metadata/--no-metadata", "--make-conf/--no-exif", panel=OUTPUT,
-            help="Settings are stored in the picture; also beside it as .json, or nowhere."),
+            help="Store the settings beside the picture too, as .json; or nowhere. Default: in "
+            "the picture only."),
 ]  # fmt: skip
 Config = Annotated[
     Path | None,
     option("--config-from-metadata", "-C", "--config-from-conf", panel=OUTPUT, metavar="FILE",
-            help="Repeat a picture: the picture itself or its .json. Other flags overrule what is "
-            "in it."),
+            help="Draw a picture again from the settings in it or in its .json. Other flags take "
+            "precedence."),
 ]  # fmt: skip
 
 
@@ -193,8 +194,8 @@ def generate(
 ) -> None:
     """Draw pictures from a prompt.
 
-    The paths of the pictures go to standard output, one a line; progress and messages go to
-    standard error. Every setting is stored in the picture, which -C repeats.
+    The paths of the pictures go to standard output, one per line; progress and messages go to
+    standard error. All settings are stored in the picture; -C draws it again from them.
     """
     began = time.perf_counter()
     stored = _stored(config_from_metadata) if config_from_metadata else None
@@ -206,7 +207,7 @@ def generate(
         "negative_prompt": negative_prompt, "vae_tiling": vae_tiling,
     }  # fmt: skip
     if best_of and num_images:
-        raise UsageError("--best-of draws its own batch; leave --num-images out.")
+        raise UsageError("--best-of sets the number of pictures; leave --num-images out.")
     num_images = best_of or num_images
     seeds = all_seeds(seed)
     overruled = bool(seeds or auto_seeds or num_images)
@@ -251,22 +252,22 @@ def generate(
 def _start(
     image: Path | None, strength: float | None, fit: Fit, given: dict[str, Any], noise: Path | None
 ) -> StartPicture | None:
-    """The picture to start from. Errors: UsageError for flags that it leaves no room for."""
+    """The picture to start from, or None. Errors: UsageError for flags that contradict it."""
     if image is None:
         if strength is not None or fit is not Fit.refuse:
-            raise UsageError("--image-strength and --fit belong to --image; name a picture.")
+            raise UsageError("--image-strength and --fit need --image FILE.")
         return None
     size = [f"--{k.replace('_', '-')}" for k in ("aspect_ratio", "width", "height") if given[k]]
     if size or noise:
         raise UsageError(
-            f"--image gives the {'size' if size else 'noise'} itself; leave out "
+            f"--image determines the {'size' if size else 'noise'}; leave out "
             f"{', '.join(size or ['--noise'])}."
         )
     return StartPicture(image, STRENGTH if strength is None else strength, fit)
 
 
 def _stored(file: Path) -> StoredSettings:
-    """The settings in a picture or its sidecar, where they are those of a picture."""
+    """The settings in a picture or its .json file. Errors: UsageError, ImageError."""
     data = read_metadata(file)
     refuse_other_commands(data, str(file))
     with content_of(file):
@@ -274,7 +275,7 @@ def _stored(file: Path) -> StoredSettings:
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
-    """Results on standard output."""
+    """Print the results to standard output: paths, or one JSON object."""
     if as_json:
         typer.echo(json.dumps(result))
         return

@@ -1,4 +1,4 @@
-"""``--help`` in sections, without the column limits that cut long names of options."""
+"""``--help`` in sections, without the column width that would cut long names of options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer.core
 
 
 class SectionedCommand(typer.core.TyperCommand):
-    """A command that lists its options by the panel each one names, in order of appearance."""
+    """A command whose help groups the options by panel, in order of appearance."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -1,4 +1,4 @@
-"""``mlx-starflow info``: what made a picture, what a model is, what this machine has."""
+"""``mlx-starflow info``: the settings of a picture, a model, or facts about this machine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from . import options as o
 EPILOG = """\b
 Examples:
   mlx-starflow info                  this machine, versions, models
-  mlx-starflow info --json           the same, and all that the default model can do
-  mlx-starflow info fox.png          every setting of a picture
-  mlx-starflow info my-model         what a model is and can do
-  mlx-starflow info fox.png --json   the same for programs
+  mlx-starflow info --json           the same as JSON, with what the default model can do
+  mlx-starflow info fox.png          all settings of a picture
+  mlx-starflow info my-model         properties of a model
+  mlx-starflow info fox.png --json   all settings of a picture, as JSON
 """
 PACKAGES = ("mlx", "mlx-lm", "numpy", "pillow", "huggingface-hub", "tokenizers", "typer")
-LONG = 200  # characters of a value that are shown to people
+LONG = 200  # longer values are cut, except with --json
 
 Subject = Annotated[
     str | None,
@@ -50,7 +50,7 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
     """Print the settings of a picture, the properties of a model, or those of this machine."""
     if subject is None:
         facts = machine()
-        if json_:  # for people the vocabulary alone would fill the screen
+        if json_:  # as text it would be too long
             embedded = (EMBEDDED / "config.json").is_file()
             facts |= capabilities(Components(EMBEDDED, "default") if embedded else None)
     elif Path(subject).is_file():
@@ -66,7 +66,7 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
 
 
 def machine() -> dict[str, Any]:
-    """Device, memory, BLAS, versions and the models on this disk."""
+    """Facts about this machine: device, memory, BLAS, versions and the models on this disk."""
     device = mx.device_info()
     return {
         "mlx-starflow": __version__,
@@ -88,11 +88,12 @@ def machine() -> dict[str, Any]:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """What a model is and what it can draw; nothing is downloaded and no weight is read."""
+    """Properties of a model. Downloads nothing and reads no weights. Errors: UsageError if the
+    model is not on this disk."""
     try:
         components = Components(_directory(name), name)
     except ModelNotFoundError as error:
-        raise UsageError(f"{error} (mlx-starflow info takes a picture or a model.)") from None
+        raise UsageError(f"{error} (mlx-starflow info needs a picture or a model.)") from None
     config, flow = components.config, components.flow_config
     return {
         "name": config.name,
@@ -116,21 +117,21 @@ def model_facts(name: str) -> dict[str, Any]:
 
 
 def _place(reference: str) -> str:
-    """Where a component is, for people."""
+    """The place of a component, for display."""
     if not str(reference).startswith("hub:"):
         return reference
-    return f"{reference.removeprefix('hub:')} on the hub, fetched at first use"
+    return f"{reference.removeprefix('hub:')} on the hub, downloaded at first use"
 
 
 def _directory(name: str) -> Path:
-    """Where a model is on this disk: any complete copy of a known one."""
+    """The directory of a model on this disk; for a known model any complete copy."""
     known = known_model(name)
     copies = [m for m in cached_models() if known and m.name == known.name and not m.problem]
     return copies[0].path if copies else resolve(name)
 
 
 def lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Facts as "name: value" lines, nested ones indented."""
+    """Facts as lines "name: value"; nested ones are indented."""
     found = []
     for name, value in facts.items():
         if isinstance(value, dict) and value:

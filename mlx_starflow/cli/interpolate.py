@@ -1,4 +1,4 @@
-"""``mlx-starflow interpolate``: from one picture to another, through pictures."""
+"""``mlx-starflow interpolate``: pictures between two pictures, seeds or prompts."""
 
 from __future__ import annotations
 
@@ -37,25 +37,32 @@ Examples:
 Pictures = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[A B]", rich_help_panel=WHAT, show_default=False,
-                   help="Two pictures; or leave them out and give one or two seeds."),
+                   help="Two pictures. Without them, give one or two seeds."),
 ]  # fmt: skip
 SeedOption = Annotated[
     list[Seeds] | None,
     option("--seed", panel=WHAT, metavar="N [N]", parser=read_seeds, help="Seeds of the noise "
-            "at the two ends: --seed 1 2. One seed keeps the noise while the prompt changes."),
+            "at the two ends: --seed 1 2. With one seed only the prompt changes."),
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
-    option("--prompt", panel=WHAT, metavar="TEXT", help="What is shown; given twice, the features "
-            "of the text go from the first to the second."),
+    option("--prompt", panel=WHAT, metavar="TEXT", help="What the pictures show. Given twice: go "
+            "from the first prompt to the second."),
 ]  # fmt: skip
 Frames = Annotated[
-    int, option("--frames", panel=WHAT, metavar="N", min=2, help="Pictures, ends included. 8.")
+    int,
+    option(
+        "--frames",
+        panel=WHAT,
+        metavar="N",
+        min=2,
+        help="Number of pictures, both ends included. Default: 8.",
+    ),
 ]
 Denoise = Annotated[
     bool | None,
     option("--denoise/--no-denoise", panel=HOW, help="Remove the model's training noise. Default: "
-            "between seeds do; between pictures, which are encoded without it, do not."),
+            "yes between seeds; no between pictures, which are encoded without it."),
 ]  # fmt: skip
 Strip = Annotated[
     Path,
@@ -64,13 +71,15 @@ Strip = Annotated[
 ]  # fmt: skip
 Animation = Annotated[
     Path | None,
-    option("--animation", panel=OUTPUT, metavar="FILE", help="Also an animation: .gif, .webp, or "
-            ".png (animated PNG)."),
+    option("--animation", panel=OUTPUT, metavar="FILE", help="Also save an animation: .gif, .webp, "
+            "or .png (animated PNG)."),
 ]  # fmt: skip
 Rate = Annotated[
-    float, option("--fps", panel=OUTPUT, metavar="F", help="Frames a second. Default: 8.")
+    float, option("--fps", panel=OUTPUT, metavar="F", help="Frames per second. Default: 8.")
 ]
-Bounce = Annotated[bool, option("--bounce", panel=OUTPUT, help="The animation runs back too.")]
+Bounce = Annotated[
+    bool, option("--bounce", panel=OUTPUT, help="Play the animation forwards, then backwards.")
+]
 
 
 def interpolate(
@@ -90,7 +99,7 @@ def interpolate(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Draw what lies between two pictures, two seeds or two prompts, on the sphere of noise."""
+    """Draw pictures between two pictures, two seeds or two prompts."""
     console = Console(messages.quiet)
     check_output(output)
     if animation is not None:
@@ -98,9 +107,9 @@ def interpolate(
         check_file(animation)
     pictures, prompts, seeds = pictures or [], prompt or [""], all_seeds(seed)
     if len(prompts) > 2:
-        raise UsageError(f"{len(prompts)} prompts are given; an interpolation has two ends.")
+        raise UsageError(f"{len(prompts)} prompts are given; expected at most two.")
     if len(pictures) not in (0, 2):
-        raise UsageError(f"{len(pictures)} pictures are given; an interpolation needs two.")
+        raise UsageError(f"{len(pictures)} pictures are given; expected two, or none and --seed.")
     if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
     drawn: list[PIL.Image.Image] = []
@@ -161,5 +170,7 @@ def _two_seeds(seeds: list[int], prompts: list[str]) -> list[int]:
     if not seeds or len(seeds) > 2:
         raise UsageError("Give two pictures, or --seed with one or two seeds.")
     if len(seeds) == 1 and len(prompts) == 1:
-        raise UsageError("With one seed and one prompt nothing changes; give two of either.")
+        raise UsageError(
+            "With one seed and one prompt all pictures are the same; give two seeds or two prompts."
+        )
     return [seeds[0], seeds[-1]]

@@ -1,4 +1,4 @@
-"""What is to be drawn and saved: a call of ``generate``, ``decode`` or ``vary``, resolved."""
+"""The job of ``generate``, ``decode`` or ``vary``: what is to be drawn and saved."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .start import StartPicture
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures made together: one prompt and one seed each."""
+    """Pictures that are drawn together, with one prompt and one seed per picture."""
 
     prompts: tuple[str | None, ...]
     seeds: tuple[int, ...]
-    prompt_number: int | None = None  # counted from 1, where there are several prompts
-    keep: tuple[int, ...] | None = None  # the pictures that are saved; None: all
-    best_of: dict[str, Any] | None = None  # what the choice of the kept picture was made from
+    prompt_number: int | None = None  # from 1; None: the job has only one prompt
+    keep: tuple[int, ...] | None = None  # indices of the pictures to save; None: all
+    best_of: dict[str, Any] | None = None  # seeds and scores from which the picture was chosen
 
 
 @dataclass(frozen=True)
 class Job:
-    """A whole call of ``generate``, resolved."""
+    """Everything that a command draws and saves."""
 
     model: str | None
     dtype: str | None
@@ -35,19 +35,20 @@ class Job:
     output: Path
     noise: np.ndarray | None = None
     noise_file: str = ""
-    image: StartPicture | None = None  # its noise is where the pictures start, instead of ``noise``
+    image: StartPicture | None = None  # start from its noise instead of ``noise``
     save_latents: Path | None = None
     stepwise: Path | None = None
     grid: bool = False
-    embed: bool = True  # settings inside the picture
-    sidecar: bool = False  # settings beside the picture
-    expected_weights: str | None = None  # of the picture that is replayed
-    best_of: bool = False  # keep the picture of each batch that fits its prompt best
-    uncertainty: bool = False  # also say and paint how sure the flow is of each picture
-    random_seeds: bool = False  # nobody chose the seeds
-    swallowed: tuple[int, ...] = ()  # numbers after one --seed, where no prompt was given
-    carried: dict[str, Any] = field(default_factory=dict)  # more to be stored in the pictures
+    embed: bool = True  # store the settings in the picture
+    sidecar: bool = False  # store the settings beside the picture
+    expected_weights: str | None = None  # fingerprint in the picture that is drawn again
+    best_of: bool = False  # keep only the picture of each batch that fits its prompt best
+    uncertainty: bool = False  # also save maps of the uncertainty
+    random_seeds: bool = False  # the seeds were chosen at random
+    swallowed: tuple[int, ...] = ()  # numbers after one --seed, if no prompt was given
+    carried: dict[str, Any] = field(default_factory=dict)  # more settings to store in the pictures
 
     @property
     def pictures(self) -> int:
+        """The number of pictures to save."""
         return sum(1 if self.best_of else len(b.keep or b.seeds) for b in self.batches)

@@ -1,4 +1,4 @@
-"""``mlx-starflow mcp``: drawing, scoring and editing as tools of an assistant."""
+"""``mlx-starflow mcp``: drawing, scoring and editing as tools for an AI assistant."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Examples:
   mlx-starflow mcp
   mlx-starflow mcp --model my-model --output pictures
 
-Speaks the Model Context Protocol over standard input and output. An assistant's settings name the
-command, for example:
+A server for the Model Context Protocol over standard input and output. Add the command to the
+assistant's settings, for example:
 
   {"mcpServers": {"mlx-starflow": {"command": "mlx-starflow", "args": ["mcp"]}}}
 
-Tools: generate, score, edit, info. Pictures are returned as the path of their file and a small
+Tools: generate, score, edit, info. Pictures are returned as the path of a file and a small
 preview.
 """
 
 Folder = Annotated[
     Path | None,
-    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go. Default: "
-            "Pictures/mlx-starflow in your home."),
+    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Directory for pictures. Default: "
+            "Pictures/mlx-starflow in your home directory."),
 ]  # fmt: skip
 
 
@@ -41,13 +41,13 @@ def mcp(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Offer drawing, scoring and editing to an assistant as tools, over MCP."""
+    """Give an AI assistant tools to draw, score and edit pictures, over MCP."""
     if not installed("mcp"):
         raise UsageError("This needs the package mcp: pip install 'mlx-starflow[mcp]'.")
     from ..server.tools import tool_server
 
     folder = (output or default_folder()).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file; name a folder.")
+        raise UsageError(f"--output {folder} is a file; expected a directory.")
     with open_model(choice, Console(quiet)) as pipe:
         tool_server(pipe, folder).run("stdio")

@@ -1,4 +1,4 @@
-"""``mlx-starflow models``: the known models, which of them are here, getting and removing them."""
+"""``mlx-starflow models``: list, show, download and remove models; empty the cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ models = typer.Typer(
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="As `models list` names it.", autocompletion=o.model_names
+        metavar="MODEL", help="A name from `models list`.", autocompletion=o.model_names
     ),
 ]
 
@@ -47,7 +47,7 @@ def _default(context: typer.Context) -> None:
 
 @models.command("list", cls=SectionedCommand)
 def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
-    """List the models that have names, and what of them is on this disk."""
+    """List the known models, and which of them are on this disk."""
     rows = [_row(EMBEDDED_NAME, "the small model inside the package", _embedded())]
     cached = cached_models()
     for model in KNOWN:
@@ -63,7 +63,7 @@ def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
 
 @models.command("show", cls=SectionedCommand)
 def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> None:
-    """Show where a model comes from, its licence and size, and what of it is on this disk."""
+    """Show a model's source, licence and size, and what is on this disk."""
     from .info import lines, model_facts
 
     if name == EMBEDDED_NAME:
@@ -102,17 +102,17 @@ def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> Non
 def download_model(
     name: Name, quantize: o.Quantize = None, quiet: o.Quiet = False, debug: o.Debug = False
 ) -> None:
-    """Download a model and convert it, saying sizes and licence first; resumes what broke off."""
+    """Download and convert a model, after showing size and licence. Continues broken downloads."""
     if name != EMBEDDED_NAME and "/" not in name:
         _known(name)
-    with interruptible(lambda: "what has arrived is kept, and the same command continues it"):
+    with interruptible(lambda: "the download is kept, and the same command continues it"):
         path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
     typer.echo(str(path))
 
 
 @models.command("remove", cls=SectionedCommand)
 def remove_model(name: Name, debug: o.Debug = False) -> None:
-    """Remove the converted copies of a model. What was downloaded stays in the hub's cache."""
+    """Remove the converted copies of a model. Downloaded files stay in the hub's cache."""
     if name == EMBEDDED_NAME:
         raise UsageError("The default model is part of the package and cannot be removed.")
     model = _known(name)
@@ -126,17 +126,18 @@ def remove_model(name: Name, debug: o.Debug = False) -> None:
 @models.command("clean", cls=SectionedCommand)
 def clean_models(
     all_: Annotated[
-        bool, typer.Option("--all", help="Also every converted model; it is made again when used.")
+        bool,
+        typer.Option("--all", help="Also remove converted models; they are made again when used."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
     ] = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Empty the cache: what broken downloads and conversions left, and what was measured.
+    """Remove incomplete downloads and conversions, and measurements, from the caches.
 
-    Says where the caches are. What was downloaded from the hub stays: other programs use it too.
+    Shows where the caches are. Complete downloads are kept, since other programs may use them.
     """
     done = 0
     with interruptible(lambda: f"{counted(done, 'entry', 'entries')} removed"):
@@ -152,14 +153,14 @@ def clean_models(
 
 
 def _caches() -> list[str]:
-    """Where files are kept, how much that is, and how to empty what is not ours."""
+    """Lines about the two caches: directory, size, and how to change the directory."""
     ours, hub = cache_directory(), hub_cache()
     here = bytes_in(ours) if ours.is_dir() else 0
     downloaded = sum(in_cache({r for m in KNOWN for r in _repositories(m)}).values())
     return [
-        f"Converted models: {ours} ({here / 1e9:.2f} GB; place: MLX_STARFLOW_CACHE).",
-        f"Downloads: {hub} ({downloaded / 1e9:.2f} GB of known models; place: HF_HOME; emptied "
-        "with hf cache).",
+        f"Converted models: {ours} ({here / 1e9:.2f} GB). To move: set MLX_STARFLOW_CACHE.",
+        f"Downloads: {hub} ({downloaded / 1e9:.2f} GB of known models). To move: set HF_HOME; to "
+        "empty: hf cache.",
     ]
 
 

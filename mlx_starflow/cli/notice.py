@@ -1,4 +1,4 @@
-"""What the embedded model is: said once on a machine, after its first picture."""
+"""The notice about the embedded model, shown once per machine, after its first picture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ MARK = ".embedded-model-introduced"
 
 
 def introduce(pipe: Pipeline, console: Console) -> None:
-    """One line about the embedded model, unless it was shown before or quiet is asked for."""
+    """Show one line about the embedded model, unless it was shown before or --quiet is given."""
     mark = cache_directory() / MARK
     if console.quiet or mark.exists() or read_vocabulary(pipe.directory) is None:
         return
     console.say(
-        "Drawn by the small embedded model (its words: mlx-starflow models show default). For any "
-        "prompt: --model apple/starflow, 15 GB, research only."
+        "Drawn by the small embedded model (for its words: mlx-starflow models show default). For "
+        "other prompts: --model apple/starflow (15 GB, for research only)."
     )
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError:
-        return  # a cache that cannot be written: it is said again next time
+        return  # the cache cannot be written, so the notice is shown again next time

@@ -1,4 +1,4 @@
-"""Options that several commands share, each spelled and explained once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -25,28 +25,33 @@ DType = StrEnum("DType", {name: name for name in DTYPES})  # type: ignore[misc]
 
 
 class Bits(StrEnum):
+    """Values of --quantize."""
+
     four = "4"
     eight = "8"
     mixed = "mixed"
 
     @property
     def recipe(self) -> int | str:
-        """As ``sf.load`` takes it."""
+        """The value for ``sf.load``."""
         return self.value if self is Bits.mixed else int(self.value)
 
 
 class Denoiser(StrEnum):
+    """Values of --denoiser."""
+
     score = "score"
     learned = "learned"
 
 
 def option(*names: str, panel: str, help: str, **more: Any) -> Any:
+    """A Typer option in a section of the help; the default is not shown by Typer."""
     return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False, **more)
 
 
 def model_names(incomplete: str) -> list[str]:
-    """Completion for --model and MODEL: the embedded model, the known ones, and directories here
-    that hold one."""
+    """Names for shell completion of --model and MODEL: the known models, and models in the current
+    directory."""
     from ..hub.known import EMBEDDED, KNOWN
 
     names = [EMBEDDED, *(name for model in KNOWN for name in (model.name, *model.aliases))]
@@ -58,50 +63,50 @@ Model = Annotated[
     str | None,
     option(
         "--model", "-m", panel=MEMORY, metavar="NAME|DIR|REPO", autocompletion=model_names,
-        help="A converted model's directory, a known name or a hub repository. "
+        help="The directory of a converted model, a known name or a hub repository. "
         "Default: the model inside the package.",
     ),
 ]  # fmt: skip
 Precision = Annotated[
     DType | None,
-    option("--dtype", panel=MEMORY, help="Type of the flow's large matrices. Default: as stored, "
-            "float32 on a CPU."),
+    option("--dtype", panel=MEMORY, help="Precision of the flow's large matrices. Default: "
+            "float32 on a CPU, else chosen by model and device."),
 ]  # fmt: skip
 Quantize = Annotated[
     Bits | None,
     option(
-        "--quantize", "-q", panel=MEMORY, help="Quantize the flow while loading it: bits, or mixed."
+        "--quantize", "-q", panel=MEMORY, help="Quantize the flow to so many bits while loading it."
     ),
 ]
 LowRam = Annotated[
     bool,
-    option("--low-ram", panel=MEMORY, help="Drop each part of the model as soon as its work is "
-            "done; it is read again for the next batch."),
+    option("--low-ram", panel=MEMORY, help="Free each part of the model as soon as its work is "
+            "done, and read it again for the next batch."),
 ]  # fmt: skip
 CacheLimit = Annotated[
     float | None,
     option("--cache-limit-gb", "--mlx-cache-limit-gb", panel=MEMORY, metavar="GB", min=0.0,
-            help="Most memory that MLX keeps for reuse."),
+            help="Limit on the memory that MLX keeps for reuse."),
 ]  # fmt: skip
 Seed = Annotated[
     list[Seeds] | None,
     option("--seed", panel=WHAT, metavar="N ...", parser=read_seeds, help="One or more seeds: "
-            "--seed 1 2 3, or --seed several times. Each makes its own picture. Default: one at "
-            "random."),
+            "--seed 1 2 3, or --seed several times. One picture is drawn per seed. Default: a "
+            "random one."),
 ]  # fmt: skip
 Json = Annotated[
     bool, option("--json", panel=TALK, help="Print one JSON object to standard output.")
 ]
 Quiet = Annotated[bool, option("--quiet", panel=TALK, help="No progress and no messages.")]
-Verbose = Annotated[bool, option("--verbose", panel=TALK, help="Say what every block cost.")]
-Debug = Annotated[
-    bool, option("--debug", panel=TALK, help="Show the traceback of an error. Works anywhere.")
+Verbose = Annotated[
+    bool, option("--verbose", panel=TALK, help="Show passes, time and residual of every block.")
 ]
+Debug = Annotated[bool, option("--debug", panel=TALK, help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model, in which precision: the flags of every command that loads one."""
+    """The flags of every command that loads a model: which one, and in which precision."""
 
     model: Model = None
     dtype: Precision = None
@@ -109,32 +114,32 @@ class ModelChoice:
 
     @property
     def type_name(self) -> str | None:
-        """As ``sf.load`` takes ``dtype``."""
+        """``dtype`` for ``sf.load``."""
         return self.dtype.value if self.dtype else None
 
     @property
     def recipe(self) -> int | str | None:
-        """As ``sf.load`` takes ``quantize``."""
+        """``quantize`` for ``sf.load``."""
         return self.quantize.recipe if self.quantize else None
 
 
 @dataclass(frozen=True)
 class Messages:
-    """What a command prints: the flags of every command."""
+    """The flags of every command for what it prints."""
 
     json_: Json = False
     quiet: Quiet = False
-    debug: Debug = False  # handled before the command runs
+    debug: Debug = False  # handled by ``app.run``
 
 
 Open = Annotated[
-    bool, option("--open", panel=OUTPUT, help="Show the result in the system's viewer.")
+    bool, option("--open", panel=OUTPUT, help="Open the result in the system's viewer.")
 ]
 Output = Annotated[
     Path | None,
     option(
         "--output", "-o", panel=OUTPUT, metavar="FILE",
-        help="The picture: .png, .jpg or .webp. Directories are made, files never overwritten "
-        "(_1, _2 is added). Default: image.png.",
+        help="File name of the picture: .png, .jpg or .webp. Missing directories are made. Never "
+        "overwritten (_1, _2 is added). Default: image.png.",
     ),
 ]  # fmt: skip

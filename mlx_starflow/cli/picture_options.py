@@ -1,4 +1,4 @@
-"""Options and small steps that the commands about given pictures share."""
+"""Options and steps that are shared by the commands for given pictures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .options import HOW, WHAT, ModelChoice, option
 
 
 class Fit(StrEnum):
+    """Values of --fit."""
+
     refuse = "refuse"
     crop = "crop"
     stretch = "stretch"
@@ -24,15 +26,15 @@ class Fit(StrEnum):
 
 FitOption = Annotated[
     Fit,
-    option("--fit", panel=WHAT, help="What to do with a picture that is not of the model's size: "
-            "refuse it, crop around its centre and scale, or stretch. Default: refuse."),
+    option("--fit", panel=WHAT, help="What to do with a picture of another size than the model's: "
+            "refuse it, crop it around the centre and scale it, or stretch it. Default: refuse."),
 ]  # fmt: skip
 Image = Annotated[
     Path,
     typer.Argument(metavar="IMAGE", rich_help_panel=WHAT, help="A picture.", show_default=False),
 ]
 PromptOption = Annotated[
-    str, option("--prompt", panel=WHAT, help="What the picture shows. Default: nothing said.")
+    str, option("--prompt", panel=WHAT, help="What the picture shows. Default: no prompt.")
 ]
 Guidance = Annotated[
     float | None,
@@ -42,12 +44,13 @@ Guidance = Annotated[
 
 
 def open_model(choice: ModelChoice, console: Console) -> Pipeline:
-    """The model that the flags name; what has to be downloaded first is shown."""
+    """Load the model that the flags select; a download shows its progress."""
     return load(choice.model, choice.type_name, choice.recipe, tell=Fetching(console))
 
 
 def take_picture(pipe: Pipeline, path: Path, fit: Fit, console: Console) -> tuple[Picture, str]:
-    """A given picture at a size of the model and its aspect ratio; says what was done to it."""
+    """Read a picture. Returns it at one of the model's sizes, and its aspect ratio. Shows which
+    changes were made to it. Errors: ImageError."""
     picture, ratio = prepared(pipe, path, fit.value)
     for note in picture.notes:
         console.say(f"Note: {path} was {note}.")

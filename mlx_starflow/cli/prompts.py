@@ -1,4 +1,4 @@
-"""What a model cannot read of a prompt, said in the same words by every command."""
+"""Warnings about prompts, the same in every command."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def tell_prompts(
     aspect_ratio: str = "1:1",
     cuts: bool = True,
 ) -> None:
-    """Say which words the model does not know and which prompts are too long for it.
+    """Show warnings about words that the model does not know and prompts that are too long.
 
-    ``cuts`` False: the work itself will tell of prompts that were cut.
+    ``cuts`` False: only unknown words; drawing itself reports prompts that were cut.
     """
     given = [prompt for prompt in prompts if prompt]
     if not given or console.quiet:

@@ -1,4 +1,4 @@
-"""Pictures of other commands than ``generate``: what to type to make them again."""
+"""Pictures of commands that -C does not repeat: the command line that makes them again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..files.fields import Fields
 from ..files.visible import visible
 
-# Command -> the settings that were its flags, and those that were its arguments.
+# Command -> stored setting -> flag.
 _FLAGS: dict[str, dict[str, str]] = {
     "edit": {
         "mask": "--mask", "boxes": "--box", "prompt": "--prompt", "seed": "--seed",
@@ -21,20 +21,20 @@ _FLAGS: dict[str, dict[str, str]] = {
     },
     "score": {"prompts": "--prompt", "draws": "--draws", "seed": "--seed", "model": "--model"},
 }  # fmt: skip
-_ARGUMENTS = {"edit": "source", "interpolate": "pictures", "score": "source"}
+_ARGUMENTS = {"edit": "source", "interpolate": "pictures", "score": "source"}  # not flags
 
 
 def refuse_other_commands(data: dict[str, Any], where: str) -> None:
-    """UsageError for the settings of a command that ``--config-from-metadata`` does not repeat,
-    with the command line that does."""
+    """Raise a UsageError for settings of a command that ``--config-from-metadata`` does not repeat;
+    the message has the command line to use. ``where``: the file."""
     command = Fields(data, where, UsageError).text("command", None, most=100)
     if command is None:
         return
     line = _command_line(command, data)
-    how = f" Make it again with: {line}" if line else ""
+    how = f" To make it again, use: {line}" if line else ""
     raise UsageError(
-        f"{where} was made by {command!r}; --config-from-metadata repeats pictures of generate, "
-        f"decode and vary.{how}"
+        f"{where} was made by {command!r}; --config-from-metadata repeats only pictures of "
+        f"generate, decode and vary.{how}"
     )
 
 
@@ -54,7 +54,7 @@ def _command_line(command: str, data: dict[str, Any]) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """A value's own text, or that of each in a list; what is no number and no text is left out."""
+    """A value, or the values of a list, as texts; only texts and numbers, at most 8."""
     values = value[:8] if isinstance(value, list) else [value]
     plain = [v for v in values if isinstance(v, str | int | float) and not isinstance(v, bool)]
     return [str(v)[:200] for v in plain if v != ""]

@@ -1,4 +1,7 @@
-"""What a person asked of ``generate``: command line over a picture's settings over defaults."""
+"""From the command line of ``generate`` and a picture's settings to batches and options.
+
+The command line takes precedence over the settings of a picture, and these over defaults.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from .outputs import check_array_path
 
 MAX_AUTO_SEEDS = 100_000
 MAX_PROMPTS = 16 << 20  # bytes of a file of prompts
-# Choosing one of the first on the command line puts aside the picture's choice of the others.
+# Option on the command line -> options in a picture's settings that are then ignored.
 RULES = {
     "sampler": ("tolerance", "block_size", "windows", "max_sweeps"),
     "block_size": ("windows",),
@@ -34,7 +37,7 @@ RULES = {
 
 
 def merged(given: dict[str, Any], stored: StoredSettings | None) -> dict[str, Any]:
-    """Arguments of ``Pipeline.generate``: those given, the others from a picture's settings."""
+    """The options of ``Pipeline.generate``: those given, else those in a picture's settings."""
     options = {k: v for k, v in given.items() if v is not None}
     if stored is None:
         return options
@@ -48,8 +51,9 @@ def merged(given: dict[str, Any], stored: StoredSettings | None) -> dict[str, An
 
 
 def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
-    """A job with the model, precision and records of the picture that it repeats, where nothing
-    else was asked. ``changed``: something was asked that changes the picture."""
+    """The job with model and precision from the settings of a picture, unless the command line
+    chose them. ``changed``: the command line has options that change the picture; the records of
+    how the picture was chosen are then left out."""
     noise = stored.noise or {}
     own = job.model in (None, stored.model)
     history = {"best_of": stored.best_of, "varied": stored.varied}
@@ -71,8 +75,8 @@ def batches(
     num_images: int,
     stored: StoredSettings | None,
 ) -> list[Batch]:
-    """Everything to draw, in order. A picture out of a batch is drawn again with its whole batch,
-    since the last bits of a product depend on how many rows it has."""
+    """The batches to draw, in order. To repeat a picture exactly, its whole batch is drawn again,
+    since rounding depends on the number of rows of a product. Errors: UsageError."""
     if stored is not None and not prompts and not seeds and not auto_seeds and num_images == 1:
         keep = (stored.index,) if len(stored.prompts) > 1 else None
         return [Batch(stored.prompts, stored.seeds, None, keep)]
@@ -81,7 +85,9 @@ def batches(
         seeds = seeds or (None if auto_seeds else [stored.seeds[stored.index]])
     if auto_seeds:
         if seeds:
-            raise UsageError("--auto-seeds draws the seeds itself; give --seed or --auto-seeds.")
+            raise UsageError(
+                "--auto-seeds chooses the seeds; give --seed or --auto-seeds, not both."
+            )
         if auto_seeds > MAX_AUTO_SEEDS:
             raise UsageError(f"--auto-seeds is {auto_seeds}; expected at most {MAX_AUTO_SEEDS}.")
         seeds = [secrets.randbelow(MAX_SEED) for _ in range(auto_seeds)]
@@ -91,8 +97,8 @@ def batches(
 def _each(prompts: list[str | None], seeds: list[int] | None, num_images: int) -> Iterator[Batch]:
     if num_images > MAX_PICTURES:
         raise UsageError(
-            f"--num-images is {num_images}; at most {MAX_PICTURES} are drawn together. Give "
-            "several seeds for more."
+            f"--num-images is {num_images}; expected at most {MAX_PICTURES}. For more pictures "
+            "give several seeds."
         )
     for number, prompt in enumerate(prompts, start=1):
         for seed in seeds or [secrets.randbelow(MAX_SEED - num_images)]:
@@ -101,7 +107,8 @@ def _each(prompts: list[str | None], seeds: list[int] | None, num_images: int) -
 
 
 def read_prompts(file: Path) -> list[str]:
-    """One prompt a line, blank lines left out; ``-`` is standard input."""
+    """The prompts in a file, one per line, without blank lines; ``-`` is standard input. Errors:
+    UsageError, StarflowError."""
     try:
         text = _prompt_text(file)
     except FileNotFoundError:
@@ -112,12 +119,12 @@ def read_prompts(file: Path) -> list[str]:
         raise StarflowError(f"--prompt-file {file}: {error.strerror}.") from None
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise StarflowError(f"--prompt-file {file} is empty; write one prompt a line.")
+        raise StarflowError(f"--prompt-file {file} is empty; write one prompt per line.")
     return prompts
 
 
 def _prompt_text(file: Path) -> str:
-    """A file that a person named, which may also be a pipe."""
+    """The text of the file. It may also be a pipe, since the user named it."""
     if str(file) == "-":
         text = sys.stdin.read(MAX_PROMPTS + 1)
     else:
@@ -129,14 +136,15 @@ def _prompt_text(file: Path) -> str:
 
 
 def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray | None:
-    """The noise of --noise, or the one that a picture was made from, by its stored record."""
+    """The noise in the file of --noise, or in the record that is stored in a picture, or None."""
     if file is not None:
         return noise_in(file, "--noise")
     return None if stored is None else recorded_noise(stored, "the settings")
 
 
 def noise_in(file: Path, flag: str) -> np.ndarray:
-    """The noise (B, h, w, c) in a file that was named with ``flag``."""
+    """The noise (B, h, w, c) in a file; ``flag`` is for messages. Errors: UsageError if the file
+    does not exist, else StarflowError."""
     with content_of(file):
         check_array_path(file, flag)
         return read_noise(file)
@@ -144,8 +152,8 @@ def noise_in(file: Path, flag: str) -> np.ndarray:
 
 @contextmanager
 def content_of(file: Path) -> Iterator[None]:
-    """What is wrong inside a file is not wrong usage: UsageError becomes StarflowError, unless the
-    file is not there at all."""
+    """Turn a UsageError about the content of a file into a StarflowError (exit status 1), unless
+    the file does not exist."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""``mlx-starflow score``: how probable pictures are, and which prompt fits best."""
+"""``mlx-starflow score``: log-likelihoods of pictures, and which prompt fits best."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Examples:
   mlx-starflow score paintings/ --json
   mlx-starflow score fox.png --prompt "a fox in snow" --map surprise.png
 
-What the numbers mean: a latent model gives the density of the latent with the noise of its
-training added, so the score is a mean over --draws draws of that noise, with its standard error.
-It is not the probability of the clean picture, and bits per dimension may be negative. A TarFlow
-gives the bits per dimension of the 8-bit pixels, an upper bound of their coding cost (uniform
-dequantisation). Likelihood measures how ordinary every detail is, not how good a picture looks:
-simple pictures score high (see docs/likelihood.md). The posterior takes all prompts given as
-equally probable beforehand.
+What the numbers mean: a latent model is trained on latents with added noise, so the score is the
+density of the latents with this noise: a mean over --draws noise draws, with its standard error.
+It is not the probability of the clean picture, and bits per dimension may be negative. For a
+TarFlow, bits per dimension are those of the 8-bit pixels, an upper bound on their coding cost
+(uniform dequantisation). The likelihood says how ordinary the details of a picture are, not how
+good it looks: simple pictures have high scores (docs/likelihood.md). The posterior is the
+probability of each prompt given the picture, if all are equally probable a priori.
 """
 Images = Annotated[
     list[Path],
@@ -48,27 +48,27 @@ Images = Annotated[
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
-    option("--prompt", panel=WHAT, metavar="TEXT", help="What the picture may show; several times "
-            "for the posterior over several. Default: nothing said (the null caption)."),
+    option("--prompt", panel=WHAT, metavar="TEXT", help="What the picture may show. Repeat it to "
+            "compare several prompts. Default: no prompt (the null caption)."),
 ]  # fmt: skip
 Draws = Annotated[
     int,
-    option("--draws", panel=HOW, metavar="K", min=1, help="Draws of the noise. Default: 8."),
+    option("--draws", panel=HOW, metavar="K", min=1, help="Number of noise draws. Default: 8."),
 ]
 Seed = Annotated[
     int,
-    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws, the same for all "
-            "pictures and prompts. Default: 0."),
+    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the noise draws, the same for "
+            "all pictures and prompts. Default: 0."),
 ]  # fmt: skip
 NoNoise = Annotated[
     bool,
-    option("--no-noise", panel=HOW, help="Score the picture as it is. For a picture that has its "
-            "noise already (generate --no-denoise of a model of pixels)."),
+    option("--no-noise", panel=HOW, help="Add no noise. For pictures that already have it "
+            "(generate --no-denoise, with a model of pixels)."),
 ]  # fmt: skip
 Map = Annotated[
     Path | None,
-    option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where the surprise is, "
-            "per token, under the best prompt. Several pictures: FILE_name."),
+    option("--map", panel=OUTPUT, metavar="FILE", help="Also save a map of the surprise of each "
+            "token, for the best prompt. With several pictures: FILE_name."),
 ]  # fmt: skip
 
 
@@ -84,11 +84,11 @@ def score(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Tell how probable pictures are: log p(picture | prompt), exactly, in one parallel pass.
+    """Compute how probable pictures are: log p(picture | prompt), exactly, in one parallel pass.
 
     A table sorted by score goes to standard output: the log-likelihood in nats with its standard
-    error, per dimension in nats and bits, what the prompt adds over no prompt, and with several
-    prompts the probability of each.
+    error, per dimension in nats and bits, the gain over no prompt, and with several prompts the
+    probability of each.
     """
     console = Console(messages.quiet)
     if map_ is not None:
@@ -102,10 +102,10 @@ def score(
             tell_prompts(pipe, prompts, console)
             work.run(pipe)
     except KeyboardInterrupt:
-        # What is finished is worth having: a folder may have taken hours.
+        # Print what is finished: a folder may have taken hours.
         _print(work, None, messages.json_, choice, console)
         done = f"after {len(work.found)} of {counted(len(work.paths), 'picture')}"
-        kept = "their scores are above" if work.found else "nothing is scored"
+        kept = "their scores are above" if work.found else "no scores"
         raise Interrupted(f"Interrupted {done}; {kept}.") from None
     finally:
         console.clear()
@@ -117,7 +117,7 @@ def score(
 
 
 def _check_quotes(images: list[Path], prompts: list[str] | None) -> None:
-    """Words of a prompt without quotes are taken for pictures: say so."""
+    """Raise a UsageError if words of a prompt without quotes were parsed as pictures."""
     stray = [str(p) for p in images if not p.suffix and not p.exists()]
     if prompts and stray:
         raise UsageError(
@@ -129,7 +129,7 @@ def _check_quotes(images: list[Path], prompts: list[str] | None) -> None:
 def _print(
     work: Scoring, map_: Path | None, as_json: bool, choice: o.ModelChoice, console: Console
 ) -> None:
-    """What was scored, on standard output, and its maps."""
+    """Print the scores to standard output, and save the maps."""
     if not work.found:
         return
     first = work.found[0][1]
@@ -151,7 +151,7 @@ def _print(
 
 
 def _record(picture: Picture, score: Score, prompts: list[str]) -> dict[str, Any]:
-    """One picture's numbers as JSON, its prompts by falling score."""
+    """The scores of one picture as values for JSON, highest-scoring prompt first."""
     rows: list[dict[str, Any]] = []
     null = score.log_p.shape[0] - 1
     gain, gain_error = score.advantage(over=null)
@@ -216,16 +216,16 @@ def _save_map(
 def _meaning(score: Score) -> str:
     if score.noise == "gaussian":
         return (
-            f"Scores of the latent with noise of deviation {score.noise_std:g} added, as the model "
-            f"was trained: means over {counted(score.draws, 'draw')}, ± their standard error."
+            f"Scores of the latents with noise of standard deviation {score.noise_std:g} added, as "
+            f"in training: means over {counted(score.draws, 'draw')} ± standard error."
         )
     if score.noise == "uniform":
         return (
             "Scores of 8-bit pixels, uniformly dequantised: means over "
-            f"{counted(score.draws, 'draw')}, ± their standard error. Bits per dimension are an "
-            "upper bound of the coding cost."
+            f"{counted(score.draws, 'draw')} ± standard error. Bits per dimension are an upper "
+            "bound on the coding cost."
         )
-    return "Scores of the pictures as they are, without noise."
+    return "Scores of the pictures without added noise."
 
 
 def _table(records: list[dict[str, Any]]) -> str:

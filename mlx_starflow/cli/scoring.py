@@ -1,4 +1,4 @@
-"""Scoring pictures one group after another: what is done, what could not be read, how far it is."""
+"""Scoring many pictures in groups, with progress and a list of those that failed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..pipeline import Pipeline
 from .console import Console
 from .picture_options import Fit, take_picture
 
-GROUP = 16  # pictures that are read and scored together
+GROUP = 16  # pictures that are scored together
 
 
 class Scoring:
-    """The work of one call of ``score``; what is finished stays readable when it is interrupted."""
+    """The work of ``score``. After an interruption, ``found`` has the pictures that were done."""
 
     def __init__(
         self,
@@ -35,8 +35,9 @@ class Scoring:
         self._contexts: dict[str, Any] = {}
 
     def run(self, pipe: Pipeline) -> None:
-        """Score every picture under every prompt and, in the last row, the null caption. One
-        picture that cannot be read among several is noted and passed over."""
+        """Score every picture under every prompt and, in the last row, the null caption. If one of
+        several pictures cannot be read, it is added to ``failed``. Errors: ImageError for a single
+        picture that cannot be read."""
         for start in range(0, len(self.paths), GROUP):
             taken = list(self._read(pipe, self.paths[start : start + GROUP]))
             for ratio in dict.fromkeys(r for _, r in taken):

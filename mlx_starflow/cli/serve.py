@@ -1,4 +1,4 @@
-"""``mlx-starflow serve``: an image server and a page in the browser."""
+"""``mlx-starflow serve``: an image server with a web page."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Examples:
   mlx-starflow serve --model my-model --port 9000 --output pictures
   MLX_STARFLOW_API_KEY=... mlx-starflow serve --host 0.0.0.0
 
-The page is at the address that is shown. Programs speak the images API of OpenAI at /v1, three
-routes of AUTOMATIC1111 at /sdapi/v1, or our own at /api, described at /openapi.json: see
-docs/serving.md. Ctrl-C ends the server and cancels what it draws.
+The command shows the address of the page. Programs use OpenAI's images API at /v1, three routes of
+AUTOMATIC1111 at /sdapi/v1, or this server's own API at /api; all are described at /openapi.json and
+in docs/serving.md. Ctrl-C ends the server and cancels what it draws.
 """
 KEY = "MLX_STARFLOW_API_KEY"
 WHERE = "Where to listen"
@@ -42,44 +42,44 @@ class LogLevel(StrEnum):
 
 Host = Annotated[
     str,
-    option("--host", panel=WHERE, metavar="ADDRESS", help="Address to listen on. Another than "
-            "127.0.0.1 lets other computers in and needs --api-key."),
+    option("--host", panel=WHERE, metavar="ADDRESS", help="Address to listen on. Addresses other "
+            "than 127.0.0.1 allow access from other computers and need --api-key."),
 ]  # fmt: skip
 Port = Annotated[
     int,
-    option("--port", panel=WHERE, metavar="N", min=0, max=65535, help="Default: 8080; 0 takes a "
-            "free one."),
+    option("--port", panel=WHERE, metavar="N", min=0, max=65535, help="Port to listen on; 0 "
+            "chooses a free one. Default: 8080."),
 ]  # fmt: skip
 Origins = Annotated[
     list[str] | None,
     option("--allowed-origins", panel=WHERE, metavar="ORIGIN", help="An origin, such as "
-            "https://example.org, whose pages may call the server; several times for several, * "
-            "for all. Default: none but the server's own page."),
+            "https://example.org, whose pages may call the server; may be repeated; * for all. "
+            "Default: only the server's own page."),
 ]  # fmt: skip
 ApiKey = Annotated[
     str | None,
-    option("--api-key", panel=WHERE, metavar="KEY", help=f"A key that every request has to "
-            f"carry. Better set in the environment as {KEY}, which other users cannot see."),
+    option("--api-key", panel=WHERE, metavar="KEY", help=f"A key that every request must have. "
+            f"Better set it in the environment as {KEY}, which other users cannot see."),
 ]  # fmt: skip
 Folder = Annotated[
     Path | None,
-    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Where pictures go; the page's "
-            "gallery is this folder. Default: Pictures/mlx-starflow in your home."),
+    option("--output", "-o", panel=OUTPUT, metavar="DIR", help="Directory for pictures; the "
+            "page's gallery shows it. Default: Pictures/mlx-starflow in your home directory."),
 ]  # fmt: skip
 MaxBatch = Annotated[
     int,
-    option("--max-batch", panel=HOW, metavar="N", min=1, max=256, help="Most pictures that are "
-            "drawn together; fewer where memory is short. Default: 16."),
+    option("--max-batch", panel=HOW, metavar="N", min=1, max=256, help="Most pictures in one "
+            "batch; fewer if memory is short. Default: 16."),
 ]  # fmt: skip
 MaxQueue = Annotated[
     int,
-    option("--max-queue", panel=HOW, metavar="N", min=1, max=10_000, help="Most pictures that "
-            "wait; further requests are refused with status 429. Default: 64."),
+    option("--max-queue", panel=HOW, metavar="N", min=1, max=10_000, help="Most pictures in the "
+            "queue; further requests get status 429. Default: 64."),
 ]  # fmt: skip
 StrictModel = Annotated[
     bool,
-    option("--strict-model", panel=HOW, help="Refuse requests that name another model. Default: "
-            "draw them with the loaded one and say so in a header."),
+    option("--strict-model", panel=HOW, help="Refuse requests for another model. Default: draw "
+            "them with the loaded one and say so in a header."),
 ]  # fmt: skip
 Level = Annotated[
     LogLevel, option("--log-level", panel=TALK, help="What is logged. Default: warning.")
@@ -103,7 +103,7 @@ def serve(
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Serve one model that stays loaded: a page in the browser and the image APIs of programs."""
+    """Start an image server: a web page and APIs for programs, with one model kept loaded."""
     if not installed("server"):
         raise UsageError(
             "The server needs starlette, uvicorn and python-multipart: "
@@ -143,10 +143,10 @@ def serve(
                 raise Interrupted("Stopped; what was being drawn is cancelled.") from None
             if not stopped.idle:
                 sys.stdout.flush()
-                os._exit(0)  # a step of seconds may still run; nobody waits for it any more
+                os._exit(0)  # do not wait for a step that may take seconds
         pipe.close()
 
 
 def default_folder() -> Path:
-    """Pictures/mlx-starflow in the user's home."""
+    """Pictures/mlx-starflow in the user's home directory."""
     return Path.home() / "Pictures" / "mlx-starflow"

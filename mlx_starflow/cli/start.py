@@ -1,4 +1,4 @@
-"""Pictures that start from a given one: its noise, turned towards fresh noise."""
+"""Drawing from a given picture: its noise, moved towards random noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..pipeline import Pipeline
 from .console import Console
 from .picture_options import Fit, take_picture
 
-STRENGTH = 0.2  # how far ``vary`` and ``generate --image`` turn unless told otherwise
+STRENGTH = 0.2  # default of ``vary`` and ``generate --image``
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class StartPicture:
     """A picture to start from."""
 
     path: Path
-    strength: float  # 0: the picture as the model denoises it; 1: nothing is left of it
+    strength: float  # 0: the denoised picture; 1: independent of the picture
     fit: Fit = Fit.refuse
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is stored of it in the pictures that are made."""
+        """The record of it that is stored in the new pictures."""
         return {"varied": {"source": str(self.path), "strength": self.strength}}
 
     def noise(
@@ -37,11 +37,11 @@ class StartPicture:
         options: dict[str, Any],
         console: Console,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The noise (B, h, w, c) to start a batch from, and the options to draw it with.
+        """The noise (B, h, w, c) for a batch, and the options of ``Pipeline.generate`` for it.
 
-        The picture gets the noise that the model was trained with, by the first seed, and is
-        encoded exactly under the first prompt and the options of sampling; its noise is then
-        turned towards that of every seed. ``options`` are those of ``Pipeline.generate``.
+        Noise of the model's training level, from the first seed, is added to the picture, which is
+        then encoded exactly with the first prompt and the sampling options. The encoding is moved
+        towards the noise of each seed.
         """
         picture, ratio = take_picture(pipe, self.path, self.fit, console)
         prompt = prompts[0] or ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Sequence
 
-_WIDE = 100_000  # characters: rows are never wrapped, they may be piped
+_WIDE = 100_000  # characters; rows are never wrapped, since they may be piped
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """Rows of cells with their columns under one another: those in ``left`` flush left, the others
-    right. Cells are taken as they are; wide characters count as two."""
+    """Rows of cells as text with aligned columns. ``left``: indices of the columns that are aligned
+    to the left; the others are aligned to the right. Wide characters count as two."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""``generate --uncertainty``: the numbers and maps of a finished batch."""
+"""``generate --uncertainty``: numbers and maps for a finished batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .job import Batch
 def add_uncertainty(
     pipe: Pipeline, result: Result, batch: Batch, records: list[dict[str, Any]], files: list[str]
 ) -> None:
-    """Add to each saved picture's record what the flow says of it, and paint both maps beside it:
-    deviation above, surprise below."""
+    """Add the uncertainty to the record of each saved picture, and save its maps beside it: the
+    standard deviation above, the surprise below. Appends the paths to ``files``."""
     found = uncertainty(pipe, result)
     for record, i in zip(records, batch.keep or range(len(batch.seeds)), strict=True):
         path = Path(record["path"])

@@ -1,4 +1,4 @@
-"""``mlx-starflow vary``: a given picture again, somewhat otherwise."""
+"""``mlx-starflow vary``: variations of a picture."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ Examples:
 Strength = Annotated[
     float,
     option("--strength", panel=HOW, metavar="S", min=0.0, max=1.0, help="How far the picture's "
-            "noise is turned, on the sphere, towards fresh noise: 0 is the picture as the model "
-            f"denoises it, 1 forgets it. Default: {STRENGTH}."),
+            "noise is moved towards random noise: 0 keeps the picture, 1 ignores it. Default: "
+            f"{STRENGTH}."),
 ]  # fmt: skip
 NumImages = Annotated[
-    int, option("--num-images", panel=WHAT, metavar="N", min=1, help="Variations. Default: 1.")
+    int,
+    option(
+        "--num-images", panel=WHAT, metavar="N", min=1, help="Number of variations. Default: 1."
+    ),
 ]
 Seed = Annotated[
     int,
@@ -64,11 +67,10 @@ def vary(
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Draw variations of a picture: its noise, turned towards fresh noise, decoded again.
+    """Draw variations of a picture: its noise, moved towards random noise, is decoded again.
 
-    The picture gets the noise that the model was trained with, is encoded exactly under the
-    prompt and guidance, and its noise is mixed with fresh noise. Say what the picture shows:
-    the prompt says what has to stay.
+    The model's training noise is added to the picture, and it is encoded exactly with the prompt
+    and guidance. Describe the picture with --prompt, so that its content is kept.
     """
     console = Console(messages.quiet, verbose)
     if num_images > MAX_PICTURES:

@@ -1,4 +1,4 @@
-"""``--open``: pictures in the system's own viewer."""
+"""``--open``: opens pictures in the system's viewer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .console import Console
 
 
 def show_files(paths: Iterable[str | Path], console: Console) -> None:
-    """Open each file with the program that the system uses for it. Nothing fails where there is
-    none: the files are written, and their names are printed."""
+    """Open each file with the system's program for it. If there is none, show a note; this is no
+    error, since the files have been written."""
     for path in paths:
         if typer.launch(str(path)) != 0:
-            console.say(f"Note: there is no program here to open {path} with.")
+            console.say(f"Note: there is no program to open {path} with.")
             return

@@ -1,4 +1,4 @@
-"""``mlx-starflow watch``: anomalies with a stated false-alarm rate."""
+"""``mlx-starflow watch``: anomaly detection with a chosen false-alarm rate."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import Fit, FitOption, PromptOption, open_model, take_picture
 
-ANOMALOUS = 3  # exit status of check where a picture is unusual
+ANOMALOUS = 3  # exit status of ``check`` if a picture is unusual
 FIT_EPILOG = """\b
 Examples:
   mlx-starflow watch fit ordinary/ --output normal.json
 
-Some dozens of pictures of the kind that is ordinary, all of the model's size (or --fit). A false-
-alarm rate of 1 % needs at least 99 of them, 5 % at least 20.
+Give some dozens of ordinary pictures, all of the model's size (or use --fit). A false-alarm rate
+of 1 % needs at least 99 of them, 5 % at least 20.
 """
 CHECK_EPILOG = """\b
 Examples:
@@ -40,13 +40,13 @@ Examples:
   mlx-starflow watch check incoming/ --reference normal.json --json --map where.png
   mlx-starflow watch check incoming/ --reference normal.json --follow
 
-Exit status: 0 where every picture is ordinary, 3 where one is not, others as everywhere. The
-p-value of an ordinary picture is below 0.05 in at most 5 % of cases, whatever the pictures are,
-over the draw of reference and picture.
+Exit status: 0 if all pictures are ordinary, 3 if one is not; for errors as in other commands. The
+p-value of an ordinary picture is 0.05 or less with probability at most 5 %, over the random choice
+of the reference pictures and the picture.
 """
 
 watch = typer.Typer(
-    help="Say which pictures are unusual, with a stated false-alarm rate, and where in them.",
+    help="Find unusual pictures, and where in them, with a chosen false-alarm rate.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,40 +67,40 @@ Images = Annotated[
 ]  # fmt: skip
 ReferenceOut = Annotated[
     Path,
-    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The reference, a .json file; "
-            "never overwritten (_1, _2 is added). Default: normal.json."),
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The .json file for the reference. "
+            "Never overwritten (_1, _2 is added). Default: normal.json."),
 ]  # fmt: skip
 ReferenceIn = Annotated[
     Path,
-    option("--reference", "-r", panel=WHAT, metavar="FILE", help="Written by watch fit."),
+    option("--reference", "-r", panel=WHAT, metavar="FILE", help="A file made by watch fit."),
 ]
 Draws = Annotated[
     int,
     option("--draws", panel=HOW, metavar="K", min=1, max=1000,
-            help=f"Draws of the noise. Default: {DRAWS}."),
+            help=f"Number of noise draws. Default: {DRAWS}."),
 ]  # fmt: skip
 Seed = Annotated[
-    int, option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the draws. Default: 0.")
+    int, option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the noise. Default: 0.")
 ]
 FalseAlarms = Annotated[
     float,
-    option("--false-alarms", panel=HOW, metavar="A", help="Share of ordinary pictures that may "
-            "be called unusual. Default: 0.05."),
+    option("--false-alarms", panel=HOW, metavar="A", help="False-alarm rate: the share of ordinary "
+            "pictures that may be reported as unusual. Default: 0.05."),
 ]  # fmt: skip
 Map = Annotated[
     Path | None,
-    option("--map", panel=OUTPUT, metavar="FILE", help="Also a picture of where it is unusual. "
-            "Several pictures: FILE_name."),
+    option("--map", panel=OUTPUT, metavar="FILE", help="Also save a map of where the picture is "
+            "unusual. With several pictures: FILE_name."),
 ]  # fmt: skip
 Follow = Annotated[
     bool,
-    option("--follow", panel=WHAT, help="Go on with new pictures of the folders until Ctrl-C; "
-            "one line each, JSON with --json."),
+    option("--follow", panel=WHAT, help="Keep watching the folders for new pictures until Ctrl-C; "
+            "prints one line per picture, JSON with --json."),
 ]  # fmt: skip
 Interval = Annotated[
     float,
-    option("--interval", panel=WHAT, metavar="S", min=0.05, help="Seconds between two looks at a "
-            "followed folder. Default: 1."),
+    option("--interval", panel=WHAT, metavar="S", min=0.05, help="With --follow: seconds between "
+            "checks for new pictures. Default: 1."),
 ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def fit_command(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Learn from ordinary pictures what is ordinary."""
+    """Make a reference from ordinary pictures."""
     console = Console(messages.quiet)
     if output.suffix != ".json":
         raise UsageError(f"--output {output}: expected a name ending in .json.")
@@ -127,7 +127,9 @@ def fit_command(
         taken = [take_picture(pipe, path, fit_, console) for path in paths]
         ratios = {ratio for _, ratio in taken}
         if len(ratios) > 1:
-            raise UsageError(f"The pictures have several shapes ({', '.join(sorted(ratios))}).")
+            raise UsageError(
+                f"The pictures have several shapes ({', '.join(sorted(ratios))}); expected one."
+            )
         total = len(taken)
         reference = fit(
             pipe, [p for p, _ in taken], ratios.pop(), prompt, draws, seed,
@@ -136,9 +138,8 @@ def fit_command(
         console.clear()
         written = write_reference(output, reference)
     console.say(
-        f"{total} pictures; the least p-value beside them is {1 / (total + 1):.2g}. One reference "
-        "of this size has a false-alarm rate of its own: more pictures bring it nearer to what "
-        "is asked."
+        f"Reference of {total} pictures; the smallest possible p-value is {1 / (total + 1):.2g}. "
+        "The actual false-alarm rate varies from reference to reference, less with more pictures."
     )
     typer.echo(json.dumps({"path": str(written), "pictures": total}) if messages.json_ else written)
 
@@ -157,13 +158,13 @@ def check_command(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Compare pictures with a reference: p-value, which statistic, and where."""
+    """Compare pictures with a reference: p-value, most unusual statistic, and where."""
     console = Console(messages.quiet)
     if map_ is not None:
         check_output(map_)
     known = read_reference(reference)
     if follow and not all(path.is_dir() for path in images):
-        raise UsageError("--follow takes folders.")
+        raise UsageError("--follow needs folders, not pictures.")
     with open_model(choice, console) as pipe:
         task = _Task(pipe, known, false_alarms, fit_, map_, console)
         if follow:
@@ -187,7 +188,7 @@ def check_command(
 
 
 class _Task:
-    """One picture after another beside the same reference."""
+    """Compares one picture after another with the same reference."""
 
     def __init__(
         self,
@@ -202,6 +203,7 @@ class _Task:
         self._fit, self._map, self._console = fit_, map_, console
 
     def record(self, path: Path, several: bool) -> dict[str, Any]:
+        """Check one picture and save its map. Returns the object for ``--json``."""
         picture, _ = take_picture(self._pipe, path, self._fit, self._console)
         (finding,) = check(self._pipe, self._reference, [picture], self._false_alarms)
         written = None
@@ -214,7 +216,7 @@ class _Task:
 
 
 def _follow(task: _Task, folders: list[Path], interval: float, as_json: bool) -> None:
-    """Check what appears in the folders, once its size no longer changes."""
+    """Check pictures that appear in the folders, once their size no longer changes."""
     done: set[Path] = set()
     seen: dict[Path, int] = {}
     while True:
@@ -236,7 +238,7 @@ def _follow(task: _Task, folders: list[Path], interval: float, as_json: bool) ->
 
 
 def _save_map(path: Path, picture: Picture, finding: Finding) -> Path:
-    """Square roots of the distances, in units of the threshold: 1 is significant."""
+    """Save a map of sqrt(distance / threshold): values above 1 are significant."""
     threshold = finding.threshold if np.isfinite(finding.threshold) else finding.map.max()
     values = np.sqrt(finding.map / threshold)
     painted = heatmap(picture.image, values, "of threshold", (0.0, max(2.0, float(values.max()))))

@@ -1,7 +1,7 @@
 """Parsing of untrusted JSON, with limits on bytes, depth, number of values and digits.
 
-NaN, infinity and repeated keys are errors. All JSON from outside the program is parsed here;
-``Fields`` (fields.py) then gives typed access to the values.
+NaN, infinity and repeated keys are errors. ``Fields`` (fields.py) gives typed access to the
+values.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def download_component(repository: str, kind: str, tell: Tell | None = None) -> 
 
 
 def precision_of(model: KnownModel, quantize: int | str | None) -> str:
-    """The precision in the name of a converted copy in the cache: "bfloat16", "4-bit", "mixed", …"""
+    """The precision in the name of a converted copy in the cache: "bfloat16", "4-bit", "mixed"."""
     if quantize is None:
         return model.dtype
     return f"{quantize}-bit" if isinstance(quantize, int) else quantize
