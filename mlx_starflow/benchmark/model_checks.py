@@ -1,4 +1,4 @@
-"""The checks of ``doctor`` that need a model: types, floor, cache, memory, the embedded picture."""
+"""The checks of ``doctor`` that need a model: dtypes, rounding, KV cache, memory, a picture."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from .checkup import OK, SKIPPED, SLOW, WRONG, Check, casts_in, judged
 from .golden import REGENERATE, Golden, difference, drawn_by
 
 STEPS = 20
-FLOORS = {mx.float32: 2e-4, mx.float16: 3e-2, mx.bfloat16: 2.5e-1}  # a floor above is a fault
+FLOORS = {mx.float32: 2e-4, mx.float16: 3e-2, mx.bfloat16: 2.5e-1}  # largest allowed floor
 HALVES = ("float16", "bfloat16")
-# Of the embedded picture; rounding of another device moves a sample by some 1e-3 deviations.
+# Allowed differences of the embedded picture. Between devices, rounding changes a sample by about
+# 1e-3 standard deviations.
 CLOSE = {"latents": 1e-2, "denoised": 1e-2, "picture_db": 50.0, "log_prob": 1e-4}
 
 
 class Subject:
-    """A pipeline's flow with a prompt to run it on."""
+    """A pipeline's flow, with a prompt, context and options to run it."""
 
     def __init__(self, pipe: Pipeline) -> None:
         self.pipe, self.flow = pipe, pipe.flow
@@ -41,7 +42,7 @@ class Subject:
         conditional = bool(config.text_channels or config.num_classes)
         self.guidance = pipe.config.defaults.guidance if conditional else 0.0
         self.prompt = _prompt(pipe)
-        prompts = cast(list[str], [self.prompt])  # of None where the model takes none
+        prompts = cast(list[str], [self.prompt])  # [None] for an unconditional model
         rows = pipe.prompt_rows(prompts)
         self.context = rows.for_sampling(prompts, self.guidance)
         self.own = rows.own(prompts)
@@ -49,18 +50,22 @@ class Subject:
 
     @property
     def deep(self) -> Block:
+        """The last block with layers."""
         return next(b for b in reversed(self.flow.blocks) if isinstance(b, Block))
 
     def noise(self) -> mx.array:
+        """Noise (1, h, w, c) of the size that the model was trained on."""
         side, config = self.flow.config.grid_size * self.flow.config.patch_size, self.flow.config
         return mx.random.normal((1, side, side, config.in_channels), key=mx.random.key(0))
 
     def conditional(self) -> Conditional:
+        """The deep block with an empty KV cache, ready for steps of one token."""
         return Conditional(self.deep, self.grid, self.context, 1, self.options, steps_of=1)
 
 
 def types_check(flow: Flow) -> Check:
-    """3. What a step computes in: no matrix is converted, keys are in the weights' type."""
+    """Check 3: the dtypes in a step. No matrix may be converted, and the KV cache must have the
+    dtype of the weights."""
     block = next(b for b in reversed(flow.blocks) if isinstance(b, Block))
     grid, config = flow.training_grid(), flow.config
     context = None
@@ -86,15 +91,15 @@ def types_check(flow: Flow) -> Check:
         "types",
         good and residual.dtype == mx.float32,
         measured,
-        "keys and values in the weights' 16 bits, the residual stream in float32, no casts",
-        "Each pass reads every weight once, in the bits it is stored in.",
-        "Weights are converted on every pass or keys are kept too wide: several times slower and "
-        "larger than need be.",
+        "KV cache in the dtype of the weights, residual stream in float32, no casts of matrices",
+        "Each pass reads every weight once, without conversion.",
+        "Weights are converted in every pass, or the KV cache has too many bits: sampling is "
+        "slower and needs more memory than necessary.",
     )
 
 
 def floor_check(model: str | None) -> Check:
-    """4. The rounding of every precision against what a result may be off by."""
+    """Check 4: the rounding floor of every precision (see sampling/tolerance.py)."""
     measured, wrong = {}, []
     for name, options in _precisions().items():
         with load(model, **options) as pipe:
@@ -111,9 +116,9 @@ def floor_check(model: str | None) -> Check:
         not wrong,
         measured,
         ", ".join(f"{str(k).removeprefix('mlx.core.')} below {v:g}" for k, v in FLOORS.items()),
-        "Two groupings of the same tokens agree as well as the type allows.",
-        f"{', '.join(wrong)}: the same tokens come out differently in another grouping, by more "
-        "than rounding explains.",
+        "Tokens computed one by one and together agree within rounding errors.",
+        f"{', '.join(wrong)}: tokens computed one by one and together differ by more than rounding "
+        "errors.",
     )
 
 
@@ -125,7 +130,7 @@ def _precisions() -> dict[str, dict[str, Any]]:
 
 
 def cache_check(subject: Subject) -> Check:
-    """5. Keys and values are written in place: no second cache appears while tokens are drawn."""
+    """Check 5: the KV cache is updated in place, without a second copy of it."""
     block = subject.conditional()
     previous = mx.zeros((1, 1, subject.flow.config.token_channels))
     mx.eval(block.affine(previous, 0))
@@ -139,9 +144,9 @@ def cache_check(subject: Subject) -> Check:
         "cache in place",
         more < cache,
         {"cache_mb": round(cache / 1e6, 2), "more_at_peak_mb": round(more / 1e6, 2)},
-        f"below one more cache over {STEPS} steps",
-        "Keys and values are updated in place.",
-        "Every step copies the cache: slow, and twice its memory.",
+        f"less additional memory than one cache, over {STEPS} steps",
+        "The KV cache is updated in place.",
+        "Every step copies the KV cache, which is slow and needs twice its memory.",
     )
 
 
@@ -153,7 +158,7 @@ def _steps(block: Conditional, tokens: mx.array, start: int, count: int) -> None
 
 
 def host_check(subject: Subject) -> Check:
-    """8. Time of the host against all time, in the loop of one token after another."""
+    """Check 8: the share of the host's time in sequential sampling."""
     block = subject.conditional()
     tokens, host = mx.zeros((1, 1, subject.flow.config.token_channels)), 0.0
     mx.eval(block.affine(tokens, 0))
@@ -174,11 +179,11 @@ def host_check(subject: Subject) -> Check:
     slow = on_gpu() and share > 0.8
     meaning = "The host is the bottleneck: close other programs." if slow else ""
     measured = {k: round(v, 3) for k, v in measured.items()}
-    return Check("host time", SLOW if slow else OK, measured, "below 0.8 of all time", meaning)
+    return Check("host time", SLOW if slow else OK, measured, "share below 0.8", meaning)
 
 
 def low_ram_check(model: str | None) -> Check:
-    """9. Two pictures with components dropped in between: nothing is left behind."""
+    """Check 9: with ``low_ram`` memory does not grow from picture to picture."""
     held = []
     with load(model, low_ram=True) as pipe:
         prompt = _prompt(pipe)
@@ -199,7 +204,8 @@ def low_ram_check(model: str | None) -> Check:
 
 
 def finishing_check(subject: Subject) -> Check:
-    """10. Denoising and decoding: seconds, memory against what was said, finite numbers."""
+    """Check 10: denoising and decoding give finite numbers and need no more memory than
+    estimated."""
     flow, pipe = subject.flow, subject.pipe
     x, config = subject.noise(), flow.config
     said = {"denoise": denoising_bytes(config, subject.grid.tokens, 1, config.denoiser is not None)}
@@ -225,19 +231,20 @@ def finishing_check(subject: Subject) -> Check:
         fits = fits and taken < 1.15 * said[name] + (4 << 20)
     meaning = "" if finite else "Denoising or decoding gives NaN or infinity on this device."
     if finite and not fits:
-        meaning = "More memory is taken than is said: the advice about memory is too optimistic."
+        meaning = "More memory is needed than estimated, so warnings about memory may be missing."
     status = WRONG if not finite else OK if fits else SLOW
-    return Check("denoise and decode", status, measured, "finite, memory as said", meaning)
+    return Check("denoise and decode", status, measured, "finite, memory as estimated", meaning)
 
 
 def picture_check(golden: Golden | None = None) -> Check:
-    """11. The embedded picture: sequential and auto, GPU and CPU, all against stored numbers."""
+    """Check 11: a picture of the embedded model, by the samplers "sequential" and "auto", and on a
+    GPU also on the CPU, compared with stored results."""
     golden = golden or Golden.read()
     with load(dtype="float32") as pipe:
         if pipe.fingerprint != golden.weights:
             return Check(
                 "embedded picture", SKIPPED, {"weights": pipe.fingerprint}, golden.weights,
-                f"The stored numbers belong to other weights; {REGENERATE} makes them anew.",
+                f"The stored results are of other weights; to make new ones: {REGENERATE}",
             )  # fmt: skip
         found, times = {}, {}
         for name in ("sequential", "auto"):
@@ -253,9 +260,9 @@ def picture_check(golden: Golden | None = None) -> Check:
         "embedded picture",
         not wrong,
         {**found, "seconds": times},
-        "as stored: latents within 0.01 deviations, the picture within 50 dB",
-        "This machine draws what every other draws.",
-        f"{', '.join(wrong)}: another picture than on other machines. Please report this.",
+        "as stored: latents within 0.01 standard deviations, picture PSNR above 50 dB",
+        "This machine draws the same picture as others.",
+        f"{', '.join(wrong)}: not the same picture as on other machines. Please report this.",
     )
 
 

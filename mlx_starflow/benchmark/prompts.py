@@ -1,4 +1,4 @@
-"""Prompts to measure with: scenes in plain words that any text-to-image model draws."""
+"""Prompts for benchmarks: simple scenes that any text-to-image model can draw."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What fewer bits cost, measured exactly, as a flow allows.
+"""The loss of accuracy with fewer bits for the weights.
 
-A flow gives the likelihood of any picture and the picture of any noise, so the loss through
-rounding its weights needs no opinion: the change of log p in nats per dimension of the same
-noised latents, and the change of the sample from the same noise, both against float32.
+Measured are the change of log p of the same noisy latents, in nats per dimension, and the change
+of the sample from the same noise, both compared with float32.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .finish import psnr
 
 @dataclass(frozen=True)
 class Precision:
-    """How the large matrices are kept; arguments of ``mlx_starflow.load``."""
+    """The precision of the large matrices: arguments of ``mlx_starflow.load``."""
 
     name: str
     dtype: str | None = None
@@ -49,40 +48,41 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class CostOptions:
-    """What the cost is measured on."""
+    """Options of ``quantization_cost``."""
 
     guidance: float = 0.0  # of the samples
     seed: int = 0  # of the noise that is added before scoring
-    sampler: str = "sequential"  # exact, so that nothing but the weights differs
+    sampler: str = "sequential"  # exact, so that all differences are due to the weights
 
 
 @dataclass(frozen=True)
 class PrecisionCost:
-    """One precision against float32; likelihoods are means over the pictures."""
+    """One precision compared with float32; likelihoods are means over the pictures."""
 
     precision: str
     megabytes: float  # of the flow's weights in memory
     nats_per_dim: float  # log p per dimension
-    change: float  # of it, against float32; below zero: the pictures became less probable
-    change_error: float | None  # standard error of the change, None: one picture
-    largest_change: float  # of a picture, absolute
-    distance: float  # of the samples, max abs, in units of the float32 samples' deviation
+    change: float  # of nats_per_dim; below zero: the pictures became less probable
+    change_error: float | None  # standard error of the change; None: one picture
+    largest_change: float  # of any picture, absolute
+    distance: float  # of the samples, max abs, in standard deviations of the float32 samples
     rms_distance: float  # the same, root mean square
     image_psnr: float | None  # dB, of the worst picture; None: identical or no pictures
 
 
 @dataclass(frozen=True)
 class QuantizationResult:
-    """All precisions, float32 first."""
+    """The results for all precisions."""
 
     machine: Machine
     guidance: float
-    scored: int  # pictures whose likelihood was taken
-    sampled: int
-    numbers: int  # dimensions of one
-    rows: tuple[PrecisionCost, ...]
+    scored: int  # number of pictures whose likelihood was computed
+    sampled: int  # number of samples
+    numbers: int  # dimensions of a picture
+    rows: tuple[PrecisionCost, ...]  # float32 first
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -97,17 +97,19 @@ def quantization_cost(
     precisions: Sequence[Precision] = PRECISIONS,
     progress: Callable[[str, float], None] | None = None,
 ) -> QuantizationResult:
-    """Measure each precision against float32 on noise (B, h, w, c) and its context.
+    """Compare each precision with float32.
 
-    ``load`` gives the flow in a precision; one is in memory at a time. ``latents`` (N, h, w, c),
-    clean, with their own ``latent_context``: what is scored after the noise of the training is
-    added; None: the float32 samples, denoised, under their own captions. ``finish``: how samples
-    become pictures, None: latents only. Errors: UsageError, NumericsError.
+    load: returns the flow in a precision; one is in memory at a time. noise (B, h, w, c), context:
+    for the samples, as for ``invert``. latents (N, h, w, c), latent_context: clean latents to
+    score, to which noise of the training level is added, and their context; None: the denoised
+    float32 samples with their own captions. finish: turns samples into pictures; None: compare
+    latents only. progress: is called with the precision and the fraction done. Errors: UsageError,
+    NumericsError.
     """
     options = options or CostOptions()
     progress = progress or (lambda what, share: None)
     if latents is None and latent_context is not None:
-        raise UsageError("latent_context belongs to latents; give both or neither.")
+        raise UsageError("latent_context needs latents; give both or neither.")
     rows: list[PrecisionCost] = []
     first: _Measured | None = None
     for i, precision in enumerate([REFERENCE, *precisions]):
@@ -160,13 +162,13 @@ def _measure(
     finish: Finish | None,
 ) -> _Measured:
     parts = []
-    for i in range(scored.shape[0]):  # one by one: what is scored may be many pictures
+    for i in range(scored.shape[0]):  # one by one, since there may be many pictures
         own = None if scored_context is None else scored_context[i : i + 1]
         parts.append(log_prob(flow, scored[i : i + 1], own))
         mx.eval(parts[-1])
     log_p = np.array(mx.concatenate(parts)).astype(np.float64)
     if not np.isfinite(log_p).all() or not mx.isfinite(samples).all().item():
-        raise NumericsError(f"In {precision.name} the flow gives NaN or infinity.")
+        raise NumericsError(f"In {precision.name} the flow computes NaN or infinity.")
     pictures = None
     if finish is not None:
         own = None if context is None else context[: samples.shape[0]]

@@ -1,7 +1,7 @@
-"""A flow of any size with random weights: speed and reads of weights without a checkpoint.
+"""A flow of any size with random weights, to measure speed without a checkpoint.
 
-The spreads are those of a freshly initialised transformer with a small output layer; how fast a
-parallel sampler converges on it says little about a trained flow, what a sweep costs says all.
+The weights are scaled as in a newly initialised transformer with a small output layer. The time of
+a sweep is that of a trained flow of the same size, but the number of sweeps is not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..flow import Flow
 
 HEAD_DIMS = (64, 32)
-GAIN, OUT_GAIN, SMALL = 0.9, 0.35, 0.1  # deviation times the square root of the input's width
+GAIN, OUT_GAIN, SMALL = 0.9, 0.35, 0.1  # standard deviation times sqrt(width of the input)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RandomShape:
     """Sizes of a random text-to-image flow."""
 
     width: int  # of the residual stream, the same in every block
-    layers: tuple[int, ...]  # per block; the last is the deep one, which sees the text
+    layers: tuple[int, ...]  # per block; the last one is the deep block, which has the text
     grid: int = 16  # tokens along one side
     text_length: int = 32
     text_channels: int = 256
@@ -48,8 +48,8 @@ class RandomShape:
 
     @classmethod
     def parse(cls, text: str, grid: int = 16, words: str = "32x256") -> RandomShape:
-        """From ``512,2,2,2,8`` (width, then layers per block) and ``32x256`` (text tokens and
-        their width). Errors: UsageError."""
+        """Parse a text such as "512,2,2,2,8" (width, then layers per block) and ``words`` such as
+        "32x256" (text tokens and their width). Errors: UsageError."""
         try:
             width, *layers = (int(part) for part in text.split(","))
         except ValueError:
@@ -67,7 +67,7 @@ class RandomShape:
         return cls(width, tuple(layers), grid, length, channels)
 
     def config(self) -> FlowConfig:
-        """The released dialect in these sizes."""
+        """The configuration of the published model with these sizes."""
         head_dim = next(d for d in HEAD_DIMS if self.width % d == 0)
         last = len(self.layers) - 1
         blocks = tuple(
@@ -102,9 +102,9 @@ class RandomShape:
 def random_flow(
     shape: RandomShape, dtype: str | None = None, quantize: Recipe | None = None, seed: int = 0
 ) -> Flow:
-    """A flow of this shape; the same seed gives the same numbers in every precision.
+    """A flow of this shape. The same seed gives the same weights, rounded to the precision.
 
-    dtype and quantize mean what they mean to ``mlx_starflow.load``. Errors: UsageError.
+    dtype, quantize: as for ``mlx_starflow.load``. Errors: UsageError.
     """
     target = None if dtype is None else dtype_named(dtype)
     config = shape.config()
@@ -117,7 +117,7 @@ def random_flow(
         value = _drawn(name, shapes[name], key)
         if dtype is not None and takes_type("flow", name):
             value = value.astype(target or value.dtype)
-        mx.eval(value)  # one at a time: beside the model there is one tensor in float32
+        mx.eval(value)  # one at a time, so that only one tensor is in memory in float32
         weights.append((name, value))
     flow.load_weights(weights, strict=True)
     flow.eval()
@@ -127,9 +127,8 @@ def random_flow(
 
 
 def random_context(shape: RandomShape, batch: int, guided: bool, seed: int = 1) -> mx.array:
-    """Text features (B, L, D), or (2B, L, D) with the null caption's rows behind.
-
-    The null caption is the same for every seed."""
+    """Random text features (B, L, D); if ``guided`` (2B, L, D), with null captions in the second
+    half. The null caption is the same for every seed."""
     size = (shape.text_length, shape.text_channels)
     captions = mx.random.normal((1, *size), key=mx.random.key(seed))
     captions = mx.repeat(captions, batch, axis=0)

@@ -1,4 +1,4 @@
-"""What a comparison of samplers found, as frozen dataclasses with a JSON form."""
+"""The results of a comparison of samplers, as dataclasses with a JSON form."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of some values."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
 class Work:
-    """What some blocks cost, means over the pictures' batches (histograms are sums)."""
+    """The cost of some blocks: means over batches; histograms are sums."""
 
-    blocks: int
-    weight_bytes: int  # of the blocks together
-    windows: tuple[int, ...]  # tokens at a time, in the order of the work
-    samplers: tuple[str, ...]  # that did the work, in the same order
+    blocks: int  # number of blocks
+    weight_bytes: int  # total
+    windows: tuple[int, ...]  # tokens solved at a time, per block in the order of the work
+    samplers: tuple[str, ...]  # per block in the order of the work
     weight_reads: float  # passes over a block's weights, summed over the blocks
-    reads_by_block: tuple[float, ...]  # the same apart, in the order of the work
-    certificate_reads: float  # the same, spent on the residual
+    reads_by_block: tuple[float, ...]  # the same per block, in the order of the work
+    certificate_reads: float  # passes to measure the residual
     evaluations_per_token: float
     host_syncs: float
-    bytes_read: float  # of weights, certificates included, the text's pass not
-    sweeps: dict[int, int]  # sweeps on a window (sliding: of a token) -> how many
+    bytes_read: float  # of weights, with certificates, without the pass over the text
+    sweeps: dict[int, int]  # sweeps of a window (sliding: of a token) -> number of them
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,34 @@ class SamplerResult:
 
     spec: str
     sampler: str
-    batch: int  # pictures made together
-    seconds: Spread  # of a batch, noise to sample
+    batch: int  # pictures in a batch
+    seconds: Spread  # per batch, from noise to sample
     seconds_deep: Spread
     seconds_shallow: Spread | None  # None: the flow has one block
-    cpu_seconds: Spread  # of all threads: on a busy machine steadier than the wall's
+    cpu_seconds: Spread  # of all threads; on a busy machine steadier than the wall time
     speedup: Spread | None  # over sequential in the same round; None: sequential was not timed
-    batch_cost: Spread | None  # times the seconds of one picture; None for one picture
+    batch_cost: Spread | None  # time of a batch over that of one picture; None for one picture
     deep: Work
     shallow: Work | None
     weighted_reads: float  # of the whole flow: each block's reads weighted by its bytes
     weighted_certificate_reads: float
-    reads_of_sequential: float  # weighted reads, certificates apart, as a share of sequential's
-    bytes_read: float  # of weights per batch, certificates included
+    reads_of_sequential: float  # weighted reads, without certificates, over those of sequential
+    bytes_read: float  # of weights per batch, with certificates
     residual: float  # largest over blocks and batches
     converged: bool
-    distance: float  # max abs from the sequential sample, in its standard deviations; the worst
-    image_mse: float | None  # from the sequential picture, the worst batch; None: no pictures
+    distance: float  # largest difference to the sequential sample, in its standard deviations
+    image_mse: float | None  # to the sequential picture, the worst one; None: no pictures
     image_psnr: float | None  # dB; None: identical, or no pictures
     peak_memory: dict[str, int]  # bytes, by phase
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values for JSON."""
         return _json(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """All samplers of one interleaved run."""
+    """The results of ``compare``."""
 
     machine: Machine
     guidance: float
@@ -87,6 +89,7 @@ class BenchmarkResult:
     load_average_after: float | None
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as values for JSON."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data["machine"] = dataclasses.asdict(self.machine)
         data["samplers"] = [s.to_dict() for s in self.samplers]
@@ -94,7 +97,7 @@ class BenchmarkResult:
 
 
 def _json(value: Any) -> Any:
-    """Keys as strings, tuples as lists."""
+    """A value with keys as strings and tuples as lists."""
     if isinstance(value, dict):
         return {str(k): _json(v) for k, v in value.items()}
     return [_json(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""One inversion, measured, and the sums over several of them."""
+"""Measuring one inversion, and means over several."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from .results import Work
 
 @dataclass(frozen=True)
 class Run:
-    """A batch of noise turned into samples once."""
+    """The measurements of one inversion of a batch."""
 
     latents: mx.array  # (B, h, w, c) float32
-    reports: tuple[BlockReport, ...]  # of the blocks that do something, the deep one first
+    reports: tuple[BlockReport, ...]  # of the blocks with layers, the deep block first
     seconds: dict[int, float]  # by block
-    peaks: dict[int, int]  # bytes, by block
+    peaks: dict[int, int]  # peak memory in bytes, by block
     cpu_seconds: float  # of all threads of this process
 
     @property
     def total(self) -> float:
+        """Seconds of all blocks."""
         return sum(self.seconds.values())
 
     def part(self, deep: bool) -> float:
-        """Seconds of the deep block, or of all the others."""
+        """Seconds of the deep block, or of all other blocks."""
         first = self.reports[0].block
         return sum(s for block, s in self.seconds.items() if (block == first) == deep)
 
@@ -47,7 +48,7 @@ def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptio
             x = event.x
             mx.eval(x)
             clock.lap(str(event.block))
-            if event.report.weight_reads:  # an identity block reads none
+            if event.report.weight_reads:  # 0 for an identity block
                 reports.append(event.report)
     cpu = time.process_time() - cpu
     seconds = {int(b): s for b, s in clock.seconds.items()}
@@ -56,7 +57,7 @@ def run_once(flow: Flow, noise: mx.array, context: Context, options: SampleOptio
 
 
 def block_bytes(flow: Flow) -> dict[int, int]:
-    """Bytes of every block's weights as they are in memory."""
+    """Block index -> bytes of its weights in memory."""
     return {
         index: sum(value.nbytes for _, value in parameters_of(block))
         for index, block in enumerate(flow.blocks)
@@ -64,7 +65,7 @@ def block_bytes(flow: Flow) -> dict[int, int]:
 
 
 def work_of(runs: Sequence[Run], sizes: dict[int, int], deep: bool) -> Work | None:
-    """The cost of the deep block, or of all the others together; None where there are none."""
+    """The cost of the deep block, or of all other blocks together; None if there are none."""
     reports = [r for run in runs for r in (run.reports[:1] if deep else run.reports[1:])]
     if not reports:
         return None
@@ -92,7 +93,7 @@ def work_of(runs: Sequence[Run], sizes: dict[int, int], deep: bool) -> Work | No
 
 
 def weighted_reads(runs: Sequence[Run], sizes: dict[int, int]) -> tuple[float, float]:
-    """Mean reads of the whole flow's weights per batch: by the sampler, and by certificates."""
+    """Mean reads of the whole flow's weights per batch: of the sampler, and of certificates."""
     whole = sum(sizes.values()) * len(runs)
     reports = [r for run in runs for r in run.reports]
     return (

@@ -1,4 +1,4 @@
-"""A sampler with its settings in one word: ``name[:window[:tolerance[:sweeps]]]``."""
+"""Samplers with settings, written as ``name[:window[:tolerance[:sweeps]]]``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..errors import UsageError
 from ..sampling import AUTO, SAMPLERS, SampleOptions
 
 FORM = "NAME[:WINDOW[:TOLERANCE[:SWEEPS]]], such as jacobi:16:1e-3 or sliding:32"
-REFERENCE = "sequential"  # what every other sampler is measured against
-PUBLISHED = "jacobi"  # kept as it was published
+REFERENCE = "sequential"  # the sampler that all others are compared with
+PUBLISHED = "jacobi"  # the published sampler
 
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """A sampler and what is asked of it; None stands for the sampler's own setting."""
+    """A sampler with its settings; None is the sampler's default."""
 
     sampler: str
     block_size: int | None = None
@@ -30,22 +30,22 @@ class SamplerSpec:
 
     @property
     def certifies(self) -> bool:
-        """Whether measuring its residual is part of the method, and so of its time.
+        """Whether measuring the residual is part of the sampler, and is included in its time.
 
-        The sequential sampler needs none, being the definition, and the published one has none;
-        theirs is measured apart.
+        It is not for the sequential sampler, which needs no residual, and the published one, which
+        measures none; their residuals are measured separately.
         """
         return self.sampler not in (REFERENCE, PUBLISHED)
 
     @property
     def planned(self) -> bool:
-        """Whether the windows are to be measured on this device beforehand."""
+        """Whether the windows must be measured on this device before."""
         return self.sampler == AUTO and self.block_size is None
 
     def options(
         self, guidance: float, certify: bool, windows: tuple[int, ...] | None = None
     ) -> SampleOptions:
-        """The same in the sampler's terms; ``windows`` of every block, where they are planned."""
+        """The ``SampleOptions`` for this spec. ``windows``: of every block, if ``planned``."""
         return SampleOptions(
             guidance=guidance,
             sampler=self.sampler,
@@ -58,7 +58,7 @@ class SamplerSpec:
 
 
 def parse_spec(text: str) -> SamplerSpec:
-    """``jacobi:16:1e-3:32`` as a spec; an empty part is the sampler's own setting.
+    """Parse a text such as "jacobi:16:1e-3:32"; an empty part is the sampler's default.
 
     Errors: UsageError naming the part that is wrong.
     """
@@ -77,12 +77,12 @@ def parse_spec(text: str) -> SamplerSpec:
         tolerance=_number(text, "tolerance", settings[1], float),
         max_sweeps=_number(text, "most sweeps", settings[2], int),
     )
-    spec.options(0.0, certify=True)  # refuses what no sampler takes
+    spec.options(0.0, certify=True)  # checks the values
     return spec
 
 
 def parse_specs(text: str) -> list[SamplerSpec]:
-    """Specs separated by commas, each of them once. Errors: UsageError."""
+    """Parse specs separated by commas; repeated ones are dropped. Errors: UsageError."""
     parts = [part for part in text.split(",") if part.strip()]
     if not parts:
         raise UsageError(f"--samplers is empty; expected a list of {FORM}.")

@@ -1,4 +1,4 @@
-"""What is measured: a model with its prompts, or random weights with random text."""
+"""The inputs of a benchmark: noise and context, for a model or for random weights."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from .finish import Finish
 from .prompts import PROMPTS
 from .random_flow import RandomShape, random_context
 
-RANDOM_GUIDANCE = 3.6  # of the published sampler
+RANDOM_GUIDANCE = 3.6  # default for random weights, as in the published sampler
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Noises (B, h, w, c) and, for each, the context that ``invert`` takes: one case each."""
+    """The cases of a benchmark, each with a noise and a context."""
 
-    noises: tuple[mx.array, ...]
-    contexts: tuple[Context, ...]
+    noises: tuple[mx.array, ...]  # (B, h, w, c) each
+    contexts: tuple[Context, ...]  # as for ``invert``
     guidance: float
-    finish: Finish | None  # None: the samples are not pictures
-    prompts: tuple[str, ...] = ()  # one a case
+    finish: Finish | None  # turns samples into pictures; None: they are not pictures
+    prompts: tuple[str, ...] = ()  # one per case
     text: dict[str, float] | None = None  # seconds and peak bytes of encoding the prompts
 
     def joined(self) -> tuple[mx.array, Context]:
-        """The first picture of every case, all in one batch: its noise and context."""
+        """Noise and context of the first picture of every case, as one batch."""
         noise = mx.concatenate([n[:1] for n in self.noises])
         contexts = [c for c in self.contexts if c is not None]
         if not contexts:
             return noise, None
-        # Rows [caption, null caption] or one row alone -> [captions, null captions] or captions.
+        # Rows [caption, null] or [caption] of each case -> [captions, nulls] or [captions].
         apart = [c[:: n.shape[0]] for c, n in zip(contexts, self.noises, strict=True)]
         rows = [[c[i : i + 1] for c in apart] for i in range(apart[0].shape[0])]
         return noise, mx.concatenate([mx.concatenate(row) for row in rows])
@@ -50,10 +50,10 @@ def model_subject(
     guidance: float | None = None,
     prompts: Sequence[str] | None = None,
 ) -> Subject:
-    """``count`` prompts, each with ``batch`` seeds: seed 0, 1, ... through all cases.
+    """``count`` cases, one prompt each, with ``batch`` pictures each; seeds are 0, 1, ... in order.
 
-    prompts None: scenes, or the classes of a model with classes. guidance None: the model's own.
-    Errors: UsageError.
+    prompts: None for built-in scenes, or the classes of a model with classes. guidance: None for
+    the model's default. Errors: UsageError.
     """
     flow: Flow = pipe.flow
     conditional = bool(flow.config.text_channels or flow.config.num_classes)
@@ -65,7 +65,7 @@ def model_subject(
     chosen = tuple(prompts[i % len(prompts)] for i in range(count))
     contexts, clock = [], Clock()
     if flow.config.text_channels:
-        pipe.encode_prompts([""])  # the encoder is in memory from here on
+        pipe.encode_prompts([""])  # loads the encoder before the time is measured
     clock.start()
     for prompt in chosen:
         context = pipe.prompt_rows([prompt]).for_sampling([prompt] * batch, guidance)
@@ -88,7 +88,7 @@ def model_subject(
 def random_subject(
     shape: RandomShape, count: int, batch: int = 1, guidance: float | None = None
 ) -> Subject:
-    """``count`` random texts, each with ``batch`` seeds."""
+    """``count`` cases with random text features, with ``batch`` pictures each."""
     guidance = RANDOM_GUIDANCE if guidance is None else guidance
     contexts = [random_context(shape, batch, guidance > 0, seed=i + 1) for i in range(count)]
     mx.eval(contexts)
@@ -97,7 +97,7 @@ def random_subject(
 
 
 def _noises(count: int, batch: int, shape: tuple[int, ...]) -> tuple[mx.array, ...]:
-    """The noise that ``generate`` draws for the same seeds."""
+    """The noise of ``generate`` for the same seeds."""
     rows = seeded_noise(shape, range(count * batch))
     noises = [rows[i : i + batch] for i in range(0, count * batch, batch)]
     mx.eval(noises)

@@ -89,6 +89,6 @@ def save_arrays(path: Path, settings: dict[str, Any], **arrays: mx.array) -> Pat
 
 
 def check_array_path(path: Path, flag: str) -> None:
-    """Raise a UsageError unless the path ends in .safetensors or .npy. ``flag``: for the message."""
+    """Raise a UsageError unless the path ends in .safetensors or .npy. ``flag``: for messages."""
     if path.suffix not in (".safetensors", ".npy"):
         raise UsageError(f"{flag} {path}: expected a name ending in .safetensors or .npy.")

@@ -1,1 +1,1 @@
-"""An image server and a page in the browser: HTTP in front of one loaded model (extra "server")."""
+"""An image server with a web page, for one loaded model (needs the extra "server")."""

@@ -1,4 +1,4 @@
-"""Routes of AUTOMATIC1111's web UI, which Draw Things, Open WebUI and SillyTavern speak."""
+"""Routes of AUTOMATIC1111's web UI, used by Draw Things, Open WebUI and SillyTavern."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from .studio import Saved, Studio
 from .uploads import read_body
 
 SMALLEST_SIDE = 16
-ABSENT = ("upscalers", "latent-upscale-modes", "sd-vae", "schedulers")  # lists that are asked for
+ABSENT = ("upscalers", "latent-upscale-modes", "sd-vae", "schedulers")  # answered by empty lists
 
 
 def routes(studio: Studio) -> list[Route]:
+    """All routes of this module."""
     api = _WebUI(studio)
     return [
         Route("/sdapi/v1/options", guarded(api.options), methods=["GET", "POST"]),
@@ -39,7 +40,7 @@ class _WebUI:
         self._studio = studio
 
     async def options(self, request: Request) -> Response:
-        """The one model; choosing another has no effect, as one stays loaded."""
+        """The name of the loaded model. POST is accepted without effect."""
         if request.method == "POST":
             await read_body(request, self._studio.limits)
             return json_answer(None)
@@ -77,8 +78,8 @@ class _WebUI:
         )
 
     async def txt2img(self, request: Request) -> Response:
-        """steps, cfg_scale and sampler names of diffusion models mean nothing to a flow and are
-        not used; ``guidance`` and ``sampler`` are our own."""
+        """Draw pictures. steps, cfg_scale and sampler_name, which are for diffusion models, are
+        ignored; this server's own fields ``guidance`` and ``sampler`` are used."""
         studio = self._studio
         fields = (await read_body(request, studio.limits)).fields
         asked = self._asked(fields)
@@ -102,7 +103,7 @@ class _WebUI:
         studio, limits = self._studio, self._studio.limits
         prompt = fields.text("prompt", limits.prompt, "") or ""
         if not prompt and studio.prompt_needed:
-            raise RequestError(400, "prompt is missing; say what to draw.", "prompt", "missing")
+            raise RequestError(400, "prompt is missing.", "prompt", "missing")
         width = fields.whole("width", SMALLEST_SIDE, limits.side)
         height = fields.whole("height", SMALLEST_SIDE, limits.side)
         size = (width or height or 0, height or width or 0) if width or height else None
@@ -111,13 +112,13 @@ class _WebUI:
         )
         if count > limits.pictures:
             raise RequestError(
-                400, f"{count} pictures are asked for; at most {limits.pictures}.", "batch_size"
+                400, f"{count} pictures are too many; at most {limits.pictures}.", "batch_size"
             )
         guidance = fields.number("guidance", 0, 100)
         weight = studio.facts["defaults"]["guidance"] if guidance is None else guidance
         negative = fields.text("negative_prompt", limits.prompt)
         if studio.facts["prompt"] != "text" or not weight:
-            negative = None  # clients send one always; this model cannot lead away from it
+            negative = None  # clients always send one, but it would have no effect here
         options: dict[str, Any] = {
             "guidance": guidance,
             "sampler": fields.text("sampler", 40),
@@ -166,12 +167,12 @@ class _WebUI:
 
 
 async def _nothing(request: Request) -> Response:
-    """What this model does not have; clients ask for the list before they draw."""
+    """An empty list, for lists that clients request before they draw."""
     return json_answer([])
 
 
 def _parameters(fields: Fields, asked: Asked) -> dict[str, Any]:
-    """What was used of the request."""
+    """The parts of the request that were used."""
     return {
         "prompt": asked.prompt,
         "seed": asked.seeds[0],

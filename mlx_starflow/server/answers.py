@@ -1,4 +1,5 @@
-"""Answers of all routes: JSON, errors, server-sent events, and waiting while a client is there."""
+"""HTTP responses: JSON, errors, server-sent events, and waiting for a job while the client is
+connected."""
 
 from __future__ import annotations
 
@@ -19,18 +20,18 @@ from .studio import Inbox, Studio
 
 T = TypeVar("T")
 log = logging.getLogger("mlx_starflow.server")
-SILENCE = 15.0  # seconds after which a stream sends a comment, so that nothing in between closes it
+SILENCE = 15.0  # seconds without events after which a stream sends a comment, as a keep-alive
 EVENT_STREAM = "text/event-stream"
 
 
 def json_answer(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON without NaN, which browsers do not read."""
+    """A JSON response. NaN, which browsers cannot parse, raises a ValueError."""
     content = json.dumps(data, allow_nan=False, ensure_ascii=True)
     return Response(content, status, headers, media_type="application/json")
 
 
 def error_answer(error: BaseException) -> Response:
-    """The JSON form of an error; faults of the program go to the log."""
+    """The JSON response for an error; unexpected errors are logged."""
     if not isinstance(error, StarflowError):
         log.error("a request failed", exc_info=error)
     told = errors.answer(error)
@@ -41,7 +42,7 @@ Route = Callable[[Request], Awaitable[Response]]
 
 
 def guarded(route: Route) -> Route:
-    """The route with errors turned into JSON answers."""
+    """The route with errors turned into JSON responses."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -55,22 +56,23 @@ def guarded(route: Route) -> Route:
 
 
 def owner_of(request: Request, fields: Fields) -> str:
-    """Who waits in the queue for whom: clients are told apart by address and by the "user" field
-    or, without one, by their program."""
+    """The name of a client for the queue: its address and the field "user", or, without one, its
+    user agent."""
     host = request.client.host if request.client else ""
     user = fields.text("user", 200) or request.headers.get("user-agent", "")[:200]
     return f"{host} {user}"
 
 
 async def while_connected(request: Request, studio: Studio, job: Job, work: Awaitable[T]) -> T:
-    """The result of waiting for a job; the job is cancelled when the client goes away."""
+    """The result of ``work``, which waits for a job. The job is cancelled if the client
+    disconnects. Errors: Cancelled."""
     waiting = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             studio.scheduler.cancel(job)
-            raise Cancelled("The client has gone away.")
+            raise Cancelled("The client has disconnected.")
         return await waiting
     finally:
         for task in (waiting, gone):
@@ -85,7 +87,7 @@ async def _gone(request: Request) -> None:
 
 
 async def result_of(inbox: Inbox) -> Any:
-    """What a task returned."""
+    """Wait for a task and return its result."""
     result = None
     async for update in inbox:
         if update.event == "finished":
@@ -102,7 +104,7 @@ def sse(event: str, data: dict[str, Any]) -> bytes:
 def stream_answer(
     events: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
 ) -> Response:
-    """A stream of server-sent events; an error in it is its last event."""
+    """A response that streams server-sent events; if an error occurs, it is the last event."""
     more = {"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})}
     return StreamingResponse(_kept_alive(events), headers=more, media_type=EVENT_STREAM)
 

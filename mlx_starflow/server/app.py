@@ -18,7 +18,7 @@ from .guard import Guard
 from .openapi import description
 from .studio import Studio
 
-PAGE = {  # what is served beside the page
+PAGE = {  # files of the page -> media type
     **{
         f"{name}.js": "text/javascript"
         for name in ("script", "form", "gallery", "map", "mask", "server", "tools")
@@ -29,7 +29,7 @@ PAGE = {  # what is served beside the page
 
 
 def build(studio: Studio) -> ASGIApp:
-    """The application of one server."""
+    """The ASGI application of a server."""
     app = Starlette(
         routes=all_routes(studio),
         exception_handlers={HTTPException: _http_error, Exception: _failure},
@@ -39,6 +39,8 @@ def build(studio: Studio) -> ASGIApp:
 
 
 def all_routes(studio: Studio) -> list[BaseRoute]:
+    """The routes of all APIs and of the page."""
+
     async def openapi(request: Request) -> Response:
         return json_answer(description(studio))
 
@@ -61,7 +63,7 @@ async def _index(request: Request) -> Response:
 async def _page_file(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in PAGE:
-        raise RequestError(404, "There is nothing here.", code="not_found")
+        raise RequestError(404, "There is nothing at this address.", code="not_found")
     return _static(name, PAGE[name])
 
 
@@ -83,7 +85,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if status == 404:
         told = RequestError(404, "There is nothing at this address.", code="not_found")
     elif status == 405:
-        told = RequestError(405, "This address takes another method.", code="wrong_method")
+        told = RequestError(405, "This address needs another HTTP method.", code="wrong_method")
     else:
         told = RequestError(status, "The request cannot be read.", code="bad_request")
     return error_answer(told)

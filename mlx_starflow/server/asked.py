@@ -1,4 +1,4 @@
-"""What a request for pictures asks: the fields of the OpenAI API and our own, read and resolved."""
+"""Reading a request for pictures: the fields of the OpenAI API and of this server's own API."""
 
 from __future__ import annotations
 
@@ -19,50 +19,52 @@ SMALLEST_SIDE = 16
 
 @dataclass(frozen=True)
 class FileForm:
-    """How a picture is written and sent."""
+    """The file format of a picture."""
 
     format: str = "png"  # "png" | "jpeg" | "webp"
-    quality: int = 95  # of JPEG and WebP
+    quality: int = 95  # of JPEG and WebP, 1 to 100
 
     @property
     def suffix(self) -> str:
+        """The suffix of a file name, such as ".png"."""
         return FORMATS[self.format]
 
     @property
     def media_type(self) -> str:
+        """The media type, such as "image/png"."""
         return f"image/{self.format}"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Pictures that a request asks for."""
+    """The pictures that a request asks for."""
 
     prompt: str
-    seeds: tuple[int, ...]  # one for each picture that is drawn
+    seeds: tuple[int, ...]  # one per picture that is drawn
     options: dict[str, Any]  # of Pipeline.generate
-    size: tuple[int, int] | None = None  # pixels to deliver; None: as the model draws
-    best_of: bool = False  # deliver only the picture that fits its prompt best
+    size: tuple[int, int] | None = None  # width and height to send; None: as drawn
+    best_of: bool = False  # send only the picture that fits its prompt best
     form: FileForm = FileForm()
 
     @property
     def count(self) -> int:
-        """Pictures that are delivered."""
+        """The number of pictures to send."""
         return 1 if self.best_of else len(self.seeds)
 
 
 def read_asked(
     fields: Fields, limits: Limits, sizes: dict[str, str], prompt_needed: bool = True
 ) -> Asked:
-    """The drawing that a request describes. ``sizes``: the model's, ratio → "WxH".
-    Errors: RequestError naming the field."""
+    """Read the fields of a request. ``sizes``: of the model, aspect ratio → "WxH". Errors:
+    RequestError naming the field."""
     prompt = fields.text("prompt", limits.prompt)
     if prompt is None and prompt_needed:
-        raise RequestError(400, "prompt is missing; say what to draw.", "prompt", "missing")
+        raise RequestError(400, "prompt is missing.", "prompt", "missing")
     count = fields.whole("n", 1, limits.pictures, 1) or 1
     best_of = fields.whole("best_of", 1, limits.best_of, 1) or 1
     if best_of > 1 and count > 1:
         raise RequestError(
-            400, "best_of draws a batch of its own and keeps one; leave n out.", "best_of"
+            400, "best_of sets the number of pictures and keeps one; leave n out.", "best_of"
         )
     size = read_size(fields, limits)
     options: dict[str, Any] = {
@@ -86,7 +88,7 @@ def read_asked(
 
 
 def read_seeds(fields: Fields, count: int) -> tuple[int, ...]:
-    """seed, seed + 1, ...; at random where none is given (or -1, as other servers write it)."""
+    """seed, seed + 1, ...; random seeds if the field is absent or -1, as in other servers."""
     first = fields.whole("seed", -1, MAX_SEED - 1)
     if first is None or first < 0:
         return tuple(secrets.randbelow(MAX_SEED) for _ in range(count))
@@ -94,7 +96,7 @@ def read_seeds(fields: Fields, count: int) -> tuple[int, ...]:
 
 
 def read_size(fields: Fields, limits: Limits) -> tuple[int, int] | None:
-    """ "WxH" in pixels; None for "auto" or where it is not given."""
+    """The field "size", "WxH" in pixels, as (width, height); None if it is "auto" or absent."""
     text = fields.text("size", 20)
     if text is None or text == "auto":
         return None
@@ -108,7 +110,8 @@ def read_size(fields: Fields, limits: Limits) -> tuple[int, int] | None:
 
 
 def read_form(fields: Fields) -> FileForm:
-    """output_format and output_compression, and what cannot be honoured of background."""
+    """The file format from output_format and output_compression. A transparent background is an
+    error, since models draw opaque pictures."""
     background = fields.choice("background", ("auto", "opaque", "transparent"), "auto")
     if background == "transparent":
         raise RequestError(
@@ -124,7 +127,7 @@ def read_form(fields: Fields) -> FileForm:
 
 
 def nearest(size: tuple[int, int], sizes: dict[str, str]) -> str:
-    """The ratio among the model's sizes whose shape is nearest to a size."""
+    """The aspect ratio in ``sizes`` that is nearest to that of a (width, height)."""
 
     def distance(ratio: str) -> float:
         width, height = (int(side) for side in sizes[ratio].split("x"))

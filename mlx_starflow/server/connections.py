@@ -1,7 +1,7 @@
-"""Connections within bounds: their number, and the time a request's head may take.
+"""Limits on the number of connections and on the time for a request's head.
 
-Uvicorn bounds the time between requests and the size of a head; a client that opens connections
-and sends nothing, or a head one letter at a time, would hold them for ever.
+Uvicorn limits the time between requests and the size of a head. Without the limits here, a client
+could open connections and send nothing, or a head one byte at a time, and hold them for ever.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ BUSY = (
 
 
 def bounded_protocol(limits: Limits, most: int) -> type[H11Protocol]:
-    """The protocol class of a server with these limits and ``most`` connections."""
+    """A protocol class for uvicorn with these limits and at most ``most`` connections."""
 
     class BoundedProtocol(H11Protocol):
+        """Closes idle connections if there are too many, and those whose head is late."""
+
         _head_timer: asyncio.TimerHandle | None = None
         _opened = 0.0
 
@@ -55,11 +57,13 @@ def bounded_protocol(limits: Limits, most: int) -> type[H11Protocol]:
             return self.cycle is None or bool(self.cycle.response_complete)
 
         def drop(self) -> None:
+            """Close the connection at once."""
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.abort()
 
         def _make_room(self) -> bool:
-            """Close the idle connection that has been open longest; whether there was one."""
+            """Close the idle connection that has been open longest. Returns whether there was
+            one."""
             idle = [
                 c
                 for c in self.connections
@@ -73,7 +77,7 @@ def bounded_protocol(limits: Limits, most: int) -> type[H11Protocol]:
             return True
 
         def _watch(self) -> None:
-            """Start the clock of a head that has not come, or stop it."""
+            """Start the timer while a head is awaited; stop it while a request is answered."""
             if not self.is_idle():
                 self._stop_watching()
             elif self._head_timer is None and self.conn.our_state is not h11.ERROR:

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: one table from exception to status, and one JSON form."""
+"""Errors as HTTP responses: the table from exception to status, and the JSON form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from ..errors import (
 
 
 class RequestError(StarflowError):
-    """A request that is refused: its HTTP status and what the JSON error says."""
+    """A request that is refused.
+
+    status: of the HTTP response. param, code: of the JSON error. retry_after: seconds.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,7 @@ class RequestError(StarflowError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client is told of an error."""
+    """The HTTP response for an error."""
 
     status: int
     body: dict[str, Any]
@@ -61,7 +64,7 @@ _TYPES = {
 
 
 def answer(error: BaseException) -> Answer:
-    """Status, JSON body and headers for any exception. Faults of the program say no details."""
+    """Status, JSON body and headers for any exception. Unexpected errors give no details."""
     if isinstance(error, RequestError):
         headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
         return Answer(error.status, body(error), headers)
@@ -72,8 +75,8 @@ def answer(error: BaseException) -> Answer:
 
 
 def body(error: BaseException) -> dict[str, Any]:
-    """{"error": {"message", "type", "param", "code"}}, the form of the OpenAI API."""
-    param, status, message = None, 500, "The server failed; its log says why."
+    """The JSON body {"error": {"message", "type", "param", "code"}}, as in the OpenAI API."""
+    param, status, message = None, 500, "The server failed; see its log."
     code: str | None = "server_error"
     if isinstance(error, RequestError):
         status, param, code = error.status, error.param, error.code
@@ -82,7 +85,7 @@ def body(error: BaseException) -> dict[str, Any]:
         for kind, found, name in TABLE:
             if isinstance(error, kind):
                 status, code = found, name
-                message = " ".join(str(error).split()) or "There is not enough memory for this."
+                message = " ".join(str(error).split()) or "There is not enough memory."
                 break
     kind_name = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind_name, "param": param, "code": code}}

@@ -1,4 +1,4 @@
-"""Fields of a request, JSON or form, read by name, type and range; errors name the field."""
+"""Typed access to the fields of a request, JSON or form; errors name the field."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ MOST_VALUES = 10_000  # of a JSON body
 
 
 class Fields:
-    """Values of a request by name. A form's texts are read as the type that is asked for. A value
-    of null or "" counts as not given; names that nobody asks for are ignored."""
+    """The values of a request, by name. null and "" count as absent, and the default is then
+    returned. Unknown names are ignored. Errors of all methods: RequestError 400."""
 
     def __init__(self, values: Mapping[str, Any], form: bool = False) -> None:
+        """``form``: the values are texts of a form, which are parsed as the requested type."""
         self._values, self._form = values, form
 
     def given(self, name: str) -> bool:
+        """Whether a field has a value."""
         return self._values.get(name) not in (None, "")
 
     def text(self, name: str, longest: int, default: str | None = None) -> str | None:
-        """A text of at most ``longest`` characters, without control characters but line ends."""
+        """A text of at most ``longest`` characters; the only control characters are tabs and line
+        ends."""
         if not self.given(name):
             return default
         value = self._values[name]
@@ -36,7 +39,7 @@ class Fields:
         return value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int | None:
-        """A whole number from ``low`` to ``high``."""
+        """An integer from ``low`` to ``high``; 3.0 counts as 3."""
         if not self.given(name):
             return default
         value = self._values[name]
@@ -63,6 +66,7 @@ class Fields:
         return float(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean; in a form "true", "1", "false" or "0"."""
         if not self.given(name):
             return default
         value = self._values[name]
@@ -73,6 +77,7 @@ class Fields:
         return value
 
     def choice(self, name: str, among: Sequence[str], default: str) -> str:
+        """One of the texts in ``among``."""
         if not self.given(name):
             return default
         value = self._values[name]
@@ -81,7 +86,7 @@ class Fields:
         return str(value)
 
     def texts(self, name: str, longest: int, most: int) -> list[str]:
-        """A list of texts; a single one counts as a list of one."""
+        """A list of at most ``most`` texts; a single text counts as a list of one."""
         if name not in self._values or self._values[name] is None:
             return []
         value = self._values[name]
@@ -93,13 +98,13 @@ class Fields:
 
 
 def wrong(name: str, value: Any, expected: str, quote: bool = True) -> RequestError:
-    """A field that cannot be honoured: 400, with what was expected."""
+    """The error (status 400) for a field with a wrong value; the caller raises it."""
     told = shown(value) if quote else value
     return RequestError(400, f"{name} is {told}; expected {expected}.", name, "invalid_value")
 
 
 def shown(value: Any) -> str:
-    """A value from outside for a message: short, printable."""
+    """A value for a message: short, in printable ASCII."""
     if isinstance(value, list | dict):
         return f"a {'list' if isinstance(value, list) else 'object'}"
     try:
@@ -110,7 +115,7 @@ def shown(value: Any) -> str:
 
 
 def json_object(raw: bytes, most_bytes: int) -> dict[str, Any]:
-    """A JSON object. Errors: RequestError 400."""
+    """Parse a body that must be a JSON object. Errors: RequestError 400."""
     try:
         return parse_object(raw, most_bytes, MOST_VALUES)
     except JSONError as error:

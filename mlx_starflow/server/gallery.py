@@ -1,4 +1,7 @@
-"""The output folder as the only database: pictures carry their settings, names are their keys."""
+"""The gallery: the pictures in the output directory, with the settings stored in them.
+
+There is no other database; a picture is identified by its file name.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +24,29 @@ from .errors import RequestError
 
 SUFFIXES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}\.(png|jpg|jpeg|webp)")
-LARGEST = 64 << 20  # bytes of a file that is shown
-REMEMBERED = 2000  # settings that were read
-PART = re.compile(r"\.[A-Za-z0-9._-]+\.part")  # what an interrupted write of ours may leave
+LARGEST = 64 << 20  # bytes; the settings of larger files are not read
+REMEMBERED = 2000  # pictures whose settings are kept in memory
+PART = re.compile(r"\.[A-Za-z0-9._-]+\.part")  # temporary files of interrupted writes
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture in the folder."""
+    """A picture in the directory."""
 
     name: str
     path: Path
     bytes: int
-    modified: float
+    modified: float  # seconds since the epoch
 
     @property
     def media_type(self) -> str:
+        """The media type, such as "image/png"."""
         return SUFFIXES[self.path.suffix.lower()]
 
 
 class Gallery:
-    """Pictures of one folder, newest first. Nothing outside it is read or written, and links in
-    it are not followed. Any thread may call any method."""
+    """The pictures of one directory. Nothing outside it is read or written, and links in it are
+    not followed. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +55,7 @@ class Gallery:
         self._lock = threading.Lock()
 
     def clean(self) -> None:
-        """Remove the parts of pictures that a killed server had begun to write."""
+        """Remove temporary files of interrupted writes."""
         if self.folder.is_dir():
             for path in self.folder.iterdir():
                 if PART.fullmatch(path.name) and path.is_file() and not path.is_symlink():
@@ -60,8 +64,8 @@ class Gallery:
     def save(
         self, image: Image.Image, metadata: dict[str, Any], suffix: str, quality: int = 95
     ) -> Kept:
-        """Write a picture under a new name, its time and seed; it appears complete or not at all.
-        Errors: ImageError where the folder cannot be written."""
+        """Write a picture under a new name made of the time and its seed. Errors: ImageError if the
+        directory cannot be written."""
         seed = metadata.get("seed")
         stem = time.strftime("%Y%m%d-%H%M%S") + (f"-{seed}" if isinstance(seed, int) else "")
         path = save_picture(
@@ -78,11 +82,12 @@ class Gallery:
         raise RequestError(404, "There is no picture of this name.", "picture", "not_found")
 
     def delete(self, name: str) -> None:
+        """Delete a picture. Errors: RequestError 404."""
         self.find(name).path.unlink(missing_ok=True)
 
     def list(self, most: int, before: str | None = None) -> tuple[list[Kept], str | None]:
-        """Up to ``most`` pictures older than the one named ``before``, newest first, and the name
-        to go on from; None at the end."""
+        """At most ``most`` pictures that are older than the one named ``before``, newest first; and
+        the value of ``before`` for the next call, None at the end."""
         found = []
         if self.folder.is_dir():
             for path in self.folder.iterdir():
@@ -97,7 +102,7 @@ class Gallery:
         return found[:most], more
 
     def settings(self, kept: Kept) -> dict[str, Any] | None:
-        """The settings stored in a picture; None where there are none."""
+        """The settings stored in a picture; None if there are none."""
         key = kept.name, kept.modified, kept.bytes
         with self._lock:
             if key in self._read:
@@ -107,7 +112,7 @@ class Gallery:
             try:
                 with opened(kept.path, ("PNG", "JPEG", "WEBP")) as picture:
                     found = settings_in(picture)
-            except Exception:  # Pillow's readers raise whatever a broken file makes them raise
+            except Exception:  # for broken files, Pillow raises many kinds of errors
                 found = None
         with self._lock:
             self._read[key] = found
@@ -116,7 +121,7 @@ class Gallery:
         return found
 
     def describe(self, kept: Kept) -> dict[str, Any]:
-        """A picture for /api/gallery: its name, address and settings without lengthy parts."""
+        """The object for /api/gallery: name, address and settings, without the longest ones."""
         settings = self.settings(kept)
         if settings is not None:
             settings = {k: v for k, v in settings.items() if k not in ("blocks", "noise")}
@@ -129,11 +134,12 @@ class Gallery:
         }
 
     def key(self, name: str) -> str:
-        """What stands for the API key in the address of one picture, which a browser loads without
-        headers. It is good until the server ends."""
+        """A key for the address of one picture, used instead of the API key, since browsers load
+        pictures without headers. It is valid until the server ends."""
         return hmac.new(self._secret, name.encode(), hashlib.sha256).hexdigest()[:32]
 
     def opens(self, name: str, key: str) -> bool:
+        """Whether ``key`` is the key of a picture."""
         return hmac.compare_digest(self.key(name), key)
 
     def _kept(self, path: Path) -> Kept:

@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: host, origin, key, sizes and times."""
+"""Checks of every request before it reaches a route: host, origin, API key, sizes and times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .gallery import Gallery
 from .options import ServeOptions, is_loopback
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-OPEN = re.compile(r"/(health|favicon\.ico|page/[a-z]+\.(js|css|svg))?")  # need no key
+OPEN = re.compile(r"/(health|favicon\.ico|page/[a-z]+\.(js|css|svg))?")  # need no API key
 FILE = re.compile(r"/files/([^/]+)")
 BODY_OF_FORM = "multipart/form-data"
 POLICY = (
@@ -33,14 +33,14 @@ ALWAYS = (
     (b"content-security-policy", POLICY.encode()),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-CLOSING = (403, 408, 413, 431)
-LINGER_BYTES, LINGER_SECONDS = 64 << 20, 2.0
+CLOSING = (403, 408, 413, 431)  # after these the connection is closed
+LINGER_BYTES, LINGER_SECONDS = 64 << 20, 2.0  # limits for reading the body of a refused request
 METHODS = b"GET, POST, DELETE, OPTIONS"
 HEADERS = b"authorization, content-type, x-api-key"
 
 
 class Guard:
-    """An ASGI application around another one."""
+    """An ASGI application that checks requests and passes them on to another one."""
 
     def __init__(self, app: ASGIApp, options: ServeOptions, gallery: Gallery) -> None:
         self._app, self._options, self._gallery = app, options, gallery
@@ -65,12 +65,12 @@ class Guard:
                 await _linger(receive, headers)
                 await error_answer(error)(scope, receive, sender)
         except TimeoutError:
-            return  # the client reads nothing: there is nobody to tell
+            return  # the client does not read, so no response can be sent
 
     def _check(self, scope: Scope, headers: _Headers, allowed: bool) -> None:
         options, limits = self._options, self._options.limits
         if len(scope["headers"]) > limits.headers:
-            raise RequestError(431, f"At most {limits.headers} headers are read.")
+            raise RequestError(431, f"A request may have at most {limits.headers} headers.")
         host = headers.get("host") or ""
         if headers.count("host") > 1 or not self._is_here(host):
             raise RequestError(403, "The Host header names another computer.", code="foreign_host")
@@ -82,8 +82,8 @@ class Guard:
         ):
             raise RequestError(
                 403,
-                "Pages of other origins may not call this server; start it with "
-                "--allowed-origins to let them.",
+                "Pages of other origins may not call this server. To allow them, start it with "
+                "--allowed-origins.",
                 code="foreign_origin",
             )
         if options.api_key is not None and scope["method"] != "OPTIONS":
@@ -96,13 +96,13 @@ class Guard:
             )
 
     def _is_here(self, host: str) -> bool:
-        """Whether a Host header names this server. Behind another address than loopback a key is
-        needed, which no page of a rebound name has."""
+        """Whether a Host header names this server; this prevents DNS rebinding. On addresses other
+        than loopback every name is accepted, since an API key is needed there."""
         name = _host_name(host)
         if name is None:
             return False
         if host in {urlsplit(origin).netloc for origin in self._options.allowed_origins}:
-            return True  # a proxy with TLS in front, which passes its own name on
+            return True  # a TLS proxy that passes on its own name
         return not self._options.on_loopback or is_loopback(name)
 
     def _may_call(self, origin: str) -> bool:
@@ -130,8 +130,8 @@ class Guard:
 
 
 async def _linger(receive: Receive, headers: _Headers) -> None:
-    """Read some of a body that nobody wants: a client that is still sending when its connection is
-    closed does not see the answer."""
+    """Read the body of a refused request, within limits: a client that is still sending when the
+    connection is closed would not see the response."""
     if headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None:
         return
     read = 0
@@ -145,6 +145,8 @@ async def _linger(receive: Receive, headers: _Headers) -> None:
 
 
 class _Headers:
+    """The headers of a request."""
+
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self._raw = scope["headers"]
 
@@ -157,7 +159,7 @@ class _Headers:
 
 
 class _Receiver:
-    """Passes a body on, within a number of bytes and a time."""
+    """Receives a body, with limits on bytes and time."""
 
     def __init__(self, receive: Receive, most: int, seconds: float) -> None:
         self._receive, self._most = receive, most
@@ -172,7 +174,7 @@ class _Receiver:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            raise RequestError(408, "The body came too slowly.", code="too_slow") from None
+            raise RequestError(408, "The body arrived too slowly.", code="too_slow") from None
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
@@ -184,7 +186,7 @@ class _Receiver:
 
 
 class _Sender:
-    """Adds the headers that every answer carries, and gives up on a client that reads nothing."""
+    """Sends a response with the common headers. Raises TimeoutError if the client does not read."""
 
     def __init__(self, send: Send, seconds: float, origin: str | None) -> None:
         self._send, self._seconds, self._origin = send, seconds, origin
@@ -201,6 +203,7 @@ class _Sender:
             await self._send(message)
 
     async def preflight(self) -> None:
+        """Answer a CORS preflight request."""
         headers = [
             (b"access-control-allow-methods", METHODS),
             (b"access-control-allow-headers", HEADERS),
@@ -222,19 +225,19 @@ class _Sender:
 
 
 def _host_name(host: str) -> str | None:
-    """The name in a Host header, without its port; None for what is no such header."""
+    """The name in a Host header, without port; None if it is malformed."""
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::\d{1,5})?", host)
     return (match[1] or match[2]).lower() if match else None
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether an Origin header is that of a page of this server."""
+    """Whether an Origin header is that of this server's page."""
     parts = urlsplit(origin)
     return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
 
 def _keys(headers: _Headers) -> list[str]:
-    """Keys that a client tells: as bearer, as x-api-key, or as password."""
+    """The API keys in the headers: Bearer, X-API-Key, or the password of Basic."""
     found = [headers.get("x-api-key") or ""]
     kind, _, value = (headers.get("authorization") or "").partition(" ")
     if kind.lower() == "bearer":

@@ -1,4 +1,4 @@
-"""One request's work: pictures to draw, or one piece of other work, with its updates and cancel."""
+"""Jobs: the work of one request, with its state, updates and cancellation."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ ENDED = (DONE, FAILED, CANCELLED)
 
 @dataclass(frozen=True)
 class Update:
-    """Something a client may want to know. ``data`` is JSON; objects stand beside it."""
+    """An update on a job, for its client."""
 
     event: str  # "queued" | "progress" | "preview" | "drawn" | "finished" | "failed" | ...
-    data: dict[str, Any] = field(default_factory=dict)
-    picture: int | None = None  # number of the picture in its request
-    image: Image.Image | None = None  # "preview"
-    value: Any = None  # "drawn": a Drawn; "finished": the result of a task
-    error: BaseException | None = None  # "failed"
+    data: dict[str, Any] = field(default_factory=dict)  # values for JSON
+    picture: int | None = None  # index of the picture in the request
+    image: Image.Image | None = None  # of "preview"
+    value: Any = None  # of "drawn": a Drawn; of "finished": the result of a task
+    error: BaseException | None = None  # of "failed"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A finished picture, not yet written."""
+    """A finished picture that is not written yet."""
 
     image: Image.Image
     metadata: dict[str, Any]
     seed: int
-    gain: float | None  # nats that the prompt adds to log p over no prompt; None without prompt
+    gain: float | None  # nats, log p(x | prompt) - log p(x | no prompt); None without a prompt
 
 
-Task = Callable[[Pipeline], Generator[float, None, Any]]  # yields the share done, returns a result
+Task = Callable[[Pipeline], Generator[float, None, Any]]  # yields the fraction done
 Listener = Callable[[Update], None]
 
 
 class Item:
-    """What the queue holds: one picture of a job, or the job's task."""
+    """An entry of the queue: one picture of a job, or the job's task."""
 
     def __init__(self, job: Job, index: int) -> None:
         self.job, self.index = job, index
-        self.turn = 0.0  # virtual time at which it is due, see the queue
-        self.alone = False  # its batch failed: it is drawn again by itself
+        self.turn = 0.0  # virtual time at which it is due, see queue.py
+        self.alone = False  # its batch failed, so it is drawn again alone
 
     @property
     def cancelled(self) -> bool:
+        """Whether its job was cancelled."""
         return self.job.cancel.is_set()
 
 
 class Job:
-    """The work of one request. ``listener`` is called from the drawing thread and may not block."""
+    """The work of one request. ``owner``: the client. ``listener``: receives updates in the drawing
+    thread and must not block."""
 
     def __init__(self, owner: str, kind: str, listener: Listener) -> None:
         self.id = secrets.token_hex(8)
@@ -68,13 +70,13 @@ class Job:
         self.cancel = threading.Event()
         self._lock = threading.Lock()
         self.state = WAITING
-        self.progress: dict[str, Any] = {}  # the last told of "queued" or "progress"
-        self.follows = True  # whether the listener wants to be told of progress
+        self.progress: dict[str, Any] = {}  # data of the last "queued" or "progress" update
+        self.follows = True  # whether the listener receives progress
         self.items: list[Item] = []
-        self.open = 0  # items that are not finished
+        self.open = 0  # number of unfinished items
 
     def tell(self, update: Update) -> None:
-        """Pass an update on; nothing comes after the end."""
+        """Pass an update to the listener. After the end of the job updates are dropped."""
         if self.state in ENDED and update.event not in ("ended", "failed"):
             return
         if update.event in ("queued", "progress"):
@@ -84,13 +86,13 @@ class Job:
         self._listener(update)
 
     def begin(self) -> None:
-        """Its first items are taken."""
+        """The job's first items were taken from the queue."""
         with self._lock:
             if self.state == WAITING:
                 self.state = WORKING
 
     def end(self, state: str, error: BaseException | None = None) -> None:
-        """The job has ended; told once."""
+        """End the job and tell the listener. Later calls have no effect."""
         with self._lock:
             if self.state in ENDED:
                 return
@@ -100,7 +102,7 @@ class Job:
         self.tell(Update("ended" if error is None else "failed", {"job": self.id}, error=error))
 
     def describe(self) -> dict[str, Any]:
-        """The job for /api/jobs; says nothing of what it draws."""
+        """The object for /api/jobs. Does not contain prompts or pictures."""
         return {
             "job": self.id,
             "kind": self.kind,
@@ -111,7 +113,7 @@ class Job:
 
 
 class DrawJob(Job):
-    """Pictures with a prompt and a seed each, which may be drawn with those of other jobs."""
+    """Pictures to draw; they may be drawn in one batch with those of other jobs."""
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class DrawJob(Job):
 
 
 class TaskJob(Job):
-    """One piece of work that is not shared: an edit, a score, an interpolation."""
+    """Work other than drawing from a prompt, such as an edit or a score. Runs alone."""
 
     def __init__(self, owner: str, listener: Listener, kind: str, task: Task) -> None:
         super().__init__(owner, kind, listener)

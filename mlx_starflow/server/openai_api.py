@@ -1,4 +1,4 @@
-"""The images API of OpenAI: generations, edits, variations, models."""
+"""Routes of OpenAI's images API: generations, edits, variations, models."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from .uploads import FORMATS, Body, decoded, mask_of, opaque, read_body
 
 QUALITIES = ("auto", "standard", "hd", "low", "medium", "high")
 PREVIEW_QUALITY = 85
-VARIATION = 0.3  # how far the noise of a variation is turned
-WITHOUT_MASK = 0.6  # the same for an edit without a mask
+VARIATION = 0.3  # default strength of a variation
+WITHOUT_MASK = 0.6  # default strength of an edit without a mask
 
 
 def routes(studio: Studio) -> list[Route]:
+    """All routes of this module."""
     api = _Images(studio)
     return [
         Route("/v1/images/generations", guarded(api.generations), methods=["POST"]),
@@ -71,7 +72,7 @@ class _Images:
         asked = read_asked(body.fields, studio.limits, studio.facts["sizes"], studio.prompt_needed)
         given = self._image(body)
         if len(body.files.get("image[]", [])) + len(body.files.get("image", [])) > 1:
-            headers["x-mlx-starflow-notice"] = "Only the first of the images is edited."
+            headers["x-mlx-starflow-notice"] = "Only the first image was edited."
         picture = opaque(given)
         mask = self._mask(body, given)
         if mask is None:
@@ -102,7 +103,7 @@ class _Images:
         name = request.path_params["name"]
         if name not in self._studio.model_ids:
             raise RequestError(
-                404, f"There is no model {shown(name)} here.", "model", "model_not_found"
+                404, f"This server has no model {shown(name)}.", "model", "model_not_found"
             )
         return json_answer(self._model())
 
@@ -115,7 +116,8 @@ class _Images:
         }
 
     def _model_headers(self, fields: Fields) -> dict[str, str]:
-        """Which model draws; a notice where another was named, or 404 with --strict-model."""
+        """Response headers with the name of the model, and a notice if the request names another
+        one. Errors: RequestError 404 in this case with --strict-model."""
         studio = self._studio
         headers = {"x-mlx-starflow-model": _header(studio.model_id)}
         name = fields.text("model", 200)
@@ -123,11 +125,11 @@ class _Images:
             if studio.options.strict_model:
                 raise RequestError(
                     404,
-                    f"There is no model {shown(name)} here; this is {studio.model_id!r}.",
+                    f"This server has no model {shown(name)}; it has {studio.model_id!r}.",
                     "model",
                     "model_not_found",
                 )
-            notice = f"{_header(name)} is not here; drawn by {_header(studio.model_id)}"
+            notice = f"{_header(name)} is not available; drawn by {_header(studio.model_id)}"
             headers["x-mlx-starflow-notice"] = notice
         return headers
 
@@ -138,7 +140,8 @@ class _Images:
         return decoded(data, self._studio.limits)
 
     def _mask(self, body: Body, picture: Image.Image) -> np.ndarray | None:
-        """What is painted anew: where the mask or, without one, the picture is transparent."""
+        """A mask of what is drawn anew: where the mask or, without one, the picture is transparent.
+        None if neither is given."""
         data = body.file("mask")
         if data is None:
             if picture.mode != "RGBA":
@@ -150,13 +153,15 @@ class _Images:
             raise RequestError(
                 400,
                 f"mask is {given.width}x{given.height} pixels and image "
-                f"{picture.width}x{picture.height}; they must be of one size.",
+                f"{picture.width}x{picture.height}; they must have the same size.",
                 "mask",
             )
         mask = mask_of(given, alpha_only=given.mode == "RGBA")
         if not mask.any():
             raise RequestError(
-                400, "mask is opaque everywhere; make transparent what is to be painted.", "mask"
+                400,
+                "mask is opaque everywhere; make the part to draw anew transparent.",
+                "mask",
             )
         return mask
 
@@ -172,7 +177,7 @@ class _Images:
         stream = fields.flag("stream")
         quality = fields.choice("quality", QUALITIES, "auto")
         job, inbox = self._studio.task(owner_of(request, fields), kind, task)
-        whole = dataclasses.replace(asked, best_of=False)  # the task has chosen already
+        whole = dataclasses.replace(asked, best_of=False)  # the task itself chooses the best
         if stream:
             told = _Told("image_edit", asked, quality)
             return stream_answer(self._events(request, job, inbox, whole, told, 0), headers)
@@ -231,7 +236,7 @@ class _Images:
 
 
 class _Told:
-    """Events of one streamed request."""
+    """Makes the events of one streamed request."""
 
     def __init__(self, kind: str, asked: Asked, quality: str) -> None:
         self._kind, self._asked, self._quality = kind, asked, quality
@@ -262,13 +267,13 @@ class _Told:
 
 
 def _last_blocks(studio: Studio, partial: int) -> range:
-    """The blocks after which a partial picture is sent: the last ones, where a flow's picture
-    appears; block 0 is next to the data."""
+    """The blocks after which a partial picture is sent: the last ones to be inverted, with the
+    lowest indices, since the picture appears there."""
     return range(min(partial, studio.facts["limits"]["blocks"]))
 
 
 def _usual_form(fields: Fields) -> str:
-    """What the OpenAI API answers where nothing is asked: DALL-E models gave an address."""
+    """The default of response_format, as in the OpenAI API: "url" for DALL-E models."""
     name = fields.text("model", 200) or ""
     return "url" if name.startswith("dall-e") else "b64_json"
 
@@ -278,7 +283,7 @@ def _weight(asked: Asked) -> float | None:
 
 
 def _stored_prompt(data: bytes, studio: Studio) -> str:
-    """The prompt in a picture's own settings, where it has some."""
+    """The prompt in the settings stored in a picture, or ""."""
     with opened_data(data, "image", FORMATS) as picture:
         settings = settings_in(picture) or {}
     prompt = settings.get("prompt")
@@ -287,5 +292,5 @@ def _stored_prompt(data: bytes, studio: Studio) -> str:
 
 
 def _header(text: str) -> str:
-    """A text as it may stand in a header."""
+    """A text with only characters that are allowed in a header."""
     return "".join(c if 32 <= ord(c) < 127 else "?" for c in text)[:100]

@@ -1,4 +1,4 @@
-"""A description of the routes in OpenAPI 3.1, written by hand."""
+"""The description of all routes in OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def description(studio: Studio) -> Schema:
     edited = {**compatible, "image": FILE, "mask": FILE, "strength": _between(NUMBER, 0, 1)}
     paths = {
         "/": _get("The page.", "text/html"),
-        "/health": _get("Whether the server runs."),
+        "/health": _get("Whether the server is running."),
         "/openapi.json": _get("This description."),
         "/v1/images/generations": _post(
             "Draw pictures (OpenAI).",
             {**compatible, "partial_images": _between(WHOLE, 0, 3)},
             ["prompt"],
         ),
-        "/v1/images/edits": _form("Paint part of a picture anew (OpenAI).", edited, ["image"]),
-        "/v1/images/variations": _form("Draw a picture again, varied (OpenAI).", edited, ["image"]),
+        "/v1/images/edits": _form("Draw part of a picture anew (OpenAI).", edited, ["image"]),
+        "/v1/images/variations": _form("Variations of a picture (OpenAI).", edited, ["image"]),
         "/v1/models": _get("The loaded model."),
         "/v1/models/{name}": _get("The loaded model.", parameter="name"),
         "/api/capabilities": _get("Sizes, samplers, defaults, vocabulary, limits."),
         "/api/generate": _post("Draw pictures, with events.", own, []),
         "/api/edit": _form(
-            "Paint part of a picture anew.",
+            "Draw part of a picture anew.",
             {**given, **shown, "mask": FILE, "n": WHOLE, "best_of": WHOLE, "seed": WHOLE},
             ["mask"],
         ),
         "/api/vary": _form(
-            "Draw a picture again, varied.",
+            "Variations of a picture.",
             {**given, **shown, "strength": _between(NUMBER, 0, 1), "n": WHOLE, "seed": WHOLE},
             [],
         ),
@@ -80,7 +80,7 @@ def description(studio: Studio) -> Schema:
             [],
         ),
         "/api/score": _form(
-            "How probable a picture is, and where it surprises.",
+            "Log-likelihood of a picture, and a map of its surprise.",
             {
                 **given,
                 "prompt": {"type": "array", "items": TEXT},
@@ -92,7 +92,7 @@ def description(studio: Studio) -> Schema:
         ),
         "/api/encode": _form("The noise of a picture.", {**given, **shown}, []),
         "/api/settings": _form("The settings stored in a picture.", {"image": FILE}, ["image"]),
-        "/api/queue": _get("What waits and what is drawn."),
+        "/api/queue": _get("Jobs that are waiting or running."),
         "/api/jobs/{job}": {
             **_get("The state of a job.", parameter="job"),
             "delete": _operation("Cancel a job.", parameter="job"),
@@ -105,11 +105,11 @@ def description(studio: Studio) -> Schema:
         "/files/{picture}": _get("A picture.", "image/*", "picture", {"key": TEXT}),
         "/sdapi/v1/options": {
             **_get("The loaded model (AUTOMATIC1111)."),
-            "post": _operation("Accepted without effect: one model stays loaded."),
+            "post": _operation("Accepted without effect."),
         },
         "/sdapi/v1/sd-models": _get("The loaded model (AUTOMATIC1111)."),
         "/sdapi/v1/samplers": _get("The samplers (AUTOMATIC1111)."),
-        "/sdapi/v1/progress": _get("Whether anything is drawn (AUTOMATIC1111)."),
+        "/sdapi/v1/progress": _get("The number of pictures to draw (AUTOMATIC1111)."),
         **{f"/sdapi/v1/{name}": _get("An empty list (AUTOMATIC1111).") for name in ABSENT},
         "/sdapi/v1/txt2img": _post(
             "Draw pictures (AUTOMATIC1111).",

@@ -1,4 +1,4 @@
-"""Our own routes under /api, for the page and for apps; and the pictures themselves."""
+"""This server's own routes under /api, for the page and for apps; and the picture files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ from .studio import Inbox, Saved, Studio
 from .tasks import edit_task, encode_task, interpolate_task, score_task, vary_task
 from .uploads import FORMATS, Body, decoded, mask_of, opaque, read_body
 
-PAGE = 60  # pictures of a gallery that are listed at once
+PAGE = 60  # default number of pictures in a list of the gallery
 MOST_LISTED = 200
 PREVIEW_QUALITY = 80
-LONGEST_SETTINGS = 200_000  # characters of a picture's settings that are sent back
+LONGEST_SETTINGS = 200_000  # most characters of a picture's settings in a response
 
 
 def routes(studio: Studio) -> list[Route]:
+    """All routes of this module."""
     api = _Api(studio)
     posts = {
         "generate": api.generate,
@@ -77,7 +78,7 @@ class _Api:
         fields = (await read_body(request, studio.limits)).fields
         asked = read_asked(fields, studio.limits, studio.facts["sizes"], False)
         if asked.best_of and not asked.prompt:
-            raise RequestError(400, "best_of needs a prompt to compare with none.", "prompt")
+            raise RequestError(400, "best_of needs a prompt.", "prompt")
         stream = fields.flag("stream", True)
         previews = stream and fields.flag("previews", True)
         job, inbox = studio.draw(owner_of(request, fields), asked, previews, follows=stream)
@@ -95,12 +96,12 @@ class _Api:
             raise RequestError(
                 400,
                 f"mask is {mask_picture.width}x{mask_picture.height} pixels and the picture "
-                f"{given.width}x{given.height}; they must be of one size.",
+                f"{given.width}x{given.height}; they must have the same size.",
                 "mask",
             )
         mask: np.ndarray = mask_of(mask_picture, alpha_only=False)
         if not mask.any():
-            raise RequestError(400, "mask is empty: nothing in it is white or clear.", "mask")
+            raise RequestError(400, "mask is empty: it has no white or transparent pixels.", "mask")
         count, best_of = self._counts(fields)
         asked = Asked(
             fields.text("prompt", self._studio.limits.prompt, "") or "",
@@ -115,7 +116,7 @@ class _Api:
         return await self._pictures(request, fields, "edit", task, asked)
 
     async def vary(self, request: Request) -> Response:
-        """With "keep" false the pictures are sent and not written."""
+        """Variations of a picture. With "keep" false they are sent but not saved."""
         body = await read_body(request, self._studio.limits)
         fields = body.fields
         given = self._given(body)
@@ -143,7 +144,7 @@ class _Api:
 
     async def interpolate(self, request: Request) -> Response:
         """Frames between two pictures ("image", "image2" or "picture", "picture2") or two seeds
-        ("seed", "seed2"); they are sent and not kept."""
+        ("seed", "seed2"). They are sent but not saved."""
         limits = self._studio.limits
         body = await read_body(request, limits)
         fields = body.fields
@@ -168,7 +169,7 @@ class _Api:
         return await self._result(request, fields, job, inbox, told)
 
     async def score(self, request: Request) -> Response:
-        """log p of a picture under up to 16 prompts, and the map of its surprise."""
+        """log p of a picture under several prompts, and a map of its surprise."""
         limits = self._studio.limits
         body = await read_body(request, limits)
         fields = body.fields
@@ -193,7 +194,7 @@ class _Api:
         return await self._result(request, fields, job, inbox, dict)
 
     async def settings(self, request: Request) -> Response:
-        """The settings stored in a picture that is sent; null where there are none."""
+        """The settings stored in an uploaded picture; null if there are none."""
         body = await read_body(request, self._studio.limits)
         data = body.file("image")
         if data is None:
@@ -201,7 +202,7 @@ class _Api:
         try:
             with opened_data(data, "image", FORMATS) as picture:
                 found = settings_in(picture)
-        except Exception:  # Pillow's readers raise whatever a broken file makes them raise
+        except Exception:  # for broken files, Pillow raises many kinds of errors
             raise ImageError("image is not a picture that can be read.") from None
         if found is None:
             return json_answer({"settings": None})
@@ -211,7 +212,7 @@ class _Api:
         except ValueError:
             size = LONGEST_SETTINGS + 1
         if size > LONGEST_SETTINGS:
-            raise ImageError("The settings in this picture are too long or no JSON numbers.")
+            raise ImageError("The settings in this picture are too long or contain NaN.")
         return json_answer({"settings": shown})
 
     async def queue(self, request: Request) -> Response:
@@ -241,7 +242,7 @@ class _Api:
         return json_answer({"deleted": request.path_params["picture"]})
 
     async def file(self, request: Request) -> Response:
-        """A picture; its address holds a key, since a browser loads it without the API key."""
+        """A picture file. Its address has a key, since browsers load pictures without headers."""
         kept = self._studio.gallery.find(request.path_params["picture"])
         return FileResponse(
             kept.path,
@@ -258,7 +259,7 @@ class _Api:
     async def _answer(
         self, request: Request, job: Job, inbox: Inbox, asked: Asked, stream: bool
     ) -> Response:
-        """The pictures of a job, as events or, once all are there, as JSON."""
+        """The pictures of a job: as events if ``stream``, else as JSON when all are finished."""
         if stream:
             return stream_answer(self._events(job, inbox, asked))
 
@@ -287,7 +288,7 @@ class _Api:
     async def _result(
         self, request: Request, fields: Fields, job: Job, inbox: Inbox, told: Any
     ) -> Response:
-        """What a task returned, as JSON by ``told``; with "stream" after its progress."""
+        """The result of a task as JSON, made by ``told``; with the field "stream" as events."""
         if fields.flag("stream"):
             return stream_answer(self._progress(job, inbox, told))
         result = await while_connected(request, self._studio, job, result_of(inbox))
@@ -302,7 +303,7 @@ class _Api:
                 result = {"event": "finished", "job": job.id, **told(update.value)}
                 yield sse("finished", result)
         finally:
-            self._studio.scheduler.cancel(job)  # no effect on what has ended
+            self._studio.scheduler.cancel(job)  # has no effect if it has ended
 
     def _saved(self, one: Saved) -> dict[str, Any]:
         return {
@@ -315,7 +316,7 @@ class _Api:
     def _job(self, request: Request) -> Job:
         job = self._studio.scheduler.job(request.path_params["job"])
         if job is None:
-            raise RequestError(404, "There is no job of this name.", "job", "not_found")
+            raise RequestError(404, "There is no such job.", "job", "not_found")
         return job
 
     def _counts(self, fields: Fields) -> tuple[int, int]:
@@ -324,7 +325,7 @@ class _Api:
         best_of = fields.whole("best_of", 1, limits.best_of, 1) or 1
         if best_of > 1 and count > 1:
             raise RequestError(
-                400, "best_of draws a batch of its own and keeps one; leave n out.", "best_of"
+                400, "best_of sets the number of pictures and keeps one; leave n out.", "best_of"
             )
         return count, best_of
 
@@ -332,7 +333,7 @@ class _Api:
         return body.file("image") is not None or body.fields.given("picture")
 
     def _given(self, body: Body, file: str = "image", name: str = "picture") -> Image.Image:
-        """A picture that is sent as a file, or one of the gallery by its name."""
+        """The picture that is uploaded as a file, or the one in the gallery that is named."""
         data = body.file(file)
         if data is None:
             text = body.fields.text(name, 200)
@@ -342,13 +343,13 @@ class _Api:
                 )
             kept = self._studio.gallery.find(text)
             if kept.bytes > LARGEST:
-                raise RequestError(413, f"{name} is too large a file.", name)
+                raise RequestError(413, f"{name}: the file is too large.", name)
             data = kept.path.read_bytes()
         return decoded(data, self._studio.limits, file)
 
 
 def _told(update: Update) -> bytes:
-    """An update as an event; a preview holds its picture."""
+    """An update as a server-sent event; a preview contains its picture."""
     data = {"event": update.event, **update.data}
     if update.image is not None:
         data = {k: v for k, v in data.items() if k != "latents"}

@@ -1,8 +1,8 @@
-"""The waiting line: bounded, fair between clients, and handed out in batches that agree.
+"""The queue: bounded, fair between clients, taken in batches of compatible items.
 
-Fairness is that of start-time fair queueing: every item is due at a virtual time, one unit after
-the item before it of the same client, so that a client who sends forty pictures does not keep
-another waiting for more than the batch that is being drawn.
+It uses start-time fair queueing: every item is due at a virtual time, one unit after the previous
+item of the same client. A client with forty pictures therefore delays another one only by the batch
+that is being drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .job import DrawJob, Item, Job
 
 
 def agreement(item: Item) -> Hashable:
-    """Equal for items that can be drawn as one batch; a task agrees with nothing."""
+    """A value that is equal for items that can be drawn as one batch. A task always runs alone."""
     job = item.job
     if not isinstance(job, DrawJob):
         return item
@@ -29,7 +29,7 @@ def agreement(item: Item) -> Hashable:
 
 
 class Queue:
-    """Items that wait. Any thread may call any method."""
+    """The waiting items. Thread-safe. ``most``: largest number of items."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -43,16 +43,16 @@ class Queue:
         return len(self._items)
 
     def put(self, job: Job, retry_after: Callable[[], int]) -> None:
-        """Line up all items of a job. Errors: RequestError 429 where there is no room, 503 where
-        the server is stopping."""
+        """Add all items of a job. ``retry_after``: returns the seconds for the header of an error.
+        Errors: RequestError 429 if the queue is full, 503 if the server is stopping."""
         with self.changed:
             if self.closed:
                 raise RequestError(503, "The server is stopping.", code="stopping")
             if len(self._items) + len(job.items) > self.most:
                 raise RequestError(
                     429,
-                    f"{len(self._items)} pictures are waiting, of at most {self.most}; "
-                    "try again later.",
+                    f"The queue is full: {len(self._items)} pictures are waiting, and at most "
+                    f"{self.most} may wait. Try again later.",
                     code="queue_full",
                     retry_after=retry_after(),
                 )
@@ -60,11 +60,11 @@ class Queue:
             for item in job.items:
                 item.turn, due = due, due + 1
             self._due[job.owner] = due
-            self._items = sorted([*self._items, *job.items], key=_turn)  # stable: first come
+            self._items = sorted([*self._items, *job.items], key=_turn)  # a stable sort
             self.changed.notify_all()
 
     def put_back(self, items: list[Item]) -> None:
-        """Items of a batch that failed, to be drawn one by one before all others."""
+        """Put the items of a failed batch at the front, to be drawn one by one."""
         with self.changed:
             for item in items:
                 item.alone = True
@@ -74,11 +74,11 @@ class Queue:
     def take(
         self, largest: Callable[[Item], int], expected: int = 0, patience: float = 0.0
     ) -> list[Item]:
-        """The next batch, in order; waits for one. Empty once the queue is closed.
+        """Wait for items and take the next batch. Returns [] when the queue is closed.
 
-        largest: how many items may be drawn together with the given one. expected, patience: wait
-        so many seconds at most for so many items, since the clients of the batch before come back
-        one after another: the first of them would be drawn alone, and the others after it.
+        largest: returns the largest batch for an item. expected, patience: wait at most
+        ``patience`` seconds for ``expected`` items. The clients of the last batch often send their
+        next requests one after another; without this, the first would be drawn alone.
         """
         until = time.monotonic() + patience
         while True:
@@ -92,9 +92,9 @@ class Queue:
                 if self.closed:
                     return []
                 first = self._items[0]
-            most = 1 if first.alone else max(1, largest(first))  # reads files: not under the lock
+            most = 1 if first.alone else max(1, largest(first))  # without the lock: reads files
             batch = self._take_with(first, most)
-            if batch:  # empty where the first was cancelled meanwhile
+            if batch:  # empty if the first item was cancelled meanwhile
                 return batch
 
     def _take_with(self, first: Item, most: int) -> list[Item]:
@@ -117,14 +117,14 @@ class Queue:
             return batch
 
     def drop(self, job: Job) -> bool:
-        """Take out what of a job still waits; whether there was anything."""
+        """Remove the waiting items of a job. Returns whether there were any."""
         with self.changed:
             before = len(self._items)
             self._items = [item for item in self._items if item.job is not job]
             return len(self._items) < before
 
     def ahead(self, job: Job) -> int | None:
-        """Items before the job's first one; None where none of it waits."""
+        """The number of items before the job's first one; None if none of its items waits."""
         with self.changed:
             for place, item in enumerate(self._items):
                 if item.job is job:
@@ -137,7 +137,7 @@ class Queue:
             return list(dict.fromkeys(item.job for item in self._items))
 
     def close(self) -> list[Job]:
-        """Refuse and forget everything; the jobs that were waiting."""
+        """Remove all items and refuse new ones. Returns the jobs that were waiting."""
         with self.changed:
             self.closed = True
             jobs = list(dict.fromkeys(item.job for item in self._items))
@@ -147,7 +147,7 @@ class Queue:
 
 
 def whole_seconds(seconds: float | None) -> int:
-    """For Retry-After: at least 1, at most 600, 5 where nothing is known."""
+    """Seconds for the header Retry-After: from 1 to 600; 5 if unknown."""
     return 5 if seconds is None else min(max(math.ceil(seconds), 1), 600)
 
 

@@ -19,14 +19,14 @@ from .connections import bounded_protocol
 from .options import ServeOptions
 from .studio import Studio
 
-GRACE = 1.0  # seconds that answers get to end after a signal
-STOPPING = 0.5  # seconds that the drawing thread gets after that
-HEAD_BYTES = 32 * 1024  # of a request's head
-SPARE_FILES = 128  # descriptors that are not connections
+GRACE = 1.0  # seconds for responses to end after a signal
+STOPPING = 0.5  # seconds for the drawing thread to end after that
+HEAD_BYTES = 32 * 1024  # most bytes of a request's head
+SPARE_FILES = 128  # file descriptors that are not used for connections
 
 
 class Stopped(Exception):
-    """A signal ended the server; ``number`` is the signal, ``idle`` whether all work had ended."""
+    """A signal ended the server. ``number``: of the signal. ``idle``: whether all work has ended."""
 
     def __init__(self, number: int, idle: bool) -> None:
         super().__init__(number, idle)
@@ -34,16 +34,16 @@ class Stopped(Exception):
 
 
 def check(options: ServeOptions) -> None:
-    """Refuse what is not safe or cannot work. Errors: UsageError."""
+    """Check the options. Errors: UsageError for unsafe or impossible ones."""
     if not options.on_loopback and not options.api_key:
         raise UsageError(
-            f"--host {options.host} lets other computers in: give --api-key, or set "
+            f"--host {options.host} allows access from other computers: give --api-key, or set "
             "MLX_STARFLOW_API_KEY."
         )
     if options.api_key is not None and not (options.api_key.isascii() and options.api_key):
-        raise UsageError("--api-key has to be a text of ASCII characters.")
+        raise UsageError("--api-key must be a text of ASCII characters.")
     if options.output.exists() and not options.output.is_dir():
-        raise UsageError(f"--output {options.output} is a file; name a folder.")
+        raise UsageError(f"--output {options.output} is a file; expected a directory.")
     for origin in options.allowed_origins:
         if origin != "*" and ("://" not in origin or origin.endswith("/")):
             raise UsageError(
@@ -52,7 +52,7 @@ def check(options: ServeOptions) -> None:
 
 
 def bind(options: ServeOptions) -> socket.socket:
-    """The listening socket, taken before anything is loaded. Errors: UsageError."""
+    """Open the listening socket, before the model is loaded. Errors: UsageError."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,14 +62,14 @@ def bind(options: ServeOptions) -> socket.socket:
         listening.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"{options.host}:{options.port} cannot be used ({reason}); choose another --port or "
-            "end the program that has it."
+            f"{options.host}:{options.port} cannot be used ({reason}); choose another --port, or "
+            "end the program that uses it."
         ) from None
     return listening
 
 
 def address(listening: socket.socket) -> str:
-    """The address of the page."""
+    """The URL of the page."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{host}:{port}"
@@ -81,8 +81,8 @@ def serve(
     listening: socket.socket,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until a signal comes, which raises ``Stopped``. ``ready`` is called, in a thread of
-    its own, once requests are answered."""
+    """Run the server until a signal arrives, then raise ``Stopped``. ``ready`` is called in its own
+    thread when the server answers requests."""
     studio = Studio(pipe, options)
     server = make_server(studio, ready)
     studio.start()
@@ -96,6 +96,7 @@ def serve(
 
 
 def make_server(studio: Studio, ready: Callable[[], None] = lambda: None) -> Server:
+    """The uvicorn server with this package's settings and limits."""
     options = studio.options
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = min(options.limits.connections, max(files - SPARE_FILES, 16))
@@ -116,7 +117,7 @@ def make_server(studio: Studio, ready: Callable[[], None] = lambda: None) -> Ser
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server that cancels the drawing when a signal comes."""
+    """Uvicorn's server, which also cancels the drawing when a signal arrives."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -129,7 +130,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As Uvicorn's, but the signals are not raised again at the end."""
+        """As in uvicorn, but the signals are not raised again at the end."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

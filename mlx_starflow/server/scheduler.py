@@ -1,4 +1,4 @@
-"""The thread that draws: takes batches from the queue and tells every job of its own pictures."""
+"""The drawing thread: takes batches from the queue and sends each job its pictures."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from .pace import Pace, left
 from .queue import Queue, agreement, whole_seconds
 
 log = logging.getLogger("mlx_starflow.server")
-REMEMBERED = 200  # jobs whose state can still be asked for
-PATIENCE = 0.1  # of a batch's time, for its clients to come back
+REMEMBERED = 200  # ended jobs whose state is kept
+PATIENCE = 0.1  # share of a batch's time to wait for the next requests of its clients
 MOST_PATIENCE = 1.0  # seconds
 PROGRESS_SECONDS = 0.1  # between two updates of a batch's progress
-MOST_KINDS = 100  # agreements whose largest batch is remembered
+MOST_KINDS = 100  # kinds of batches (see ``agreement``) whose largest size is kept
 
 
 class Scheduler:
-    """Draws what is submitted. ``submit``, ``cancel`` and the rest may be called from any thread;
-    listeners of jobs are called from the drawing thread."""
+    """Runs the submitted jobs in the drawing thread, which also calls the jobs' listeners.
+    Thread-safe."""
 
     def __init__(self, pipe: Pipeline, max_batch: int, max_queue: int) -> None:
         self._pipe, self.max_batch = pipe, max_batch
@@ -60,10 +60,11 @@ class Scheduler:
         self._thread = threading.Thread(target=self._work, name="mlx-starflow-draw", daemon=True)
 
     def start(self) -> None:
+        """Start the drawing thread."""
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Line up a job. Errors: RequestError where there is no room."""
+        """Add a job to the queue. Errors: RequestError if the queue is full."""
         with self._lock:
             self._jobs[job.id] = job
             while len(self._jobs) > REMEMBERED + self.queue.most:
@@ -77,11 +78,12 @@ class Scheduler:
         self._tell_place(job)
 
     def job(self, name: str) -> Job | None:
+        """The job with this id, or None."""
         return self._jobs.get(name)
 
     def cancel(self, job: Job) -> None:
-        """Stop a job at once: what waits is dropped, what is being drawn is not delivered, and a
-        batch of which nobody wants a picture any more ends at its next step."""
+        """Cancel a job: its waiting items are removed, and pictures that are being drawn are not
+        delivered. A batch whose jobs are all cancelled ends at its next step."""
         job.cancel.set()
         self.queue.drop(job)
         self._end(job)
@@ -99,13 +101,13 @@ class Scheduler:
         }
 
     def stop(self) -> None:
-        """Cancel everything and take nothing more; returns at once. Safe in a signal handler's
-        thread, since it only sets flags."""
+        """Cancel all jobs and refuse new ones. Returns at once. May be called in a signal handler,
+        since it takes no lock."""
         self._stopping.set()
         threading.Thread(target=self._cancel_all, daemon=True).start()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the drawing thread to end; whether it did."""
+        """Wait at most ``seconds`` for the drawing thread to end. Returns whether it has ended."""
         if self._thread.is_alive():
             self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -115,15 +117,15 @@ class Scheduler:
             self._end(job)
 
     def _end(self, job: Job) -> None:
-        """A job that was cancelled, by its client or because the server stops."""
+        """End a job that was cancelled by its client, or because the server is stopping."""
         stopping = RequestError(503, "The server is stopping.", code="stopping")
         job.end(CANCELLED, stopping if self._stopping.is_set() else None)
 
     def _load(self) -> None:
-        """Read the weights before the first request asks for them."""
+        """Read the weights before the first request needs them."""
         try:
             _ = self._pipe.text_encoder, self._pipe.flow, self._pipe.vae
-        except Exception:  # every request will be told
+        except Exception:  # every request will report it
             if not self._stopping.is_set():
                 log.exception("the model could not be loaded")
 
@@ -148,12 +150,12 @@ class Scheduler:
             finally:
                 self._running, self._seconds_left = [], None
             self.batches += 1
-            # A request alone is not kept waiting: only after a batch of several.
+            # Wait for more requests only after a batch of several.
             expected = len(batch) if len(batch) > 1 else 0
             patience = min(PATIENCE * (time.perf_counter() - began), MOST_PATIENCE)
             del batch
         self._cancel_all()
-        mx.clear_streams()  # a thread that leaves this to MLX may abort the process at its end
+        mx.clear_streams()  # without this the process may abort when the thread ends
 
     def _draw(self, batch: list[Item], began: float) -> None:
         first = cast(DrawJob, batch[0].job)
@@ -189,7 +191,8 @@ class Scheduler:
                 item.job.tell(Update("preview", data, item.index, images[row]))
 
     def _gains(self, result: Result) -> list[float | None]:
-        """What its prompt adds to the log-likelihood of each picture; None without a prompt."""
+        """log p(x | prompt) - log p(x | no prompt) of each picture, in nats; None without a
+        prompt."""
         prompts, ratio = result.settings.prompts, result.settings.aspect_ratio
         gains: list[float | None] = [None] * len(prompts)
         rows = [i for i, prompt in enumerate(prompts) if prompt]
@@ -211,7 +214,7 @@ class Scheduler:
             return
         metadata = result.metadata_of(row)
         if shared:
-            metadata.pop("batch", None)  # the others' prompts are their own
+            metadata.pop("batch", None)  # it has prompts of other clients
         drawn = Drawn(result.images[row], metadata, result.settings.seeds[row], gain)
         self.drawn += 1
         job.open -= 1
@@ -250,7 +253,8 @@ class Scheduler:
         job.end(DONE)
 
     def _failed(self, batch: list[Item], error: Exception) -> None:
-        """One picture's error is not the others': a batch that failed is drawn one by one."""
+        """Handle the error of a batch. If it has several pictures, they are drawn again one by one,
+        so that only those fail that cause the error."""
         wanted = [item for item in batch if not item.cancelled]
         if isinstance(error, Cancelled) or self._stopping.is_set():
             for job in _jobs_of(batch):
@@ -273,7 +277,7 @@ class Scheduler:
         if kind not in self._largest:
             try:
                 most = self._pipe.largest_batch(job.settings, self.max_batch)
-            except (StarflowError, OSError):  # drawing will say what is wrong
+            except (StarflowError, OSError):  # drawing will report the error
                 return 1
             self._largest[kind] = most
             while len(self._largest) > MOST_KINDS:
@@ -304,7 +308,7 @@ class Scheduler:
 
 
 class _Unwanted:
-    """Set when nobody wants any picture of a batch any more."""
+    """The cancel flag of a batch: set when all its jobs are cancelled, or the server is stopping."""
 
     def __init__(self, batch: list[Item], stopping: threading.Event) -> None:
         self._batch, self._stopping = batch, stopping
@@ -314,7 +318,7 @@ class _Unwanted:
 
 
 class _Follower:
-    """Tells the jobs of a batch how far it is."""
+    """Sends the progress of a batch to its jobs."""
 
     def __init__(self, batch: list[Item], began: float, expected: float | None) -> None:
         self._jobs = _jobs_of(batch)
@@ -326,7 +330,7 @@ class _Follower:
         self._before: dict[str, tuple[float, Phase]] = {}
 
     def tell(self, event: Event) -> float | None:
-        """Passes an event on; the seconds that are left."""
+        """Send an event to the jobs. Returns the estimated remaining seconds."""
         if isinstance(event, Started):
             before = 0.0
             for phase in event.phases:
@@ -348,7 +352,7 @@ class _Follower:
         data = event.to_dict()
         for job in self._jobs:
             if not job.cancel.is_set():
-                numbers = {"numbers": self._pictures[job.id]}  # of the job's pictures in the batch
+                numbers = {"numbers": self._pictures[job.id]}  # the job's pictures in the batch
                 job.tell(Update("progress", _progress(job, share, seconds) | numbers | data))
         return seconds
 

@@ -1,4 +1,4 @@
-"""What all routes share: the model, the thread that draws, the gallery, and saving pictures."""
+"""The state that all routes share: the model, the scheduler, the gallery, and saving pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .options import ServeOptions
 from .scheduler import Scheduler
 
 log = logging.getLogger("mlx_starflow.server")
-MOST_UPDATES = 200  # that wait for a slow client; after these, progress is left out
+MOST_UPDATES = 200  # waiting for a slow client; beyond, progress updates are dropped
 SAVERS = 2  # threads that compress and write pictures
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A picture that was delivered and kept."""
+    """A picture that was drawn and saved."""
 
     kept: Kept
     content: bytes
@@ -35,12 +35,12 @@ class Saved:
     metadata: dict[str, Any]
     seed: int
     gain: float | None
-    index: int  # number in its request
+    index: int  # of the picture in its request
     form: FileForm
 
 
 class Inbox:
-    """The listener of a job: what is told in the drawing thread comes out in the event loop."""
+    """The listener of a job: passes updates from the drawing thread to the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,11 +51,11 @@ class Inbox:
             return
         try:
             self._loop.call_soon_threadsafe(self._updates.put_nowait, update)
-        except RuntimeError:  # the server's loop is closed: nobody listens any more
-            log.debug("an update came after the end of the server")
+        except RuntimeError:  # the event loop is closed
+            log.debug("an update arrived after the end of the server")
 
     async def __aiter__(self) -> AsyncIterator[Update]:
-        """Updates until the job has ended; raises its error."""
+        """Yields updates until the job has ended; raises the error of a failed job."""
         while True:
             update = await self._updates.get()
             if update.event == "failed" and update.error is not None:
@@ -66,7 +66,7 @@ class Inbox:
 
 
 class Studio:
-    """One loaded model and everything around it."""
+    """One loaded model with scheduler and gallery."""
 
     def __init__(self, pipe: Pipeline, options: ServeOptions) -> None:
         self.pipe, self.options, self.limits = pipe, options, options.limits
@@ -78,21 +78,22 @@ class Studio:
 
     @property
     def model_id(self) -> str:
-        """The model's name for clients; a directory's is its last part."""
+        """The model's name for clients; for a directory, its last part."""
         name = self.pipe.name
         return Path(name).name if Path(name).is_dir() else name
 
     @property
     def model_ids(self) -> tuple[str, ...]:
-        """Names that mean the loaded model."""
+        """The names by which clients may call the loaded model."""
         return tuple(dict.fromkeys(name for name in (self.model_id, self.pipe.config.name) if name))
 
     @property
     def prompt_needed(self) -> bool:
+        """Whether the model needs a prompt or a class."""
         return bool(self.facts["prompt"] != "none")
 
     def capabilities(self) -> dict[str, Any]:
-        """What ``info --json`` tells of the model, and this server's own limits."""
+        """The object for /api/capabilities: ``Pipeline.capabilities`` and the server's limits."""
         limits = self.limits
         model = {**self.facts["model"], "name": self.model_id}
         return {
@@ -113,15 +114,16 @@ class Studio:
         }
 
     def start(self) -> None:
+        """Clean the gallery and start drawing."""
         self.gallery.clean()
         self.scheduler.start()
 
     def stop(self) -> None:
-        """Cancel everything; returns at once."""
+        """Cancel all jobs. Returns at once."""
         self.scheduler.stop()
 
     def close(self, seconds: float) -> bool:
-        """Wait for what was cancelled to end, so long at most; whether it did."""
+        """Wait at most ``seconds`` for cancelled work to end. Returns whether it has ended."""
         ended = self.scheduler.join(seconds)
         self._savers.shutdown(wait=True, cancel_futures=True)
         return ended
@@ -129,9 +131,11 @@ class Studio:
     def draw(
         self, owner: str, asked: Asked, previews: bool = False, follows: bool = False
     ) -> tuple[DrawJob, Inbox]:
-        """Line up the pictures of a request; ``follows``: with updates of its progress, each of
-        which costs the event loop a turn. Errors: UsageError for what the model cannot do,
-        RequestError where the queue is full."""
+        """Add the pictures of a request to the queue. Returns the job and its updates.
+
+        ``follows``: also send updates of the progress, each of which takes time of the event loop.
+        Errors: UsageError for what the model cannot do, RequestError if the queue is full.
+        """
         prompts = None if not self.prompt_needed and not asked.prompt else asked.prompt
         count = {"num_images": len(asked.seeds)}
         settings = self.pipe.settings(prompts, list(asked.seeds), **count, **asked.options)
@@ -144,7 +148,8 @@ class Studio:
         return job, inbox
 
     def task(self, owner: str, kind: str, task: Task) -> tuple[TaskJob, Inbox]:
-        """Line up other work. Errors: RequestError where the queue is full."""
+        """Add other work to the queue. Returns the job and its updates. Errors: RequestError if the
+        queue is full."""
         inbox = Inbox()
         job = TaskJob(owner, inbox, kind, task)
         self.scheduler.submit(job)
@@ -153,8 +158,8 @@ class Studio:
     async def follow(
         self, job: Job, inbox: Inbox, asked: Asked
     ) -> AsyncGenerator[Update | Saved, None]:
-        """The updates of a job with its pictures, saved, in the place of "drawn" and of a task's
-        "finished"; cancels the job when it is left before its end."""
+        """Yields the updates of a job; instead of "drawn", and "finished" of a task that draws
+        pictures, it yields the saved pictures. Closing the generator cancels the job."""
         waiting: list[asyncio.Task[Saved]] = []
         kept_back: list[tuple[int, Drawn]] = []
         try:
@@ -183,7 +188,7 @@ class Studio:
         return asyncio.ensure_future(self.save(index, drawn, asked))
 
     async def save(self, index: int, drawn: Drawn, asked: Asked) -> Saved:
-        """Bring a picture to the size that was asked for, write it and read it back as bytes."""
+        """Scale a picture to the requested size and write it, in another thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._savers, self._save, index, drawn, asked)
 
@@ -200,7 +205,7 @@ class Studio:
 
 
 def _best(drawn: list[tuple[int, Drawn]]) -> tuple[int, Drawn]:
-    """The picture that its prompt explains best; the scores of all are stored in it."""
+    """The picture with the largest gain; the scores of all are stored in its settings."""
     ranked = sorted(drawn, key=lambda one: one[0])
     best = max(ranked, key=lambda one: one[1].gain or 0.0)[1]
     record = {"seeds": [d.seed for _, d in ranked], "scores": [d.gain for _, d in ranked]}

@@ -1,4 +1,4 @@
-"""Work on given pictures, as the scheduler runs it: generators that yield the share done."""
+"""Tasks of the scheduler on given pictures: generators that yield the fraction done."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..sampling import BlockResult
 from ..version import __version__
 from .job import Drawn, Task
 
-LOG2_128 = 7.0  # bits from a density of [-1, 1] to that of 8-bit pixels
-PRESENT = 64  # of 255: a pixel of the mask that is shrunk counts from here on
+LOG2_128 = 7.0  # difference in bits between densities over [-1, 1] and over 8-bit pixels
+PRESENT = 64  # of 255: threshold for pixels of a mask that was scaled down
 
 
 def edit_task(
@@ -34,8 +34,8 @@ def edit_task(
     guidance: float | None,
     best_of: bool,
 ) -> Task:
-    """Paint the masked part of an RGB picture anew, once for each seed, or keep the best of them.
-    mask: bools of the picture's height and width. Returns a list of ``Drawn``."""
+    """Draw the masked part of an RGB picture anew, once per seed, or keep only the best.
+    mask (height, width): bools. The task returns a list of ``Drawn``."""
 
     def work(pipe: Pipeline) -> Generator[float, None, list[Drawn]]:
         fitted, ratio = prepared(pipe, picture, "crop")
@@ -91,8 +91,8 @@ def vary_task(
     seeds: Sequence[int],
     guidance: float | None,
 ) -> Task:
-    """Draw an RGB picture again with its noise turned by ``strength`` (0 to 1) towards fresh noise
-    of each seed. Returns a list of ``Drawn``."""
+    """Draw variations of an RGB picture: its noise is moved by ``strength`` (0 to 1) towards the
+    noise of each seed. The task returns a list of ``Drawn``."""
 
     def work(pipe: Pipeline) -> Generator[float, None, list[Drawn]]:
         fitted, ratio = prepared(pipe, picture, "crop")
@@ -139,8 +139,8 @@ def interpolate_task(
     frames: int,
     guidance: float | None,
 ) -> Task:
-    """Pictures on the way between two RGB pictures, which are encoded exactly, or between the
-    noises of two seeds. Returns a list of pictures, both ends included."""
+    """Draw pictures between two RGB pictures, which are encoded exactly, or between the noises of
+    two seeds. The task returns a list of pictures, both ends included."""
 
     def work(pipe: Pipeline) -> Generator[float, None, list[Image.Image]]:
         first, second = ends
@@ -165,8 +165,8 @@ def interpolate_task(
 
 
 def score_task(picture: Image.Image, prompts: Sequence[str], draws: int, seed: int) -> Task:
-    """How probable an RGB picture is under each prompt and without one, and where it surprises.
-    Returns a JSON-able object and the map as a picture."""
+    """Compute log p of an RGB picture under each prompt and without one, and a map of its surprise.
+    The task returns a record for JSON and the map as a picture."""
 
     def work(pipe: Pipeline) -> Generator[float, None, tuple[dict[str, Any], Image.Image]]:
         fitted, ratio = prepared(pipe, picture, "crop")
@@ -192,7 +192,7 @@ def score_task(picture: Image.Image, prompts: Sequence[str], draws: int, seed: i
 
 
 def encode_task(picture: Image.Image, prompt: str, guidance: float | None) -> Task:
-    """The noise from which the sampler would draw an RGB picture, exactly. Returns JSON."""
+    """Encode an RGB picture exactly as noise. The task returns a record for JSON."""
 
     def work(pipe: Pipeline) -> Generator[float, None, dict[str, Any]]:
         fitted, ratio = prepared(pipe, picture, "crop")
@@ -232,7 +232,7 @@ def _guidance(pipe: Pipeline, asked: float | None, prompt: str) -> float:
 
 
 def _fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The mask cropped and shrunk as the picture is; a pixel counts where a quarter of it does."""
+    """The mask cropped and scaled like the picture; a pixel is True if a quarter of it is."""
     if (mask.shape[1], mask.shape[0]) == size:
         return mask
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
@@ -240,8 +240,8 @@ def _fitted_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _full_size(given: Image.Image, edited: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The edit at the given picture's size, whose own pixels stay outside the mask; as it is where
-    the picture had to be cropped or was smaller than the model's."""
+    """The edit scaled to the size of the given picture, with that picture's pixels outside the
+    mask. If the picture was cropped or is smaller than the model's size, the edit as it is."""
     same_shape = given.width * edited.height == given.height * edited.width
     if given.size == edited.size or not same_shape or given.width < edited.width:
         return edited
@@ -250,7 +250,8 @@ def _full_size(given: Image.Image, edited: Image.Image, mask: np.ndarray) -> Ima
 
 
 def _bits_map(score: Score, count: int) -> np.ndarray:
-    """Bits per dimension of every token under the best of the first ``count`` prompts."""
+    """Bits per dimension (rows, columns) of every token, for the best of the first ``count``
+    prompts."""
     best = int(score.mean[:count].argmax())
     bits = score.surprise[best] * score.grid.tokens / score.numbers / np.log(2)
     offset = LOG2_128 if score.noise == "uniform" else 0.0

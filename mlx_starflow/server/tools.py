@@ -1,7 +1,7 @@
-"""Tools for assistants over the Model Context Protocol: generate, score, edit, info (extra "mcp").
+"""Tools for AI assistants over the Model Context Protocol: generate, score, edit, info.
 
-Hosts cap a tool's result near a megabyte and its time near a minute, so that pictures are returned
-as the path of their file with a small preview, and progress is reported on the way.
+Needs the extra "mcp". Hosts limit the result of a tool to about a megabyte and its time to about a
+minute, so pictures are returned as file paths with small previews, and progress is reported.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ PREVIEW_SIDE = 256  # pixels
 MOST_PICTURES = 4
 MOST_PROMPTS = 16
 INSTRUCTIONS = (
-    "Draws pictures from a sentence with a normalizing flow on this computer. Call info first: "
-    "small models know few words. Pictures are written to a folder; results name their paths. The "
+    "Draws pictures from a prompt with a normalizing flow on this computer. Call info first: "
+    "small models know few words. Pictures are written to files; results contain their paths. The "
     "same seed and prompt give the same picture."
 )
 
 Prompt = Annotated[str, Field(description="What the picture shows.", max_length=4000)]
-Seed = Annotated[int | None, Field(description="0 to 4294967295; none: at random.", ge=0, lt=2**32)]
-Guidance = Annotated[float | None, Field(description="Weight of the prompt; none: the model's own.",
-                                         ge=0, le=100)]  # fmt: skip
+Seed = Annotated[int | None, Field(description="0 to 4294967295; none: random.", ge=0, lt=2**32)]
+Guidance = Annotated[
+    float | None,
+    Field(description="Weight of the prompt; none: the model's default.", ge=0, le=100),
+]
 PicturePath = Annotated[str, Field(description="Path of a PNG, JPEG or WebP on this computer.")]
 Box = Annotated[
     list[float] | None,
     Field(
-        description="Part to paint anew: left, top, right, bottom as shares of the sides, 0 to 1.",
+        description="Part to draw anew: left, top, right, bottom as fractions of the sides, 0 to 1.",
         min_length=4,
         max_length=4,
     ),
@@ -59,7 +61,7 @@ Box = Annotated[
 
 
 def tool_server(pipe: Pipeline, folder: Path) -> MCPServer:
-    """The tool server of a model; pictures go to ``folder``. ``run("stdio")`` serves it."""
+    """An MCP server for a model; call ``run("stdio")`` on it. ``folder``: directory for pictures."""
     tools = _Tools(pipe, Gallery(folder))
     server = MCPServer("mlx-starflow", version=__version__, instructions=INSTRUCTIONS)
     for function in (tools.generate, tools.score, tools.edit, tools.info):
@@ -68,7 +70,7 @@ def tool_server(pipe: Pipeline, folder: Path) -> MCPServer:
 
 
 def _in_words(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The tool with errors that are meant for people told to the assistant as they are."""
+    """The tool with StarflowErrors passed to the assistant with their message."""
 
     @functools.wraps(function)
     async def tool(*given: Any, **named: Any) -> Any:
@@ -81,7 +83,7 @@ def _in_words(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
 
 
 class _Tools:
-    """The docstrings of the tools are what the assistant reads."""
+    """The tools. Their docstrings are shown to the assistant."""
 
     def __init__(self, pipe: Pipeline, gallery: Gallery) -> None:
         self._pipe, self._gallery = pipe, gallery
@@ -122,8 +124,8 @@ class _Tools:
         context: Context,
         prompts: Annotated[list[str] | None, Field(max_length=MOST_PROMPTS)] = None,
     ) -> list[Any]:
-        """Tell how probable a picture is under each prompt (exact log-likelihoods) and which prompt
-        fits best, with a map of where the picture surprises the model."""
+        """Compute the exact log-likelihood of a picture under each prompt, and which prompt fits
+        best. Also returns a map of how surprising each part of the picture is to the model."""
         picture = await asyncio.to_thread(open_picture, path)
         record, chart = await self._run(
             score_task(picture.image, prompts or [], draws=4, seed=0), context
@@ -138,12 +140,13 @@ class _Tools:
         context: Context,
         box: Box = None,
         mask: Annotated[
-            str | None, Field(description="Path of a mask of the same size: white is painted anew.")
+            str | None,
+            Field(description="Path of a mask of the same size: white is drawn anew."),
         ] = None,
         seed: Seed = None,
         best_of: Annotated[int, Field(ge=1, le=8)] = 4,
     ) -> list[Any]:
-        """Paint part of a picture anew and keep the rest. Give box or mask."""
+        """Draw part of a picture anew and keep the rest. Give either box or mask."""
         picture = await asyncio.to_thread(open_picture, path)
         image = picture.image
         if (box is None) == (mask is None):
@@ -164,7 +167,7 @@ class _Tools:
         return json.dumps({**self._pipe.capabilities(), "folder": str(self._gallery.folder)})
 
     async def _run(self, task: Task, context: Context) -> Any:
-        """Do the work of a task in the pipeline's thread, with its progress told."""
+        """Run a task in the pipeline's thread and report its progress. Returns its result."""
         cancel, told = threading.Event(), _Progress(context)
         result: list[Any] = []
         done = object()
@@ -198,7 +201,7 @@ class _Tools:
 
 
 class _Progress:
-    """How far the work in a thread is; told to the host from the event loop."""
+    """The progress of work in another thread, reported to the host from the event loop."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -221,8 +224,8 @@ class _Progress:
 
 
 async def _in_thread(work: Callable[[], T], cancel: threading.Event, told: _Progress) -> T:
-    """The result of work() in a thread, with progress told every second; cancelled with its
-    caller."""
+    """Run work() in a thread and report its progress every second. Returns its result. The work is
+    cancelled when the caller is."""
     doing = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         while not (await asyncio.wait({doing}, timeout=1.0))[0]:
@@ -236,11 +239,14 @@ async def _in_thread(work: Callable[[], T], cancel: threading.Event, told: _Prog
 
 
 def boxed(box: list[float], size: tuple[int, int]) -> np.ndarray:
-    """A mask (height, width) of bools, True inside left, top, right, bottom (shares of the sides).
-    Errors: UsageError."""
+    """A mask (height, width), True inside the box (left, top, right, bottom), given as fractions of
+    the sides. ``size``: (width, height). Errors: UsageError."""
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UsageError("box is left, top, right, bottom with 0 <= left < right <= 1, and so on.")
+        raise UsageError(
+            f"box is {box}; expected left, top, right, bottom with 0 <= left < right <= 1 and "
+            "0 <= top < bottom <= 1."
+        )
     width, height = size
     mask = np.zeros((height, width), bool)
     rows = slice(round(top * height), max(round(bottom * height), round(top * height) + 1))
@@ -250,7 +256,7 @@ def boxed(box: list[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _preview(image: Pictures.Image, side: int) -> Image:
-    """A JPEG of at most ``side`` pixels a side, some ten kilobytes."""
+    """A JPEG whose sides are at most ``side`` pixels, about ten kilobytes."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
     content = BytesIO()

@@ -1,4 +1,4 @@
-"""Bodies of requests: read whole within bounds, in memory; pictures decoded within bounds."""
+"""Reading request bodies and decoding uploaded pictures, in memory and within limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Body:
     files: dict[str, list[bytes]] = field(default_factory=dict)
 
     def file(self, *names: str) -> bytes | None:
-        """The first file of the first of these names that was sent."""
+        """The first file under the first of these names that has one, or None."""
         for name in names:
             if self.files.get(name):
                 return self.files[name][0]
@@ -40,16 +40,16 @@ class Body:
 
 
 async def read_body(request: Request, limits: Limits) -> Body:
-    """JSON, or a form. Errors: RequestError 400 or 413."""
+    """Read a body that is JSON or a form. Errors: RequestError 400 or 413."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_form(request, limits)
     raw = b"".join([chunk async for chunk in request.stream()])
     if len(raw) > limits.json_bytes:
         raise RequestError(
-            413, f"A JSON body may have {limits.json_bytes} bytes.", code="body_too_large"
+            413, f"The body may have at most {limits.json_bytes} bytes.", code="body_too_large"
         )
-    # What curl -d sends is called a form though it is JSON.
+    # ``curl -d`` sends JSON with the content type of a form.
     if kind == "application/x-www-form-urlencoded" and not raw.lstrip().startswith(b"{"):
         return Body(Fields(_collected(_pairs(raw)), form=True))
     return Body(Fields(json_object(raw, limits.json_bytes)))
@@ -63,7 +63,7 @@ def _pairs(raw: bytes) -> list[tuple[str, str]]:
 
 
 def _collected(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by name; a name that comes several times has a list."""
+    """Name -> value, or list of values if the name occurs several times."""
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
@@ -75,7 +75,7 @@ def _collected(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's parser without temporary files: the whole body is bounded already."""
+    """Starlette's parser without temporary files, since the size of the body is limited."""
 
     spool_max_size = 1 << 40
 
@@ -94,7 +94,7 @@ async def _read_form(request: Request, limits: Limits) -> Body:
         raise RequestError(400, f"The form cannot be read: {error.message}") from None
     except RequestError:
         raise
-    except Exception as error:  # what the parser raises for a broken body differs by version
+    except Exception as error:  # the parser's errors differ by version
         raise RequestError(400, f"The form cannot be read ({type(error).__name__}).") from None
     texts: list[tuple[str, Any]] = []
     files: dict[str, list[bytes]] = {}
@@ -110,15 +110,16 @@ async def _read_form(request: Request, limits: Limits) -> Body:
 
 
 def decoded(data: bytes, limits: Limits, what: str = "image") -> Image.Image:
-    """A still PNG, JPEG or WebP picture, upright, its transparency kept: mode RGB or RGBA. Its
-    size is checked before its pixels are decoded. Errors: RequestError 400 or 413, ImageError."""
+    """Decode a still PNG, JPEG or WebP picture, and turn it upright. Returns mode RGB, or RGBA if
+    it has transparency. The size is checked before the pixels are decoded. ``what``: the field, for
+    messages. Errors: RequestError 413, ImageError."""
     try:
         with opened_data(data, what, FORMATS) as picture:
             if picture.width * picture.height > limits.pixels:
                 raise RequestError(
                     413,
                     f"{what} is {picture.width}x{picture.height} pixels; at most "
-                    f"{limits.pixels} are read. Scale it down.",
+                    f"{limits.pixels} pixels are allowed. Scale it down.",
                     what,
                     "too_many_pixels",
                 )
@@ -127,19 +128,19 @@ def decoded(data: bytes, limits: Limits, what: str = "image") -> Image.Image:
             picture.load()
             upright = ImageOps.exif_transpose(picture)
             if upright.mode.startswith(("I", "F")):
-                raise ImageError(f"{what} has more than 8 bits a channel; save it with 8.")
+                raise ImageError(f"{what} has more than 8 bits per channel; save it with 8.")
             transparent = "A" in upright.getbands() or "transparency" in upright.info
             return upright.convert("RGBA" if transparent else "RGB")
     except (RequestError, ImageError):
         raise
-    except Exception:  # Pillow's readers raise whatever a broken file makes them raise
+    except Exception:  # for broken files, Pillow raises many kinds of errors
         raise ImageError(
             f"{what} is not a picture that can be read. Send a complete PNG, JPEG or WebP."
         ) from None
 
 
 def opaque(picture: Image.Image) -> Image.Image:
-    """A picture in RGB; what is transparent is laid on white."""
+    """The picture in RGB, on a white background."""
     if picture.mode != "RGBA":
         return picture.convert("RGB")
     below = Image.new("RGBA", picture.size, "white")
@@ -147,8 +148,8 @@ def opaque(picture: Image.Image) -> Image.Image:
 
 
 def mask_of(picture: Image.Image, alpha_only: bool) -> np.ndarray:
-    """A mask (height, width) of bools, True = paint anew: what is transparent or, in a picture
-    without transparency and unless ``alpha_only``, what is white."""
+    """A mask (height, width) of bools, True = draw anew: transparent pixels; in a picture without
+    transparent pixels, white ones, unless it is RGBA and ``alpha_only``."""
     if picture.mode == "RGBA":
         clear = np.asarray(picture.getchannel("A")) < 128
         if clear.any() or alpha_only:
