@@ -1,1 +1,1 @@
-"""All knowledge of PyTorch files: reading them without PyTorch, and turning them into bundles."""
+"""The converter: reads PyTorch checkpoints without PyTorch and writes them as bundles."""

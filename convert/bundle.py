@@ -1,4 +1,4 @@
-"""A checkpoint and its companions become a bundle, one tensor at a time."""
+"""Converting a checkpoint, with VAE and text encoder, to a bundle, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -49,22 +49,24 @@ class _Part:
     """A component to be written."""
 
     name: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # for its config.json
     stores: list[Store]
     sources: Checkpoint
-    files: tuple[Path, ...] = ()  # copied as they are
+    files: tuple[Path, ...] = ()  # copied unchanged
 
     @property
     def written_bytes(self) -> int:
+        """Size of the tensors in the bundle."""
         return sum(plan.nbytes for store in self.stores for plan in store.plans())
 
     @property
     def source_bytes(self) -> int:
+        """Size of the tensors in the checkpoint."""
         return sum(_source_bytes(store) for store in self.stores)
 
 
 def convert_checkpoint(options: ConvertOptions) -> ConvertReport:
-    """Convert and report. Errors: StarflowError; then nothing is left behind."""
+    """Convert a checkpoint to a bundle. Errors: StarflowError; then no files are left behind."""
     report: Event | None = None
     for event in convert_steps(options):
         report = event
@@ -72,10 +74,11 @@ def convert_checkpoint(options: ConvertOptions) -> ConvertReport:
 
 
 def convert_steps(options: ConvertOptions) -> Generator[Event, None, None]:
-    """Convert; yields ConvertProgress after every piece and the ConvertReport at the end.
+    """``convert_checkpoint`` as a generator: yields ConvertProgress after every piece of a tensor
+    and the ConvertReport at the end.
 
-    Everything is checked (keys, shapes, disk space) before the first byte is written, and the
-    bundle appears when it is complete. Closing the iterator cancels and leaves nothing behind.
+    Keys, shapes and disk space are checked before anything is written. The output directory appears
+    when the bundle is complete. Closing the generator cancels and leaves no files behind.
     """
     started = time.monotonic()
     check_target(options.output, options.overwrite)
@@ -135,7 +138,7 @@ def _source_bytes(store: Store) -> int:
 
 
 def _code(options: ConvertOptions, kind: str, store: Store) -> str:
-    """The type a tensor is stored in."""
+    """The safetensors code of the dtype in which a tensor is stored."""
     source = store.source.dtype
     kept = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}.get(source, source)
     if not takes_type(kind, store.name):
@@ -148,7 +151,8 @@ def _code(options: ConvertOptions, kind: str, store: Store) -> str:
 def _typed(
     options: ConvertOptions, kind: str, config: dict[str, Any], stores: list[Store]
 ) -> tuple[dict[str, Any], list[Store]]:
-    """The stores with their types and bits, and the configuration that says so."""
+    """The stores with their dtypes and bits, and the configuration with its "quantization"
+    block."""
     result, bits = [], {}
     for store in stores:
         store = dataclasses.replace(store, dtype=_code(options, kind, store))
@@ -168,7 +172,7 @@ def _fits(kind: str, store: Store) -> bool:
 
 
 def _left(part: _Part, options: ConvertOptions) -> list[str]:
-    """Matrices that were to be quantized and could not be."""
+    """The matrices that could not be quantized."""
     kind = {"flow": "flow", "text_encoder": "text", "vae": "vae"}[part.name]
     if options.quantize is None:
         return []
@@ -199,13 +203,13 @@ def _text_part(
 
 
 def _write(part: _Part, work: Path, digest: RunningDigest) -> Iterator[ConvertProgress]:
-    """Write a component, walking through its source from front to back."""
+    """Write a component. Tensors are read in the order of the source files."""
     directory = work / part.name
     directory.mkdir()
     write_json(directory / "config.json", part.config)
     for path in part.files:
         copy_beside(path, directory)
-    # Laid out by name as other tools do, filled in the order of the source.
+    # In the file, tensors are sorted by name; they are written in the order of the source.
     stores = sorted(part.stores, key=lambda s: s.name)
     writer = ShardWriter(directory, [plan for store in stores for plan in store.plans()])
     order = {file: i for i, file in enumerate(part.sources.files)}

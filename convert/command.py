@@ -30,7 +30,9 @@ def convert_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the bundle.")],
     config: Annotated[
         Path | None,
-        typer.Option(help="The YAML published with a STARFlow; default: the one beside it."),
+        typer.Option(
+            help="YAML published with a STARFlow. Default: the one beside the checkpoint."
+        ),
     ] = None,
     vae: Annotated[
         str | None, typer.Option(help="diffusers AutoencoderKL: directory or hub repository.")
@@ -41,8 +43,8 @@ def convert_command(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="float32, float16 or bfloat16 for the large matrices. Default: as stored; "
-            "bfloat16 with --quantize."
+            help="float32, float16 or bfloat16 for the large matrices. Default: as in the "
+            "checkpoint; bfloat16 with --quantize."
         ),
     ] = None,
     quantize: Annotated[
@@ -50,27 +52,28 @@ def convert_command(
     ] = None,
     noise_std: Annotated[
         float | None,
-        typer.Option(help="Noise level of the training, where no file says it."),
+        typer.Option(help="Noise level of the training, if no file contains it."),
     ] = None,
     weights_key: Annotated[
-        str | None, typer.Option(help="Which set of weights, where a checkpoint holds several.")
+        str | None, typer.Option(help="Which weights to use, if the checkpoint has several sets.")
     ] = None,
     ignore_key: Annotated[
         list[str] | None,
-        typer.Option(help="A YAML setting to pass over; may be repeated."),
+        typer.Option(help="A YAML setting to ignore; may be repeated."),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the model; default: the file's.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the model. Default: the file's.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Reload, compare every tensor, and run the flow.")
+        bool,
+        typer.Option("--verify", help="Reload the bundle, compare every tensor, run the flow."),
     ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the report as one JSON object.")
     ] = False,
 ) -> None:
-    """Turn a PyTorch checkpoint into a bundle. PyTorch is not needed and nothing in it is run."""
+    """Convert a PyTorch checkpoint to a bundle. Needs no PyTorch and runs no code in the file."""
     for path in (checkpoint, config):
         if path is not None and not path.expanduser().exists():
             raise UsageError(f"{path}: there is no such file.")
@@ -99,14 +102,14 @@ def convert_command(
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """A polite SIGTERM ends the conversion as an exception would: nothing is left behind."""
+    """Turn SIGTERM into an exception inside the ``with`` block, so that files are cleaned up."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread, where signals are not ours
+    except ValueError:  # signal handlers can be set in the main thread only
         yield
         return
     try:
@@ -116,7 +119,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _follow(steps: Generator[ConvertProgress | ConvertReport, None, None]) -> ConvertReport:
-    """Draw progress on standard error, where a person sees it; the last event is the report."""
+    """Run the conversion, show its progress on a terminal, and return the report."""
     bar = _Bar() if sys.stderr.isatty() else None
     last = None
     try:
@@ -133,7 +136,7 @@ def _follow(steps: Generator[ConvertProgress | ConvertReport, None, None]) -> Co
 
 
 class _Bar:
-    """One line: phase, share, bytes, time left."""
+    """A progress bar in one line: phase, bar, bytes, time left."""
 
     def __init__(self) -> None:
         self._phase, self._began, self._drawn = "", 0.0, 0.0
@@ -176,7 +179,9 @@ def _show(report: ConvertReport, as_json: bool) -> None:
     if report.unquantized:
         names = ", ".join(report.unquantized[:3])
         more = f" and {len(report.unquantized) - 3} more" if len(report.unquantized) > 3 else ""
-        typer.echo(f"note: not quantized, groups of 64 do not fit: {names}{more}", err=True)
+        typer.echo(
+            f"note: not quantized, since the width is not a multiple of 64: {names}{more}", err=True
+        )
     if report.verified:
         found = ", ".join(f"{k} {v:.3g}" for k, v in report.verified.items())
         typer.echo(f"verified: {found}", err=True)
@@ -184,7 +189,7 @@ def _show(report: ConvertReport, as_json: bool) -> None:
         if place.startswith("hub:"):
             typer.echo(
                 f"note: not in the bundle: {_PHASES[kind]}; {place.removeprefix('hub:')} is "
-                "fetched from the hub when it is first used",
+                "downloaded from the hub at first use",
                 err=True,
             )
     typer.echo(

@@ -1,4 +1,4 @@
-"""What stands beside a checkpoint: the VAE, the text encoder, the licence."""
+"""The companions of a checkpoint: VAE, text encoder, licence files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ _APPLE = (
 
 
 def component_directory(given: str | None, kind: str) -> Path | None:
-    """Directory of --vae or --text-encoder; a repository id is downloaded.
-
-    Errors: ModelNotFoundError, HubError.
+    """The directory of --vae or --text-encoder; a hub repository is downloaded. None if ``given`` is
+    None. ``kind``: "vae" or "text_encoder". Errors: ModelNotFoundError, HubError.
     """
     if given is None:
         return None
@@ -38,7 +37,7 @@ def component_directory(given: str | None, kind: str) -> Path | None:
 
 
 def licence_files(checkpoint: Path) -> list[Path]:
-    """Licence and notice files beside the checkpoint."""
+    """The licence and notice files beside a checkpoint."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     return sorted(
         p
@@ -50,16 +49,16 @@ def licence_files(checkpoint: Path) -> list[Path]:
 
 
 def copy_beside(path: Path, directory: Path) -> None:
-    """Copy a licence or a tokenizer file into a bundle.
+    """Copy a licence or a tokenizer file into a directory.
 
-    A link may lead to a file of its own directory, or to a blob of the hub's cache that the
-    directory belongs to. Errors: CheckpointError for one that leads elsewhere: a model must not
-    choose which other files of this computer go into a bundle.
+    A link may lead to a file in its own directory, or to a blob of the hub's cache that the
+    directory belongs to. Other links are refused, so that a model cannot choose other files of this
+    computer to be copied into a bundle. Errors: CheckpointError.
     """
     if not inside(path, path.parent) and not inside(path, _blobs(path.parent)):
         raise CheckpointError(
-            f"{path} is a link that leaves its directory; it is not copied. Put the file itself "
-            "there."
+            f"{path} is a link that leads outside its directory, so it is not copied. Replace it by "
+            "the file itself."
         )
     try:
         data = read_regular(path, MAX_FILE_BYTES)
@@ -69,7 +68,7 @@ def copy_beside(path: Path, directory: Path) -> None:
 
 
 def _blobs(directory: Path) -> Path:
-    """Where the hub's cache keeps the contents of a snapshot; for others the directory itself."""
+    """The blobs directory for a snapshot in the hub's cache; for other directories itself."""
     for parent in (directory, *directory.parents):
         if parent.parent.name == "snapshots":
             return parent.parent.parent / "blobs"
@@ -77,7 +76,7 @@ def _blobs(directory: Path) -> Path:
 
 
 def licence_of(options: ConvertOptions) -> tuple[str, str]:
-    """Licence and attribution for config.json: as given, else known by the file's name."""
+    """Licence and attribution for config.json: as in the options, else by the file's name."""
     licence, attribution = options.licence, options.attribution
     files = licence_files(options.checkpoint)
     if not licence and files:

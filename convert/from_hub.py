@@ -1,4 +1,4 @@
-"""What a published model becomes, once ``mlx_starflow.hub`` has it on this disk."""
+"""Converting published models and components that ``mlx_starflow.hub`` has downloaded."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from .write.staging import check_space, staged_directory
 from .write.storing import Store
 
 CONVERTED = "This copy was converted to MLX by mlx-starflow."
-_KEPT = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}  # everything else stays as it is
+_KEPT = {"F64": "F32", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}  # other dtypes are kept
 
 Tell = Callable[[Event], object]
 
 
 def convert_sources(sources: Sources, output: Path, tell: Tell | None = None) -> None:
-    """Convert a downloaded model with everything it needs into a bundle at ``output``.
+    """Convert a downloaded model, with its VAE and text encoder, to a bundle at ``output``.
 
-    ``tell`` receives ConvertProgress and at the end the ConvertReport. Errors: as convert_steps.
+    ``tell`` receives ConvertProgress and at the end the ConvertReport. Errors: those of
+    ``convert_steps``.
     """
     model = sources.model
     options = ConvertOptions(
@@ -55,8 +56,8 @@ def convert_sources(sources: Sources, output: Path, tell: Tell | None = None) ->
 
 
 def _settings(sources: Sources) -> dict[str, Any]:
-    """What is known of the model by its name, corrected by what its weights tell: the checkpoint
-    under a name may be replaced by one of another resolution."""
+    """The settings of the known model, with those that the weights determine taken from them, since
+    a published checkpoint may be replaced by one of another resolution."""
     settings = dict(sources.model.settings)
     if not settings:
         return settings
@@ -64,7 +65,7 @@ def _settings(sources: Sources) -> dict[str, Any]:
         checkpoint = open_checkpoint(sources.checkpoint)
         stack.callback(checkpoint.close)
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    # No block of the released model is empty, so the last one with weights is the last.
+    # No block of the published model is empty, so the last one with weights is the last block.
     numbers = [int(n.split(".")[1]) for n in shapes if n.startswith("blocks.")]
     settings["blocks"] = 1 + max(numbers, default=settings["blocks"] - 1)
     mask = next((s for n, s in shapes.items() if n.endswith(".attn_mask")), None)
@@ -83,10 +84,10 @@ def convert_component(
     text: TextConfig | None = None,
     tell: Tell | None = None,
 ) -> None:
-    """Convert a VAE or text encoder alone, in the precision it is stored in.
+    """Convert only a VAE or text encoder, in the precision in which it is stored.
 
-    ``kind``: "vae" or "text_encoder"; ``text``: what the flow was trained with, which the encoder
-    has to fit. Errors: as convert_steps; then nothing is left behind.
+    ``kind``: "vae" or "text_encoder". ``text``: the text settings of the model, which the encoder
+    must match. Errors: those of ``convert_steps``; then no files are left behind.
     """
     with ExitStack() as stack:
         checkpoint = open_checkpoint(source)

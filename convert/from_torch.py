@@ -1,4 +1,4 @@
-"""``python -m convert.from_torch CHECKPOINT.pth --output DIR``: see ``--help``."""
+"""``python -m convert.from_torch CHECKPOINT.pth --output DIR``: the converter as a command."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .command import convert_command
 
 @visible_output()
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; ``arguments`` None = the process's own.
+    """Run the command. ``arguments``: None for those of the process.
 
-    Exit status: 0 done, 2 wrong usage, 130 interrupted, 1 any other failure.
+    Exit status: 0 success, 2 wrong usage, 130 interrupted, 1 any other failure.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(convert_command)

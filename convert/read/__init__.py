@@ -1,1 +1,1 @@
-"""Reading checkpoints without PyTorch, with limits on everything a file claims."""
+"""Reading checkpoints without PyTorch; all sizes in a file are checked against limits."""

@@ -1,5 +1,5 @@
-"""SHA-256 of the source, and the checksums inside of it, computed beside the conversion instead of
-in a pass of their own."""
+"""SHA-256 of the source files, and their inner checksums, computed during the conversion in another
+thread instead of in a separate pass."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mlx_starflow.errors import CheckpointError
 from .tensor_file import TensorFile
 
 READ_BYTES = 8 << 20
-MAX_LAG = 512 << 20
+MAX_LAG = 512 << 20  # bytes that the digest may be behind the converter
 
 
 class RunningDigest:
-    """Hashes files in a second thread, following the converter through them.
+    """Hashes files in a second thread, just behind the converter.
 
-    What the converter has just read is still in the kernel's cache, so each file is read from the
-    disk once. ``follow`` says how far the converter is, and waits where the digest lags too far.
+    The data that the converter has just read is still in the kernel's cache, so each file is read
+    from the disk only once.
     """
 
     def __init__(self, files: Sequence[TensorFile]) -> None:
@@ -40,7 +40,8 @@ class RunningDigest:
         self._thread.start()
 
     def follow(self, file: int, position: int) -> None:
-        """The converter has read file number ``file`` up to ``position``."""
+        """Tell the digest that the converter has read file number ``file`` up to ``position``. Waits
+        if the digest is more than MAX_LAG behind."""
         with self._change:
             self._goal = max(self._goal, sum(self._sizes[:file]) + position)
             self._change.notify_all()
@@ -48,9 +49,12 @@ class RunningDigest:
                 self._change.wait(1.0)
 
     def finish(self) -> str:
-        """The digest of the one file, or of the lines "digest  name" of several. Errors:
-        CheckpointError for a file that became shorter, or whose content has another checksum, or
-        another SHA-256 where the hub's cache names it by that."""
+        """Wait for the end. Returns the SHA-256 of the file in hex; for several files, that of the
+        lines "digest  name".
+
+        Errors: CheckpointError if a file became shorter, a checksum in it is wrong, or its SHA-256
+        is not the one in its name in the hub's cache.
+        """
         self.follow(0, self._total)
         self._thread.join()
         if self._error is not None:
@@ -61,7 +65,7 @@ class RunningDigest:
             named = path.resolve().name
             if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
                 raise CheckpointError(
-                    f"{path} is damaged: its SHA-256 is not the one it was downloaded with. Remove "
+                    f"{path} is damaged: its SHA-256 has changed since it was downloaded. Remove "
                     f"{path.resolve()} and download it again."
                 )
         if len(digests) == 1:
@@ -70,6 +74,7 @@ class RunningDigest:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def cancel(self) -> None:
+        """Stop hashing and end the thread."""
         with self._change:
             self._goal = -1
             self._change.notify_all()
@@ -105,14 +110,14 @@ class RunningDigest:
 
 
 class _Checksums:
-    """CRC-32 of the entries of a zip archive while the file goes by from front to back."""
+    """Checks the CRC-32 of the entries of a zip archive while the file is read from start to end."""
 
     def __init__(self, file: TensorFile) -> None:
         self._path, self._entries = file.path, list(reversed(file.checksums))
         self._at = self._crc = 0
 
     def update(self, block: bytes) -> None:
-        """The next bytes of the file. Errors: CheckpointError."""
+        """Add the next bytes of the file. Errors: CheckpointError for a wrong checksum."""
         start, self._at = self._at, self._at + len(block)
         while self._entries:
             begin, end, _, _ = self._entries[-1]
@@ -124,6 +129,7 @@ class _Checksums:
             self._compare()
 
     def finish(self) -> None:
+        """Compare the remaining checksums. Errors: CheckpointError."""
         while self._entries:
             self._compare()
 

@@ -1,8 +1,8 @@
 """An interpreter for the few pickle instructions that a state dict needs.
 
-Nothing is imported and nothing is called: a name in the pickle is only ever a name, compared with
-a short list. Whatever else a pickle asks for is refused by that name. Work and memory are bounded
-by the number of instructions, and no instruction makes more than one small object.
+Nothing is imported and nothing is called: the names in a pickle are only compared with a short
+list of allowed ones, and others are refused. The number of instructions is limited, and no
+instruction makes more than one small object, so time and memory are limited too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MARK = object()
 
 @dataclass(frozen=True)
 class Name:
-    """A module and a name in it, as the pickle spells them. Never looked up."""
+    """A module and a name in it, as texts from the pickle. They are never looked up."""
 
     module: str
     name: str
@@ -33,7 +33,7 @@ class Name:
 
 
 class StateDict(dict[Any, Any]):
-    """What OrderedDict() became; only this kind accepts attached attributes."""
+    """The result of OrderedDict() in a pickle. Attributes may be attached to this type only."""
 
 
 Call = Callable[[Name, tuple[Any, ...]], Any]
@@ -41,27 +41,29 @@ Fetch = Callable[[Any], Any]
 
 
 def read_pickle(data: bytes, where: str, call: Call, fetch: Fetch) -> Any:
-    """The object in ``data``: dicts, lists, tuples, numbers, strings and what the two make.
+    """The object in a pickle: dicts, lists, tuples, numbers, strings, and results of ``call`` and
+    ``fetch``.
 
-    ``call(name, arguments)`` decides what a call in the pickle becomes, and ``fetch(id)`` what a
-    persistent id refers to; both raise CheckpointError to refuse. ``where`` begins every message.
+    call(name, arguments): returns the result of a call in the pickle. fetch(id): returns the object
+    for a persistent id. Both raise CheckpointError for what is not allowed. where: the file, for
+    messages. Errors: CheckpointError.
     """
     check_size(len(data), where)
     return _Machine(data, where, call, fetch).run()
 
 
 def check_size(size: int, where: str) -> None:
-    """CheckpointError for a pickle that is too large; to be asked before it is read."""
+    """Raise a CheckpointError if a pickle is too large. Call it before reading the pickle."""
     if size > MAX_PICKLE_BYTES:
         raise CheckpointError(
-            f"{where}: the pickle has {size} bytes; a state dict's never reaches "
+            f"{where}: the pickle has {size} bytes; that of a state dict has less than "
             f"{MAX_PICKLE_BYTES}. This file is not a plain state dict."
         )
 
 
 def described(value: Any) -> str:
-    """An object of a pickle for a message. Containers are not spelled out: they may share their
-    parts, and what is small in memory may be endless in words."""
+    """An object of a pickle as text for a message. Containers are only named: with shared parts,
+    their text could be endless."""
     if isinstance(value, Name | str):
         return ascii(str(value)[:200])
     if isinstance(value, int | float | None):
@@ -70,6 +72,8 @@ def described(value: Any) -> str:
 
 
 class _Machine:
+    """The stack machine of the pickle format."""
+
     def __init__(self, data: bytes, where: str, call: Call, fetch: Fetch) -> None:
         self.data, self.at, self.where = data, 0, where
         self.call, self.fetch = call, fetch
@@ -88,7 +92,7 @@ class _Machine:
             if code == 0x2E:  # STOP
                 result = self.pop()
                 if self.stack:
-                    raise self.refuse("the pickle leaves things behind on its stack")
+                    raise self.refuse("the pickle ends with objects left on its stack")
                 return result
             step = _STEPS.get(code)
             if step is None:
@@ -125,7 +129,7 @@ class _Machine:
 
     def text(self, length: int) -> str:
         if length > MAX_TEXT:
-            raise self.refuse(f"a string of {length} bytes is no name of a tensor")
+            raise self.refuse(f"a string of {length} bytes is too long for a tensor's name")
         return self.decode(self.take(length))
 
     def decode(self, text: bytes) -> str:
@@ -148,7 +152,7 @@ class _Machine:
         value = self.pop()
         if not isinstance(value, kind):
             raise self.refuse(
-                f"the pickle changes a {type(value).__name__} where a {kind.__name__} belongs"
+                f"the pickle changes a {type(value).__name__} instead of a {kind.__name__}"
             )
         self.stack.append(value)
         return value
@@ -204,14 +208,14 @@ class _Machine:
 
     def build(self) -> None:
         state = self.pop()
-        # PyTorch attaches module versions to a state dict; a model needs none of it.
+        # PyTorch attaches module versions to a state dict, which are not needed.
         self.top(StateDict)
         if not isinstance(state, dict) or set(state) - {"_metadata"}:
             raise self.refuse("the pickle sets attributes of an object")
 
     def integer(self, size: int) -> None:
         if size > 16:
-            raise self.refuse(f"a whole number of {size} bytes is no size of anything")
+            raise self.refuse(f"a whole number of {size} bytes is too large")
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def decimal(self) -> None:
@@ -232,7 +236,7 @@ class _Machine:
 
     def named(self, name: Any, module: Any) -> None:
         if not isinstance(name, str) or not isinstance(module, str):
-            raise self.refuse("the pickle names something with what is not a string")
+            raise self.refuse("a name in the pickle is not a string")
         self.push(Name(module, name))
 
     def dictionary(self) -> None:
@@ -241,8 +245,8 @@ class _Machine:
         self.set_items(items)
 
 
-# Protocols 0 to 5, as far as data goes. Absent on purpose: INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT*,
-# the out-of-band buffers and the set types.
+# The instructions for data in protocols 0 to 5. Intentionally absent: INST, OBJ, NEWOBJ,
+# NEWOBJ_EX, EXT*, out-of-band buffers and sets.
 _STEPS: dict[int, Callable[[_Machine], Any]] = {
     ord(code): step
     for code, step in {

@@ -1,8 +1,8 @@
 """The YAML file published beside a STARFlow checkpoint: a list of one-key maps.
 
-Only what the weights' shapes cannot tell is taken from it, and what they can tell is compared.
-Keys of the training run are ignored by name; a key that is neither is an error, because an unknown
-switch may change the numbers.
+Only settings that the shapes of the weights do not determine are taken from it; the others are
+compared with the weights. Known keys of the training run are ignored. Other unknown keys are
+errors, since an unknown setting may change the results.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mlx_starflow.files.regular import read_regular
 MAX_YAML_BYTES = 1 << 16
 MAX_ITEMS = 1000
 MAX_DEPTH, MAX_EVENTS = 8, 10_000
-_NOTHING = ("", "~", "null", "Null", "NULL")  # of YAML
+_NOTHING = ("", "~", "null", "Null", "NULL")  # null values of YAML
 _SWITCH = ("0", "1", "true", "false", "yes", "no", "on", "off")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The model's settings with the published defaults of absent keys; None = not given."""
+    """The settings of a model, with the published defaults for absent keys; None = absent."""
 
     img_size: int = 256
     channel_size: int = 3
@@ -68,7 +68,7 @@ class Settings:
     where: str = ""  # the file, for messages
 
 
-# Keys that only concern training, logging or data. nvp and adaln are dead switches in STARFlow.
+# Keys that concern only training, logging or data. nvp and adaln have no effect in STARFlow.
 IGNORED = re.compile(
     r"no_flip|nvp|adaln|cfg|lr|min_lr|wds|drop_label|batch_size|epochs?|steps|seed|dataset|name"
     r"|data_path|log_?dir|output_dir|save_dir|exp_name|run_name|resume|pretrained|checkpoint"
@@ -82,14 +82,14 @@ _TYPES = {f.name: str(f.type) for f in fields(Settings) if f.name not in ("given
 
 
 def read_settings(path: Path, ignore: tuple[str, ...] = ()) -> Settings:
-    """Settings of a published YAML file. ``ignore``: further keys to pass over.
+    """Read the settings of a published YAML file. ``ignore``: other keys to ignore.
 
-    Raises ConfigError naming the file and the key or value that is wrong.
+    Errors: ConfigError naming the file and the key or value that is wrong.
     """
     try:
         text = read_regular(path, MAX_YAML_BYTES).decode("utf-8")
         _check_events(text)
-        # Every scalar stays a text: no dates, no numbers of thousands of digits, no objects.
+        # All scalars are read as text: no dates, no huge numbers, no objects.
         data = yaml.load(text, Loader=yaml.BaseLoader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
@@ -100,8 +100,8 @@ def read_settings(path: Path, ignore: tuple[str, ...] = ()) -> Settings:
 
 
 def _check_events(text: str) -> None:
-    """ValueError for what a published file never has: aliases, which can stand for endlessly much,
-    tags, which name kinds of objects, deep nesting, and many entries."""
+    """Raise a ValueError for features that no published file has: aliases, which can expand without
+    limit, tags, which name types of objects, deep nesting, and many entries."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.BaseLoader)):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -120,7 +120,7 @@ def _pairs(data: Any, path: Path) -> dict[str, Any]:
     items = data.get("arguments") if isinstance(data, dict) else None
     if not isinstance(items, list):
         raise ConfigError(
-            f"{path}: expected the published form, a list 'arguments:' of one-key maps."
+            f"{path}: expected a list 'arguments:' of one-key maps, as in the published files."
         )
     result: dict[str, Any] = {}
     for item in items:
@@ -138,7 +138,8 @@ def _pairs(data: Any, path: Path) -> dict[str, Any]:
 
 
 def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = ()) -> Settings:
-    """Settings of keys and values as the YAML has them."""
+    """Settings from the keys and values of the YAML. ``where``: the file, for messages. Errors:
+    ConfigError."""
     values: dict[str, Any] = {}
     for key, value in pairs.items():
         if key in _TYPES:
@@ -151,7 +152,7 @@ def settings_from(pairs: dict[str, Any], where: str, ignore: tuple[str, ...] = (
             )
     given = frozenset(values)
     if len(values.get("layers_per_block", ())) > 1:
-        # A list with a number for every block says how many there are, whatever "blocks" says.
+        # A list with one number per block determines the number of blocks; "blocks" is ignored.
         values["blocks"] = len(values["layers_per_block"])
     settings = Settings(**values, given=given, where=where)
     _check(settings)
@@ -177,7 +178,7 @@ def _check(settings: Settings) -> None:
 
 
 def _parse(key: str, value: Any, kind: str, where: str) -> Any:
-    """A value of the declared type; the file may spell numbers as strings."""
+    """A value converted to the annotated type. Errors: ConfigError."""
     text = _short(value)
     try:
         if isinstance(value, list):
@@ -208,7 +209,7 @@ def _parse(key: str, value: Any, kind: str, where: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    """A value on one line. Containers are not spelled out: they may share their parts."""
+    """A value as text on one line, for messages. Containers are only named."""
     if isinstance(value, str):
         return value.strip()[:200]
     if isinstance(value, (int, float, bool, type(None))):

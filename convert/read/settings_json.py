@@ -1,4 +1,4 @@
-"""config.json files of diffusers and transformers: read and range-checked."""
+"""Reading and range-checking config.json files of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mlx_starflow.files.json import read_json
 
 
 def read_settings_json(path: Path) -> dict[str, Any]:
-    """The object in a config.json. Errors: ConfigError, CheckpointError where there is no file."""
+    """The object in a config.json. Errors: ConfigError; CheckpointError if the file is missing."""
     try:
         return Fields(read_json(path), str(path)).data
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} cannot be read (it is missing); a model's directory needs it."
+            f"{path} is missing; the directory of a model must have it."
         ) from None
 
 
 def check_whole(config: Mapping[str, Any], largest: Mapping[str, int], where: str) -> None:
-    """Whole numbers from 1 to the largest that makes sense, for the keys that are there.
+    """Check that the keys in ``config`` are whole numbers from 1 to ``largest`` of the key.
 
-    Modules are built from these numbers before any weight is looked at, so an absurd one would cost
+    Modules are built from these numbers before the weights are checked, so a huge one could take
     hours. Errors: ConfigError naming the key.
     """
     for key, limit in largest.items():

@@ -1,4 +1,4 @@
-"""Opening a checkpoint, whatever form it has: one dictionary of tensors comes out."""
+"""Opening a checkpoint of any supported format, as one dictionary of tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .torch_zip import read_torch_zip
 from .unwrap import state_dict_of
 
 MAX_INDEX_BYTES = 64 << 20
-# In a directory, the first of these that is there.
+# In a directory, the first of these that exists is used.
 _INDEXES = (
     "model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -35,27 +35,29 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name (wrappers removed), over one or more files."""
+    """An open checkpoint of one or more files."""
 
     path: Path
-    tensors: dict[str, SourceTensor]
+    tensors: dict[str, SourceTensor]  # by name, without wrappers
     files: tuple[TensorFile, ...]
-    notes: tuple[str, ...] = ()  # what was unwrapped or passed over
+    notes: tuple[str, ...] = ()  # what was unwrapped or ignored, for the user
 
     @property
     def nbytes(self) -> int:
+        """Total size of the files."""
         return sum(f.size for f in self.files)
 
     def close(self) -> None:
+        """Close the files."""
         for file in self.files:
             file.close()
 
 
 def open_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """Open a .pth, .bin or .safetensors file, an index of shards, or a directory of either.
+    """Open a .pth, .bin or .safetensors file, an index of shards, or a directory of these.
 
-    Only tables of contents are read. Raises CheckpointError (or WeightsError for safetensors)
-    naming what is wrong; nothing in any file is run.
+    Reads only the tables of contents, and runs no code in the files. ``weights_key``: which
+    weights, if there are several sets. Errors: CheckpointError.
     """
     if not path.exists():
         raise CheckpointError(f"{path} does not exist.")
@@ -96,15 +98,15 @@ def _file_in(directory: Path) -> Path:
         return found[0]
     if not found:
         raise CheckpointError(
-            f"{directory} holds no weights: expected one of {', '.join(_SINGLES)}, or a single "
-            f"file ending in {', '.join(_SUFFIXES)}."
+            f"{directory} has no weights: expected one of {', '.join(_SINGLES)}, or a single file "
+            f"ending in {', '.join(_SUFFIXES)}."
         )
     names = ", ".join(p.name for p in found[:10])
-    raise CheckpointError(f"{directory} holds several checkpoints ({names}). Name one of them.")
+    raise CheckpointError(f"{directory} has several checkpoints ({names}). Give one of them.")
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files an index names; they must lie beside it."""
+    """The files in an index of shards, which must be in the same directory."""
     data = read_json(index, MAX_INDEX_BYTES, CheckpointError)
     names = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(names, dict):
@@ -121,7 +123,7 @@ def _unique(names: Iterable[Any], index: Path) -> list[str]:
 
 def _beside(index: Path, name: str) -> Path:
     if "/" in name or "\\" in name or name.startswith("."):
-        raise CheckpointError(f"{index}: the shard {name[:200]!r} lies outside its directory.")
+        raise CheckpointError(f"{index}: the shard {name[:200]!r} is outside its directory.")
     path = index.parent / name
     if not is_regular(path):
         raise CheckpointError(
@@ -147,13 +149,13 @@ def _read(file: TensorFile, key: str | None) -> tuple[dict[str, SourceTensor], l
 
 
 def _explain(start: bytes, file: TensorFile) -> str:
-    """What a file is that is no checkpoint we can read."""
+    """Why a file cannot be read, from its first bytes, and what to do."""
     resave = (
         "Convert it once with PyTorch: torch.save(torch.load(path, weights_only=True, "
         "map_location='cpu'), 'new.pth')."
     )
     if start.startswith(b"\x80") and b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19" in start[:16]:
-        return f"is in the format of PyTorch before 1.6, which is one long pickle. {resave}"
+        return f"is in the format of PyTorch before 1.6, a single pickle. {resave}"
     if start.startswith(b"\x80"):
         return f"is a bare pickle, not a checkpoint of torch.save. {resave}"
     if file.size > 262 and file.read(257, 262) == b"ustar":
@@ -167,7 +169,7 @@ def _explain(start: bytes, file: TensorFile) -> str:
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
         return "is a compressed archive. Unpack it first."
     if not any(start):
-        return "begins with zeros: a download that never finished. Download it again."
+        return "begins with zeros, as an incomplete download does. Download it again."
     return (
         "is neither a checkpoint of torch.save (a zip archive) nor a safetensors file. "
         "Check the path, or download it again."

@@ -1,8 +1,8 @@
-"""A file of tensors, read piece by piece.
+"""A file of tensors, read in pieces.
 
-Nothing is read until it is asked for, and nothing is kept, so a checkpoint far larger than the
-memory can be walked through. The file is not mapped: where another program cuts a mapped file off,
-reading it kills the process, and here it is an error.
+Data is read when it is needed and not kept, so a checkpoint may be much larger than the memory. The
+file is not memory-mapped: if another program shortened a mapped file, reading it would kill the
+process; here it is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlx_starflow.bundle.safetensors import ITEM_BYTES
 from mlx_starflow.errors import CheckpointError
 from mlx_starflow.files.regular import open_regular
 
-# numpy has no bfloat16 or float8: those are carried as integers of the same size.
+# numpy dtypes. numpy has no bfloat16 and float8, so integers of the same size hold them.
 CARRIERS = {
     "F64": "f8",
     "F32": "f4",
@@ -39,7 +39,7 @@ CARRIERS = {
 }
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 PIECE_BYTES = 32 << 20
-MAX_EXTENT = 1 << 30  # bytes that the numbers of one tensor may be spread over
+MAX_EXTENT = 1 << 30  # largest range of bytes over which one tensor may be spread
 
 
 class TensorFile:
@@ -59,7 +59,7 @@ class TensorFile:
             raise CheckpointError(f"{path} is empty. Download it again.")
 
     def read(self, begin: int, end: int) -> bytes:
-        """The bytes [begin, end). CheckpointError where the file has become shorter."""
+        """The bytes [begin, end). Errors: CheckpointError, also if the file became shorter."""
         parts = []
         while begin < end:
             try:
@@ -69,20 +69,20 @@ class TensorFile:
                 raise CheckpointError(f"{self.path} cannot be read: {error.strerror}.") from error
             if not part:
                 raise CheckpointError(
-                    f"{self.path} became shorter while it was being read. Start again when "
-                    "whatever writes it has finished."
+                    f"{self.path} became shorter while it was being read. Start again when the "
+                    "program that writes it has finished."
                 )
             parts.append(part)
             begin += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def find_last(self, pattern: bytes, begin: int) -> int:
-        """Where a pattern last stands from ``begin`` on, -1 if nowhere."""
+        """The offset of the last occurrence of a pattern at or after ``begin``; -1 if none."""
         found = self.read(begin, self.size).rfind(pattern)
         return -1 if found < 0 else begin + found
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError where the file was changed since it was opened."""
+        """Raise a CheckpointError if the file has changed since it was opened."""
         try:
             state = _state(self.path.stat())
         except OSError:
@@ -91,6 +91,7 @@ class TensorFile:
             raise CheckpointError(f"{self.path} was changed while it was being read. Start again.")
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -100,29 +101,30 @@ def _state(status: os.stat_result) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class SourceTensor:
-    """A tensor inside a file; creating one has checked that it lies within its bytes."""
+    """A tensor in a file. Whoever creates it has checked that it is within its bytes."""
 
     name: str
-    dtype: str  # safetensors spelling: "F32", "BF16", ...
+    dtype: str  # safetensors code: "F32", "BF16", ...
     shape: tuple[int, ...]
     file: TensorFile
-    begin: int  # bytes [begin, end) of the file hold the tensor's storage
+    begin: int  # bytes [begin, end) of the file are the tensor's storage
     end: int
-    offset: int = 0  # elements from begin to the first number
+    offset: int = 0  # elements from begin to the first element
     strides: tuple[int, ...] | None = None  # in elements; None = row-major
     big_endian: bool = False
 
     @property
     def count(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its numbers, each counted once however they are stored."""
+        """Bytes of all elements in row-major order."""
         return self.count * ITEM_BYTES[self.dtype]
 
     def view(self) -> np.ndarray:
-        """All numbers, read now, in native byte order (bfloat16 and float8 as unsigned integers).
+        """Read the whole tensor, in native byte order; bfloat16 and float8 as unsigned integers.
         Errors: CheckpointError."""
         dtype = self._stored_type()
         if self.count == 0:
@@ -131,12 +133,12 @@ class SourceTensor:
         if self.strides is None:
             array = np.frombuffer(self.file.read(first, first + self.nbytes), dtype)
             return _native(array.reshape(self.shape))
-        # Along an axis of one element nothing is stepped over, whatever its stride says.
+        # The stride of an axis with one element has no meaning.
         steps = [0 if n == 1 else s for n, s in zip(self.shape, self.strides, strict=True)]
         extent = 1 + sum((n - 1) * s for n, s in zip(self.shape, steps, strict=True))
         if extent * dtype.itemsize > max(MAX_EXTENT, 4 * self.nbytes):
             raise CheckpointError(
-                f"{self.file.path}: {self.name!r} takes {self.nbytes} bytes, spread over "
+                f"{self.file.path}: {self.name!r} has {self.nbytes} bytes, which are spread over "
                 f"{extent * dtype.itemsize}. Save it with .contiguous()."
             )
         flat = np.frombuffer(self.file.read(first, first + extent * dtype.itemsize), dtype)
@@ -144,9 +146,10 @@ class SourceTensor:
         return _native(np.lib.stride_tricks.as_strided(flat, self.shape, strides))
 
     def pieces(self, limit: int = PIECE_BYTES) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, rows) along the first axis, each native and row-major.
+        """Read the tensor in pieces. Yields (index of the first row, rows) along the first axis, in
+        native byte order and row-major.
 
-        A piece has about ``limit`` bytes, at least one row. Errors: CheckpointError.
+        A piece has at most about ``limit`` bytes, but at least one row. Errors: CheckpointError.
         """
         if not self.shape:
             yield 0, self.view().reshape(1)

@@ -27,7 +27,7 @@ _STORAGES = {
     "BoolStorage": "BOOL",
     "UntypedStorage": "U8",
 }
-# torch.<dtype>, as newer files name it beside an untyped storage
+# torch.<dtype>, which newer files use with untyped storages
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -45,7 +45,7 @@ _DTYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-# A view may repeat numbers (stride 0), but a few stored bytes must not stand for gigabytes.
+# A view may repeat elements (stride 0); this limits the size of tensors with few stored bytes.
 MAX_REPEATED = 1 << 24
 
 
@@ -58,10 +58,10 @@ class _Storage:
 
 
 def read_torch_zip(file: TensorFile) -> Any:
-    """The saved object of a torch zip archive: SourceTensors in dicts, lists and tuples.
+    """The object saved in a torch zip archive: SourceTensors in dicts, lists and tuples.
 
-    Raises CheckpointError for TorchScript archives, for other zip files, and for pickles that ask
-    for anything but tensors; nothing in the file is run.
+    No code in the file is run. Errors: CheckpointError for TorchScript archives, other zip files,
+    and pickles with anything but tensors.
     """
     entries = read_directory(file)
     pickles = [n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1]
@@ -88,6 +88,8 @@ def read_torch_zip(file: TensorFile) -> Any:
 
 
 class _Reader:
+    """Reads data.pkl of an archive and checks the tensors in it."""
+
     def __init__(self, file: TensorFile, entries: dict[str, ZipEntry], pickle: str) -> None:
         self.file, self.entries = file, entries
         self.prefix = pickle.removesuffix("data.pkl")
@@ -115,7 +117,7 @@ class _Reader:
             raise self.refuse("its checksum is wrong, so the file is damaged; download it again")
         return read_pickle(data, self.where, self.call, self.fetch)
 
-    # What calls in the pickle become
+    # The results of calls in the pickle
 
     def call(self, name: Name, arguments: tuple[Any, ...]) -> Any:
         kind = str(name)
@@ -131,11 +133,11 @@ class _Reader:
             return arguments[0]
         if kind == "torch.Size":
             return self.sizes(arguments[0] if len(arguments) == 1 else None)
-        raise self.refuse(f"it wants to call {kind[:200]!r}, which a state dict never needs")
+        raise self.refuse(f"it calls {kind[:200]!r}, which a state dict does not need")
 
     def ordered(self, arguments: tuple[Any, ...]) -> StateDict:
         if arguments not in ((), ([],)):
-            raise self.refuse("an OrderedDict in it is built from something unusual")
+            raise self.refuse("an OrderedDict in it has unexpected arguments")
         return StateDict()
 
     def sizes(self, value: Any) -> tuple[int, ...]:
@@ -188,18 +190,18 @@ class _Reader:
                     f"{storage.key!r} into {total}"
                 )
         elif any(shape) and max(shape) > MAX_REPEATED:
-            raise self.refuse(f"a tensor of shape {shape} is empty and enormous at once")
+            raise self.refuse(f"a tensor of shape {shape} is empty, but has an enormous side")
         entry = storage.entry
         layout = None if plain else strides
         return SourceTensor(
             "", dtype, shape, self.file, entry.begin, entry.end, offset, layout, self.big_endian
         )
 
-    # What persistent ids refer to
+    # The objects of persistent ids
 
     def fetch(self, identity: Any) -> _Storage:
         if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
-            raise self.refuse("it refers to an outside object that is no storage")
+            raise self.refuse("it refers to an outside object that is not a storage")
         _, kind, key, _, count = identity
         dtype = self.kind(kind, _STORAGES)
         if not isinstance(key, str) or type(count) is not int or count < 0:
@@ -209,8 +211,8 @@ class _Reader:
             raise self.refuse(f"storage {key[:80]!r} is missing from the archive")
         if count * ITEM_BYTES[dtype] != entry.end - entry.begin:
             raise self.refuse(
-                f"storage {key[:80]!r} claims {count} numbers of type {dtype} and the archive "
-                f"holds {entry.end - entry.begin} bytes for it"
+                f"storage {key[:80]!r} claims {count} numbers of type {dtype}, but the archive "
+                f"has {entry.end - entry.begin} bytes for it"
             )
         return _Storage(key, dtype, count, entry)
 
@@ -219,4 +221,4 @@ class _Reader:
             inner = "UntypedStorage" if str(name) == "torch.storage.UntypedStorage" else name.name
             if (name.module == "torch" or inner == "UntypedStorage") and inner in table:
                 return table[inner]
-        raise self.refuse(f"{described(name)} is no supported element type")
+        raise self.refuse(f"{described(name)} is not a supported element type")

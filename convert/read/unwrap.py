@@ -1,14 +1,14 @@
-"""From whatever was saved to one flat dictionary of tensors.
+"""From a saved object to one flat dictionary of tensors.
 
 Training scripts save state dicts inside dictionaries ({"model": ..., "ema": ..., "step": ...}) and
-their keys inside wrappers (``module.``, ``_orig_mod.``). The rules:
+add prefixes to the keys (``module.``, ``_orig_mod.``). The rules:
 
-- a dictionary that holds tensors is the state dict; otherwise the one entry that holds some;
-- of several entries, optimizers and the like do not count; if what is left is one averaged copy
-  (a name with "ema") beside one raw copy, the averaged one is taken, for it is the one to sample
-  from; anything else is ambiguous, and the error names the choices;
-- ``_orig_mod``, ``_fsdp_wrapped_module`` and ``_checkpoint_wrapped_module`` are dropped wherever
-  they stand in a key; ``module`` and ``model`` where every key begins with it.
+- a dictionary with tensors is the state dict; else the search goes on in its entry with tensors;
+- if several entries have tensors, optimizers and the like are ignored. If one averaged copy (a name
+  with "ema") and one raw copy are left, the averaged one is used, since it gives better samples.
+  Anything else is ambiguous, and the error lists the choices;
+- ``_orig_mod``, ``_fsdp_wrapped_module`` and ``_checkpoint_wrapped_module`` are removed everywhere
+  in a key, and ``module``, ``model`` and the like if all keys begin with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlx_starflow.errors import CheckpointError
 from .tensor_file import SourceTensor
 
 MAX_DEPTH = 4
-MAX_NAME, MAX_PARTS = 500, 40  # characters, and dots, of a tensor's name
+MAX_NAME, MAX_PARTS = 500, 40  # characters and dots in a tensor's name
 _TRAINING = ("optim", "scheduler", "scaler", "rng", "loss", "args", "config", "hparams")
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _LEADING = ("module", "model", "ema_model", "ema", "flow")
@@ -30,10 +30,10 @@ _LEADING = ("module", "model", "ema_model", "ema", "flow")
 def state_dict_of(
     saved: Any, where: str, key: str | None = None
 ) -> tuple[dict[str, SourceTensor], list[str]]:
-    """The tensors by name, and notes on what was unwrapped.
+    """The tensors by name, and notes for the user on what was unwrapped.
 
-    ``key`` chooses among several dictionaries (dots reach inside). Raises CheckpointError where
-    there is no state dict, or more than one.
+    ``key``: selects one of several dictionaries; "a.b" is the entry b of the entry a. Errors:
+    CheckpointError if there is no state dict, or more than one.
     """
     notes: list[str] = []
     if key is not None:
@@ -56,7 +56,7 @@ def state_dict_of(
     else:
         raise CheckpointError(f"{where}: no tensors within {MAX_DEPTH} nested dictionaries.")
     if path:
-        notes.append(f"took the state dict {'.'.join(path)!r} of the checkpoint")
+        notes.append(f"used the state dict {'.'.join(path)!r} of the checkpoint")
     tensors, other = {}, []
     for name, value in saved.items():
         if isinstance(value, SourceTensor) and isinstance(name, str):
@@ -70,12 +70,12 @@ def state_dict_of(
                 f"{type(value).__name__}, not a tensor."
             )
     if other:
-        notes.append(f"ignored what is no tensor: {', '.join(other[:10])}")
+        notes.append(f"ignored entries that are not tensors: {', '.join(other[:10])}")
     return _rename(tensors, where), notes
 
 
 def check_name(name: str, where: str) -> None:
-    """CheckpointError for a tensor's name that is no name: it is taken apart and compared."""
+    """Raise a CheckpointError if a tensor's name is too long."""
     if len(name) > MAX_NAME or name.count(".") > MAX_PARTS:
         raise CheckpointError(
             f"{where}: {name[:80]!r}... is too long for the name of a tensor "
@@ -97,12 +97,12 @@ def _choose(saved: dict[Any, Any], where: str) -> str:
         return averaged[0]
     names = ", ".join(repr(k[:80]) for k in (models or holders)[:20])
     raise CheckpointError(
-        f"{where}: it holds several sets of weights: {names}. Choose one with --weights-key."
+        f"{where}: it has several sets of weights: {names}. Choose one with --weights-key."
     )
 
 
 def _holds_tensors(value: Any, depth: int, seen: set[int]) -> bool:
-    """Whether a tensor is within; each dictionary is looked at once, however often it is shared."""
+    """Whether there is a tensor inside. Shared dictionaries are searched only once."""
     if not isinstance(value, dict) or depth == 0 or id(value) in seen:
         return False
     seen.add(id(value))

@@ -1,8 +1,8 @@
-"""The table of contents of a zip archive, checked before it is believed.
+"""Reading and checking the table of contents of a zip archive.
 
-Reads what ``torch.save`` writes (Zip64 included). Encrypted entries, names
-that leave the archive, names that appear twice, and entries that overlap or reach beyond the file
-are refused by name. Compressed entries are marked and never unpacked.
+Supports what ``torch.save`` writes, Zip64 included. Encrypted entries, names that lead outside the
+archive, repeated names, and entries that overlap or reach beyond the file are errors. Compressed
+entries are marked and never unpacked.
 """
 
 from __future__ import annotations
@@ -24,21 +24,23 @@ _FULL32 = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class ZipEntry:
-    """One file in the archive: its bytes [begin, end) there."""
+    """A file in the archive: bytes [begin, end)."""
 
     name: str
     begin: int
     end: int
     compressed: bool = False
-    crc: int = 0  # CRC-32 of the bytes; 0: not computed, as torch.save can be told
+    crc: int = 0  # CRC-32 of the bytes; 0: unknown, since torch.save can leave it out
 
 
 def read_directory(file: TensorFile) -> dict[str, ZipEntry]:
-    """All entries of the archive by name. Raises CheckpointError naming what is wrong."""
+    """All entries of the archive, by name. Errors: CheckpointError."""
     return _Directory(file).read()
 
 
 class _Directory:
+    """Parses the central directory of an archive."""
+
     def __init__(self, file: TensorFile) -> None:
         self.file, self.size = file, file.size
         self.table, self.table_begin = b"", 0  # the directory, once it is found
@@ -60,7 +62,7 @@ class _Directory:
         if count > MAX_ENTRIES or length > MAX_DIRECTORY_BYTES:
             raise self.bad(f"its table of contents claims {count} entries in {length} bytes")
         if start + length > self.size:
-            raise self.bad("the archive's table of contents lies outside the file")
+            raise self.bad("the archive's table of contents is outside the file")
         self.table, self.table_begin = self.file.read(start, start + length), start
         entries: dict[str, ZipEntry] = {}
         at = start
@@ -95,7 +97,7 @@ class _Directory:
         return count, start, length
 
     def central(self, at: int, directory: int, limit: int) -> tuple[ZipEntry, int]:
-        """The entry whose central record is at ``at``, and where the next one begins."""
+        """The entry whose central record is at ``at``, and the offset of the next record."""
         (signature, flags, method, crc, packed, size, name_length, extra_length, comment_length) = (
             self.unpack("<4s4xHH4xIII3H", at, limit)
         )
@@ -119,7 +121,7 @@ class _Directory:
         return ZipEntry(name, begin, begin + packed, compressed, crc), after
 
     def zip64(self, fields: list[int], at: int, limit: int) -> None:
-        """Replace the fields that read 0xFFFFFFFF by their 64-bit values."""
+        """Replace fields with the value 0xFFFFFFFF by their 64-bit values, in place."""
         while any(f == _FULL32 for f in fields):
             kind, length = self.unpack("<HH", at, limit)
             if kind == 1:
@@ -143,7 +145,8 @@ class _Directory:
         return name
 
     def data_begin(self, name: str, offset: int, method: int, limit: int) -> int:
-        """Where the entry's bytes begin: its local header must tell the same story."""
+        """The offset of the entry's bytes. Checks that its local header agrees with the central
+        one."""
         signature, local_method, name_length, extra_length = self.unpack(
             "<4s4xH16xHH", offset, limit
         )

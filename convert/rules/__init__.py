@@ -1,1 +1,1 @@
-"""What each family of checkpoints means: shapes and settings become a configuration."""
+"""The rules of each family of checkpoints: from tensor shapes and settings to a configuration."""

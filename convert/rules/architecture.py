@@ -1,4 +1,4 @@
-"""What a family's rules find out about a checkpoint."""
+"""The result of a family's rules for a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mlx_starflow.errors import ConfigError
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything a bundle's configuration needs, and the keys that are left out by rule."""
+    """What the configuration of a bundle needs, and the checkpoint's keys to drop."""
 
     flow: FlowConfig
     text: TextConfig | None
     image_size: int
     defaults: SampleDefaults
-    dropped: frozenset[str]  # checkpoint keys dropped by a rule
-    vae: str = ""  # hub repository of the VAE it was trained with, "" = none is named
-    text_encoder: str = ""  # hub repository of its text encoder
+    dropped: frozenset[str]  # checkpoint keys to drop
+    vae: str = ""  # hub repository of the VAE it was trained with, "" = unknown or none
+    text_encoder: str = ""  # hub repository of its text encoder, "" = unknown or none
 
 
 def contradiction(where: str, key: str, said: Any, found: Any, tensor: str) -> ConfigError:
-    """The configuration says one thing and the weights another; both are named."""
+    """The error for a setting that contradicts the weights; the caller raises it."""
     return ConfigError(
-        f"{where}: {key} is {said} there and {found} in the weights ({tensor}). "
-        "Is it the configuration of this checkpoint?"
+        f"{where}: {key} is {said} there, but {found} in the weights ({tensor}). "
+        "Does this configuration belong to the checkpoint?"
     )

@@ -1,4 +1,4 @@
-"""What the shapes of a block's tensors say about its architecture."""
+"""The architecture of a block from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _FIRST = "attn_blocks.0."
 
 @dataclass(frozen=True)
 class BlockShapes:
-    """One block's tensors, by their names inside the block."""
+    """The tensors of one block."""
 
     prefix: str  # "blocks.3."
-    tensors: dict[str, SourceTensor]
+    tensors: dict[str, SourceTensor]  # by name without the prefix
     where: str  # the file, for messages
 
     @classmethod
     def of(cls, prefix: str, tensors: dict[str, SourceTensor], where: str) -> BlockShapes:
+        """The block with a prefix, out of all tensors of a checkpoint."""
         inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         return cls(prefix, inside, where)
 
@@ -32,7 +33,8 @@ class BlockShapes:
         return name in self.tensors
 
     def shape(self, name: str, dimensions: int = 2) -> tuple[int, ...]:
-        """Shape of a tensor that must be there. Errors: WeightsError naming it."""
+        """The shape of a required tensor. Errors: WeightsError if it is missing, or does not have
+        so many dimensions."""
         if name not in self.tensors:
             raise WeightsError(f"{self.where}: the tensor {self.prefix + name!r} is missing.")
         shape = self.tensors[name].shape
@@ -45,7 +47,7 @@ class BlockShapes:
 
     @property
     def layers(self) -> int:
-        """Number of layers; their numbers must be 0, 1, 2, ... without a gap."""
+        """The number of layers. Errors: WeightsError if one is missing in between."""
         found = {int(m[1]) for n in self.tensors if (m := re.match(r"attn_blocks\.(\d{1,4})\.", n))}
         missing = sorted(set(range(len(found))) - found)
         if missing:
@@ -56,9 +58,10 @@ class BlockShapes:
         return len(found)
 
     def block(self, head_dim_of: Callable[[int, int], int], **settings: Any) -> BlockConfig:
-        """The BlockConfig of the first layer's shapes; ``settings`` are what shapes do not tell.
+        """The BlockConfig from the shapes of the first layer.
 
-        ``head_dim_of(inner, qkv rows)`` gives the head size where no query norm tells it.
+        head_dim_of(columns of proj, rows of qkv): returns the head size, if there is no query norm
+        that determines it. settings: fields that the shapes do not determine. Errors: WeightsError.
         """
         channels = self.shape("proj_in.weight")[0]
         rows = self.shape(_FIRST + "attention.qkv.weight")[0]
@@ -72,8 +75,7 @@ class BlockShapes:
         if inner % head_dim or both <= 0 or both % (2 * head_dim):
             raise WeightsError(
                 f"{self.where}: {self.prefix}{_FIRST}attention.qkv.weight has {rows} rows and proj "
-                f"{inner} columns, which heads of {head_dim} numbers cannot make. "
-                "Is head_dim that of this checkpoint?"
+                f"{inner} columns, which does not fit a head_dim of {head_dim}. Is head_dim right?"
             )
         gated = _FIRST + "mlp.gate_proj.weight" in self
         hidden = self.shape(_FIRST + ("mlp.gate_proj.weight" if gated else "mlp.main.0.weight"))[0]

@@ -1,4 +1,4 @@
-"""Which family a checkpoint belongs to, and where its settings are."""
+"""Finds the family of a checkpoint and its settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from .tarflow import is_tarflow, named_shape, tarflow_architecture
 def read_architecture(
     options: ConvertOptions, checkpoint: Checkpoint, vae: VAEConfig | None
 ) -> Architecture:
-    """Architecture of the checkpoint. Errors: ConfigError, WeightsError."""
+    """The architecture of a checkpoint. ``vae``: the configuration of the given VAE, if there is
+    one. Errors: ConfigError, WeightsError."""
     where, tensors = str(checkpoint.path), checkpoint.tensors
     if not any(name.startswith("blocks.") for name in tensors):
         held = ", ".join(sorted(tensors)[:3])
         raise ConfigError(
-            f"{where} is no STARFlow or TarFlow checkpoint: no tensor's name begins with "
-            f"'blocks.' (it holds {held[:200]})."
+            f"{where} is not a STARFlow or TarFlow checkpoint: no tensor's name begins with "
+            f"'blocks.' (it has {held[:200]})."
         )
     path = _yaml(options, tensors)
     if path is None and options.settings is None:
@@ -36,8 +37,8 @@ def read_architecture(
     classes = next((n for n in tensors if n.endswith(".class_embed")), None)
     if classes is not None:
         raise ConfigError(
-            f"{where} is a TarFlow checkpoint (it holds {classes!r}), and "
-            f"{path or 'the settings'} describes a STARFlow. Leave --config out."
+            f"{where} is a TarFlow checkpoint (it has {classes!r}), but "
+            f"{path or 'the settings'} is for a STARFlow. Leave --config out."
         )
     if path is not None:
         settings = read_settings(path, options.ignore_keys)
@@ -70,7 +71,7 @@ def _tarflow(
     for flag, given in (("--vae", vae), ("--text-encoder", options.text_encoder)):
         if given is not None:
             raise ConfigError(
-                f"{where} is a TarFlow, which works on pixels and takes no text: leave {flag} out."
+                f"{where} is a TarFlow, which models pixels and takes no text: leave {flag} out."
             )
     return tarflow_architecture(
         checkpoint.tensors, options.checkpoint.name, options.noise_std, where
@@ -78,10 +79,10 @@ def _tarflow(
 
 
 def _yaml(options: ConvertOptions, tensors: dict[str, SourceTensor]) -> Path | None:
-    """--config, else the only YAML file beside the checkpoint."""
+    """The path of --config, else of the only YAML file beside the checkpoint, or None."""
     if options.config is not None:
         if not options.config.is_file():
-            raise ConfigError(f"--config {options.config} is no file.")
+            raise ConfigError(f"--config {options.config} is not a file.")
         return options.config
     if options.settings is not None:
         return None
@@ -94,7 +95,7 @@ def _yaml(options: ConvertOptions, tensors: dict[str, SourceTensor]) -> Path | N
         return None
     if len(beside) > 1:
         names = ", ".join(p.name for p in beside[:10])
-        raise ConfigError(f"Several YAML files lie in {folder} ({names}). Pass one as --config.")
+        raise ConfigError(f"{folder} has several YAML files ({names}). Pass one as --config.")
     return beside[0] if beside else None
 
 
@@ -103,7 +104,7 @@ def _with_noise(settings: Settings, given: float | None) -> Settings:
         return settings
     if "noise_std" in settings.given:
         raise ConfigError(
-            f"--noise-std is {given} and {settings.where} says {settings.noise_std}. "
+            f"--noise-std is {given}, but {settings.where} says {settings.noise_std}. "
             "Leave the flag out, or correct the file."
         )
     return dataclasses.replace(settings, noise_std=given)

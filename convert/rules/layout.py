@@ -1,7 +1,7 @@
-"""Which tensor of a flow checkpoint becomes which tensor of a bundle.
+"""The mapping from the tensors of a flow checkpoint to those of a bundle.
 
-The table is computed from the configuration, so every key is accounted for: mapped, dropped by a
-rule, or an error that names it.
+The mapping is computed from the configuration. Every key of a checkpoint must be in it or dropped
+by a rule; other keys are errors.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Target:
 
     name: str
     shape: tuple[int, ...]
-    source_shape: tuple[int, ...]  # the same numbers in the same order, as the checkpoint has them
+    source_shape: tuple[int, ...]  # in the checkpoint, with the same elements in the same order
 
 
 Entry = tuple[str, Target]
 
 
 def flow_layout(config: FlowConfig) -> dict[str, Target]:
-    """Checkpoint name -> bundle tensor, for every tensor a flow of this configuration has."""
+    """Checkpoint name -> bundle tensor, for all tensors of a flow with this configuration."""
     layout: dict[str, Target] = {}
     for i, block in enumerate(config.blocks):
         if block.layers:
@@ -111,21 +111,22 @@ def _layer(source: str, target: str, block: BlockConfig) -> Iterator[Entry]:
 def account(
     tensors: dict[str, SourceTensor], layout: dict[str, Target], dropped: Set[str], where: str
 ) -> None:
-    """Raise WeightsError for a tensor that is missing, unexpected, misshapen or not of floats."""
+    """Raise a WeightsError for a tensor that is missing, unexpected, of the wrong shape or not of a
+    floating-point dtype."""
     missing = [name for name in layout if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise WeightsError(
             f"{where}: the tensor {missing[0]!r}{more} is missing; the model needs it in shape "
-            f"{layout[missing[0]].source_shape}. Is the file complete, and the configuration its "
-            "own?"
+            f"{layout[missing[0]].source_shape}. Is the file complete, and does the configuration "
+            "belong to it?"
         )
     extra = [name for name in tensors if name not in layout and name not in dropped]
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
         raise WeightsError(
-            f"{where}: the tensor {extra[0]!r}{more} has no place in this model. "
-            "Is the configuration that of this checkpoint?"
+            f"{where}: the tensor {extra[0]!r}{more} does not belong to this model. "
+            "Does the configuration belong to this checkpoint?"
         )
     for name, target in layout.items():
         tensor = tensors[name]
@@ -136,5 +137,5 @@ def account(
             )
         if tensor.dtype not in FLOATS:
             raise WeightsError(
-                f"{where}: {name!r} holds numbers of type {tensor.dtype}; expected floats."
+                f"{where}: {name!r} is of type {tensor.dtype}; expected a floating-point type."
             )

@@ -1,4 +1,4 @@
-"""STARFlow checkpoints: the weights and the published YAML become a configuration."""
+"""STARFlow checkpoints: from weights and published YAML to a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .architecture import Architecture, contradiction
 from .block_shapes import BlockShapes
 from .starflow_text import text_config, text_repository
 
-# (heads, kv heads, head size, query/key norm) of the language models a deep block is shaped like
+# Language models that a deep block may have the shape of: (heads, kv heads, head size, qk norm).
 _LANGUAGE_MODELS = {
     "gemma3_4b": (8, 4, 256, True),
     "gemma3_1b": (4, 1, 256, True),
@@ -22,7 +22,7 @@ _LANGUAGE_MODELS = {
 }
 _DENOISER = "learnable_self_denoiser."
 _ATTENTION = "attn_blocks.0.attention."
-# Buffers: masks are rebuilt, the rotary tables are all zeros in the file, var is unused.
+# Buffers that are not needed: masks, rotary tables (all zeros in the file), and var.
 _DROPPED = re.compile(r"(.+\.)?attn_mask|feat_rope\w*\.freqs_\w+|var")
 
 
@@ -33,16 +33,18 @@ def starflow_architecture(
     vae_factor: int | None = None,
     labels: tuple[str, ...] = (),
 ) -> Architecture:
-    """Architecture of a STARFlow checkpoint.
+    """The architecture of a STARFlow checkpoint.
 
-    ``where`` names the checkpoint in messages, ``vae_factor`` is that of a VAE given beside it,
-    ``labels`` are class names for a model conditioned on classes. Raises ConfigError where the
-    YAML and the weights contradict each other, WeightsError for tensors that make no model.
+    where: the checkpoint, for messages. vae_factor: pixels per latent cell along one side, of a
+    given VAE. labels: class names for a class-conditional model. Errors: ConfigError if the YAML
+    and the weights contradict each other, WeightsError if tensors are missing or do not fit.
     """
     return _Starflow(tensors, settings, where).architecture(vae_factor, labels)
 
 
 class _Starflow:
+    """Derives the architecture, comparing the YAML with the weights on the way."""
+
     def __init__(self, tensors: dict[str, SourceTensor], settings: Settings, where: str) -> None:
         self.tensors, self.settings, self.where = tensors, settings, where
         self.last = settings.blocks - 1
@@ -53,7 +55,8 @@ class _Starflow:
         self.head_dim = self.find_head_dim()
 
     def compare(self, key: str, found: object, tensor: str, said: object = None) -> None:
-        """Error where the YAML has ``key`` and the weights say something else."""
+        """Raise a ConfigError if the YAML has ``key`` with another value than ``found`` in the
+        weights. ``tensor``: for the message. ``said``: the YAML's value; None: look it up."""
         said = getattr(self.settings, key) if said is None else said
         if key in self.settings.given and said != found:
             said, found = (int(v) if isinstance(v, bool) else v for v in (said, found))
@@ -63,8 +66,8 @@ class _Starflow:
         numbers = {int(m[1]) for n in self.tensors if (m := re.match(r"blocks\.(\d{1,4})\.", n))}
         if not numbers:
             raise ConfigError(
-                f"{self.where} is no STARFlow or TarFlow checkpoint: no tensor's name begins with "
-                "'blocks.0.'."
+                f"{self.where} is not a STARFlow or TarFlow checkpoint: no tensor's name begins "
+                "with 'blocks.0.'."
             )
         if max(numbers) > self.last:
             listed = len(self.settings.layers_per_block) > 1
@@ -77,7 +80,7 @@ class _Starflow:
             )
 
     def find_head_dim(self) -> int:
-        """From the rotary table's width where there is one, else from the YAML."""
+        """The head size: from the width of the rotary table if there is one, else from the YAML."""
         for name, tensor in self.tensors.items():
             found = re.fullmatch(r"feat_rope\.freqs_\w+", name) and len(tensor.shape) == 2
             if found and tensor.shape[1]:
@@ -85,10 +88,10 @@ class _Starflow:
                 return tensor.shape[1]
         return self.settings.head_dim
 
-    # Numbers of the whole model
+    # Sizes of the whole model
 
     def tokens(self) -> int | None:
-        """T of the training grid, where a tensor tells it."""
+        """T of the training grid, if a tensor determines it."""
         for name in ("var", "blocks.0.pos_embed"):
             shape = self.tensors[name].shape if name in self.tensors else ()
             if len(shape) == 2 and shape[0]:
@@ -105,7 +108,8 @@ class _Starflow:
         return found
 
     def vae_factor(self, given: int | None, tokens: int | None) -> int:
-        """Pixels per latent: of the VAE itself, else from the number of tokens, else the usual."""
+        """Pixels per latent cell along one side: of the given VAE, else from the number of tokens,
+        else the usual value of 8 (1 without a VAE)."""
         s = self.settings
         side = None if tokens is None else math.isqrt(tokens)
         if given is None and side is not None and side * side == tokens:
@@ -116,15 +120,15 @@ class _Starflow:
             given = 8 if s.vae else 1
         if s.img_size % (given * s.patch_size):
             raise ConfigError(
-                f"{s.where}: img_size is {s.img_size}, which {given} pixels per latent and patches "
-                f"of {s.patch_size} do not divide."
+                f"{s.where}: img_size is {s.img_size}; expected a multiple of "
+                f"{given * s.patch_size} ({given} pixels per latent, patches of {s.patch_size})."
             )
         grid = s.img_size // given // s.patch_size
         if tokens is not None and grid * grid != tokens:
             raise ConfigError(
                 f"{s.where}: img_size {s.img_size} with {given} pixels per latent and patches of "
-                f"{s.patch_size} makes {grid * grid} tokens, the weights have {tokens} (var). "
-                "Is the VAE that of this checkpoint?"
+                f"{s.patch_size} gives {grid * grid} tokens, but the weights have {tokens} (var). "
+                "Does the VAE belong to this checkpoint?"
             )
         return given
 
@@ -173,7 +177,7 @@ class _Starflow:
         return block
 
     def check_block(self, block: BlockConfig, prefix: str, width: str) -> None:
-        """Compare what the shapes say with what the YAML says."""
+        """Compare the block from the shapes with the YAML. ``width``: the YAML's key for it."""
         s, layer = self.settings, f"{prefix}{_ATTENTION}"
         self.compare(width, block.channels, f"{prefix}proj_in.weight")
         self.compare("head_dim", block.head_dim, f"{layer}query_norm.weight")
@@ -197,12 +201,13 @@ class _Starflow:
     def language_model_block(
         self, shapes: BlockShapes, lm: str, i: int, text_length: int
     ) -> BlockConfig:
-        """The deep block in the shape of a Gemma: its sizes from the weights, the rest by name."""
+        """A deep block with the shape of a Gemma model: sizes from the weights, the rest by ``lm``."""
         heads, kv_heads, head_dim, qk_norm = _LANGUAGE_MODELS[lm]
 
         def guess(inner: int, rows: int) -> int:
-            # Without a query norm the shapes only tell heads * head_dim and the ratio of heads to
-            # kv heads. The published number of heads, where it fits, makes smaller copies work.
+            # Without a query norm the shapes determine only heads * head_dim and the ratio of
+            # heads to kv heads. If the published number of heads fits, it is used, so that smaller
+            # models of the same kind work too.
             fits = inner % (2 * heads) == 0 and (rows - inner) * heads == 2 * kv_heads * inner
             return inner // heads if fits else head_dim
 
@@ -217,9 +222,9 @@ class _Starflow:
         ):
             if (name in shapes) != expected:
                 raise ConfigError(
-                    f"{self.settings.where}: use_pretrained_lm is {lm}, and the weights "
+                    f"{self.settings.where}: use_pretrained_lm is {lm}, but the weights "
                     f"{'lack' if expected else 'have'} {shapes.prefix + name!r}. "
-                    "Is it the configuration of this checkpoint?"
+                    "Does this configuration belong to the checkpoint?"
                 )
         self.compare("sos", "sos_embed" in shapes, f"{shapes.prefix}sos_embed")
         return shapes.block(
@@ -239,7 +244,7 @@ class _Starflow:
         self.compare("channels", block.channels, _DENOISER + "proj_in.weight")
         return block
 
-    # All of it
+    # The result
 
     def architecture(self, given_factor: int | None, labels: tuple[str, ...]) -> Architecture:
         s, tokens = self.settings, self.tokens()
@@ -286,4 +291,4 @@ class _Starflow:
         for shapes in self.shapes:
             if "proj_txt.weight" in shapes:
                 return shapes.shape("proj_txt.weight")[1]
-        return blocks[-1].channels  # the text stands in a Gemma-shaped block as it is
+        return blocks[-1].channels  # a Gemma-shaped block has no text projection

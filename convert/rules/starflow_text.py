@@ -1,4 +1,4 @@
-"""What a STARFlow's YAML says about its text."""
+"""The text settings in a STARFlow's YAML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_VOCABULARY_BYTES = 16 << 20
 
 
 def encoder_kind(settings: Settings) -> str:
-    """TextConfig.encoder of the YAML's ``text``. Errors: ConfigError for an unknown encoder."""
+    """``TextConfig.encoder`` for the YAML's ``text``. Errors: ConfigError for an unknown encoder."""
     name = settings.text
     if name.endswith(".vocab"):
         return "labels"
@@ -32,12 +32,13 @@ def encoder_kind(settings: Settings) -> str:
 
 
 def text_config(settings: Settings, flow: FlowConfig, labels: tuple[str, ...]) -> TextConfig:
-    """How prompts become features for this flow. ``labels``: class names, if they are known."""
+    """The ``TextConfig`` for this flow. ``labels``: class names, () if unknown. Errors:
+    ConfigError."""
     kind = encoder_kind(settings)
     if labels and len(labels) != flow.text_channels - 1:
         raise ConfigError(
-            f"{settings.where}: {settings.text} has {len(labels)} class names, the weights have "
-            f"{flow.text_channels - 1} classes (proj_txt.weight)."
+            f"{settings.where}: {settings.text} has {len(labels)} class names, but the weights "
+            f"have {flow.text_channels - 1} classes (proj_txt.weight)."
         )
     return TextConfig(
         encoder=kind,
@@ -53,12 +54,13 @@ def text_config(settings: Settings, flow: FlowConfig, labels: tuple[str, ...]) -
 
 
 def text_repository(settings: Settings) -> str:
-    """The hub repository that ``text`` names, "" where it names none."""
+    """The hub repository in the YAML's ``text``, or ""."""
     return settings.text if re.fullmatch(r"[\w.-]+/[\w.-]+", settings.text) else ""
 
 
 def read_labels(settings: Settings, directories: list[Path]) -> tuple[str, ...]:
-    """Class names, one a line, of the file that ``text`` names, if it lies in a directory."""
+    """The class names, one per line, in the file named by ``text``, if it is in one of the
+    directories; else ()."""
     name = Path(settings.text).name
     if not name.endswith(".vocab"):
         return ()

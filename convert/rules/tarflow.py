@@ -1,4 +1,4 @@
-"""TarFlow checkpoints: the weights, and the shape in the file's name, become a configuration."""
+"""TarFlow checkpoints: from weights and file name to a configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"(.+)_model_(\d+)_(\d+)_(\d+)_(\d+)_(\d*\.?\d+)")
 
 @dataclass(frozen=True)
 class NamedShape:
-    """{dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}"""
+    """The fields of a file name {dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}."""
 
     patch_size: int
     channels: int
@@ -29,7 +29,7 @@ class NamedShape:
 
 
 def named_shape(file_name: str) -> NamedShape | None:
-    """The shape a TarFlow file's name carries, None where it carries none."""
+    """The fields of a TarFlow's file name; None if it does not have this form."""
     stem = re.sub(r"\.(pth|pt|ckpt|bin|safetensors)$", "", file_name)
     match = _NAME.fullmatch(stem)
     if match is None:
@@ -39,7 +39,7 @@ def named_shape(file_name: str) -> NamedShape | None:
 
 
 def is_tarflow(tensors: dict[str, SourceTensor]) -> bool:
-    """Whether the names are those of a TarFlow: learned positions, no SOS, no text."""
+    """Whether the tensors are those of a TarFlow: learned positions, no SOS, no text."""
     return "blocks.0.pos_embed" in tensors and not any(
         n.endswith((".sos_embed", ".proj_txt.weight", ".final_norm.weight")) for n in tensors
     )
@@ -48,10 +48,11 @@ def is_tarflow(tensors: dict[str, SourceTensor]) -> bool:
 def tarflow_architecture(
     tensors: dict[str, SourceTensor], file_name: str, noise_std: float | None, where: str
 ) -> Architecture:
-    """Architecture of a TarFlow checkpoint.
+    """The architecture of a TarFlow checkpoint.
 
-    ``noise_std`` is needed where the file's name does not carry it. Raises ConfigError where name
-    and weights contradict each other, WeightsError for tensors that make no model.
+    noise_std: must be given if the file name does not have it. where: the file, for messages.
+    Errors: ConfigError if file name and weights contradict each other, WeightsError if tensors are
+    missing or do not fit.
     """
     named = named_shape(file_name)
     numbers = {int(m[1]) for n in tensors if (m := re.match(r"blocks\.(\d{1,4})\.", n))}
@@ -63,7 +64,9 @@ def tarflow_architecture(
     tokens = shapes[0].shape("pos_embed")[0]
     grid = math.isqrt(tokens)
     if grid * grid != tokens:
-        raise WeightsError(f"{where}: blocks.0.pos_embed has {tokens} rows, which is no square.")
+        raise WeightsError(
+            f"{where}: blocks.0.pos_embed has {tokens} rows; expected a square number."
+        )
     patch, channels = _patch(d, named, where)
     classes = shapes[0].shape("class_embed", 3)[0] if "class_embed" in shapes[0] else 0
     outputs = shapes[0].shape("proj_out.weight")[0]
@@ -99,7 +102,7 @@ def _block(shapes: BlockShapes, i: int, conditioned: bool) -> BlockConfig:
 
 
 def _patch(d: int, named: NamedShape | None, where: str) -> tuple[int, int]:
-    """Patch size and image channels of tokens of d numbers."""
+    """Patch size and image channels, for tokens of d numbers."""
     if named is not None:
         channels, rest = divmod(d, named.patch_size**2)
         if rest or channels == 0:
@@ -112,8 +115,9 @@ def _patch(d: int, named: NamedShape | None, where: str) -> tuple[int, int]:
         if side * side * channels == d:
             return side, channels
     raise ConfigError(
-        f"{where}: tokens of {d} numbers are no square patch of 3 or 1 channels. Give the file its "
-        "published name, {dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}.pth."
+        f"{where}: tokens of {d} numbers are not square patches of 3 or 1 channels. Rename the "
+        "file to its published name, "
+        "{dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}.pth."
     )
 
 
@@ -138,13 +142,13 @@ def _noise(named: NamedShape | None, given: float | None, where: str) -> float:
         if given is not None:
             return given
         raise ConfigError(
-            f"{where}: the noise level of this TarFlow is in neither its name nor its weights. "
-            "Pass --noise-std, or give the file its published name "
+            f"{where}: the noise level of this TarFlow is neither in its name nor in its weights. "
+            "Pass --noise-std, or rename the file to its published name "
             "({dataset}_model_{patch}_{channels}_{blocks}_{layers}_{noise}.pth)."
         )
     if given is not None and named.noise_std != given:
         raise ConfigError(
-            f"{where}: --noise-std is {given}, the file's name says {named.noise_std}. "
+            f"{where}: --noise-std is {given}, but the file's name says {named.noise_std}. "
             "Leave the flag out, or rename the file."
         )
     return named.noise_std if given is None else given

@@ -1,4 +1,4 @@
-"""transformers T5 and Gemma directories."""
+"""Text encoders: T5 and Gemma directories of transformers."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _LARGEST = {
     **dict.fromkeys(("relative_attention_num_buckets", "relative_attention_max_distance"), 1 << 16),
     "vocab_size": 1 << 24,
 }
-_GEMMA3_PATTERN = 6  # every sixth layer is global unless the file says otherwise
-# What the text part of a Gemma 3 that also sees leaves out of its configuration.
+_GEMMA3_PATTERN = 6  # default: every sixth layer has global attention
+# Settings that the text part of a multimodal Gemma 3 may leave out.
 _SEEING_DEFAULTS = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """A text encoder as it will be in the bundle."""
+    """The configuration and tensors of a text encoder for the bundle."""
 
     config: dict[str, Any]  # config.json
     tensors: dict[str, SourceTensor]  # by bundle name
@@ -52,8 +52,8 @@ class TextSource:
 def text_source(directory: Path, checkpoint: Checkpoint, wanted: TextConfig | None) -> TextSource:
     """Configuration and tensors of a T5 or Gemma directory.
 
-    ``wanted`` is what the flow was trained with. Errors: TextError for another encoder or width,
-    ConfigError for settings that would change the numbers, WeightsError naming a tensor.
+    ``wanted``: the text settings of the model. Errors: TextError for another encoder or width,
+    ConfigError for unsupported settings, WeightsError naming a tensor.
     """
     config = read_settings_json(directory / "config.json")
     _check_kind(directory, config, wanted)
@@ -84,10 +84,10 @@ def _check_kind(directory: Path, config: dict[str, Any], wanted: TextConfig | No
             "Gemma 3 text encoder."
         )
     if wanted is None:
-        raise TextError(f"The flow takes no text, so {directory} is of no use to it.")
+        raise TextError(f"This flow takes no text; leave the text encoder {directory} out.")
     if wanted.encoder == "labels" or not wanted.encoder.startswith(family):
         raise TextError(
-            f"{directory} is a {shown(kind)} and the flow was trained with {wanted.encoder!r}. "
+            f"{directory} is a {shown(kind)}, but the flow was trained with {wanted.encoder!r}. "
             "Give the text encoder that belongs to the checkpoint."
         )
     width = config.get("d_model" if family == "t5" else "hidden_size")
@@ -96,13 +96,13 @@ def _check_kind(directory: Path, config: dict[str, Any], wanted: TextConfig | No
         width = inner.get("hidden_size") if isinstance(inner, dict) else None
     if width != wanted.channels:
         raise TextError(
-            f"{directory}: the text encoder's features are {shown(width)} wide, the flow was "
+            f"{directory}: the text encoder's features are {shown(width)} wide, but the flow was "
             f"trained with {wanted.channels}. Give the text encoder that belongs to the checkpoint."
         )
 
 
 def _t5_tensors(checkpoint: Checkpoint) -> dict[str, SourceTensor]:
-    """The encoder half under its own names; decoder, head and the copy of the table are left."""
+    """The tensors of the encoder, without decoder, head and the copy of the embedding table."""
     kept = {}
     for name, tensor in checkpoint.tensors.items():
         if re.match(r"decoder\.|lm_head\.", name) or name == "encoder.embed_tokens.weight":
@@ -116,15 +116,15 @@ def _t5_tensors(checkpoint: Checkpoint) -> dict[str, SourceTensor]:
 def _gemma(
     directory: Path, config: dict[str, Any], checkpoint: Checkpoint
 ) -> tuple[dict[str, Any], dict[str, SourceTensor]]:
-    """Flat settings as mlx-lm reads them, and tensors under mlx-lm's names."""
+    """Flat settings in mlx-lm's form, and tensors with mlx-lm's names."""
     where = str(directory / "config.json")
-    if isinstance(config.get("text_config"), dict):  # a model that also sees
+    if isinstance(config.get("text_config"), dict):  # a multimodal model
         config = {**_SEEING_DEFAULTS, **config["text_config"], "model_type": "gemma3_text"}
         config.setdefault("vocab_size", _rows(checkpoint))
     flat = dict(config)
     flat.pop("quantization_config", None)
     if "quantization_config" in config:
-        raise ConfigError(f"{where}: the weights are quantized already; give the original ones.")
+        raise ConfigError(f"{where}: the weights are quantized; give unquantized ones.")
     rope = flat.pop("rope_parameters", None)
     if rope is not None:
         _flatten_rope(flat, rope, where)
@@ -151,7 +151,7 @@ def _rows(checkpoint: Checkpoint) -> int:
 
 
 def _gemma_name(name: str) -> str | None:
-    """mlx-lm's name of a tensor; None for what a text encoder does not need."""
+    """mlx-lm's name of a tensor; None if a text encoder does not need it."""
     if re.search(r"(^|\.)(vision_tower|multi_modal_projector|lm_head)\.", name):
         return None
     name = re.sub(r"^(model\.)?language_model\.(model\.)?", "", name)
@@ -159,7 +159,8 @@ def _gemma_name(name: str) -> str | None:
 
 
 def _flatten_rope(flat: dict[str, Any], rope: Any, where: str) -> None:
-    """``rope_parameters``, one set or one per kind of layer -> mlx-lm's flat settings."""
+    """Convert ``rope_parameters``, one set or one per kind of layer, to mlx-lm's flat settings, in
+    place. Errors: ConfigError."""
     if not isinstance(rope, dict):
         raise ConfigError(f"{where}: rope_parameters is not an object.")
     full = rope.get("full_attention", rope)
@@ -171,7 +172,7 @@ def _flatten_rope(flat: dict[str, Any], rope: Any, where: str) -> None:
     if flat.get("model_type") == "gemma3_text":
         flat["rope_local_base_freq"] = local["rope_theta"]
     elif full["rope_theta"] != local["rope_theta"]:
-        raise ConfigError(f"{where}: Gemma 2 has one rope_theta, rope_parameters has two.")
+        raise ConfigError(f"{where}: rope_parameters has two rope_theta, but Gemma 2 has one.")
     if local.get("rope_type", "default") != "default":
         raise ConfigError(f"{where}: scaled positions of sliding layers are not supported.")
     if full.get("rope_type", "default") != "default":
@@ -185,7 +186,8 @@ def _flatten_rope(flat: dict[str, Any], rope: Any, where: str) -> None:
 
 
 def _pattern(types: Any, usual: int, where: str) -> int:
-    """Every how many layers attention is global, from the list of layer types."""
+    """The period of layers with global attention, from the list of layer types, else ``usual``.
+    Errors: ConfigError."""
     if type(usual) is not int or not 1 <= usual <= 1 << 16:
         raise ConfigError(f"{where}: sliding_window_pattern is {shown(usual)}; expected a number.")
     if types is None:
@@ -210,7 +212,7 @@ def _check_shapes(
     for name, tensor in tensors.items():
         if name not in expected:
             raise WeightsError(
-                f"{tensor.file.path}: the tensor {tensor.name!r} has no place in this encoder."
+                f"{tensor.file.path}: the tensor {tensor.name!r} does not belong to this encoder."
             )
         if tensor.shape != expected[name].shape or tensor.dtype not in FLOATS:
             raise WeightsError(

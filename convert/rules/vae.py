@@ -1,4 +1,4 @@
-"""diffusers AutoencoderKL directories."""
+"""VAEs: AutoencoderKL directories of diffusers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIELDS = (
     "use_quant_conv",
     "use_post_quant_conv",
 )
-# Settings under which the mathematics is the one of mlx_starflow.vae; anything else is refused.
+# Settings for which ``mlx_starflow.vae`` computes the same; other values are errors.
 _FIXED = {
     "_class_name": ("AutoencoderKL",),
     "act_fn": ("silu",),
@@ -50,7 +50,7 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def vae_config(directory: Path) -> VAEConfig:
-    """VAEConfig of a diffusers directory. Errors: ConfigError for another kind of autoencoder."""
+    """The VAEConfig of a diffusers directory. Errors: ConfigError for unsupported settings."""
     path = directory / "config.json"
     data = read_settings_json(path)
     for key, allowed in _FIXED.items():
@@ -61,9 +61,9 @@ def vae_config(directory: Path) -> VAEConfig:
     for key, kind in _BLOCK_TYPES.items():
         kinds = data.get(key, [])
         if not isinstance(kinds, list) or any(k != kind for k in kinds):
-            raise ConfigError(f"{path}: {key} holds others than {kind!r}, which is unsupported.")
+            raise ConfigError(f"{path}: {key} has other types than {kind!r}; only it is supported.")
     if "block_out_channels" not in data:
-        raise ConfigError(f"{path} has no 'block_out_channels': it is no AutoencoderKL.")
+        raise ConfigError(f"{path} has no 'block_out_channels', so it is not an AutoencoderKL.")
     _check_values(data, str(path))
     return VAEConfig.from_dict({k: data[k] for k in _FIELDS if k in data}, str(path))
 
@@ -78,7 +78,8 @@ def _check_values(data: dict[str, Any], where: str) -> None:
         check_whole({"block_out_channels": width}, {"block_out_channels": 1 << 16}, where)
         if width % groups:
             raise ConfigError(
-                f"{where}: {groups} groups (norm_num_groups) do not divide a width of {width}."
+                f"{where}: block_out_channels has the width {width}, which is not a multiple of "
+                f"norm_num_groups ({groups})."
             )
     for key in _SWITCHES:
         if not isinstance(data.get(key, True), bool):
@@ -89,9 +90,9 @@ def _check_values(data: dict[str, Any], where: str) -> None:
 
 
 def vae_stores(checkpoint: Checkpoint, config: VAEConfig) -> list[Store]:
-    """Every tensor on its way into the bundle; the VAE is stored in float32, unquantized.
+    """A ``Store`` for every tensor; the VAE is stored in float32, unquantized.
 
-    Errors: WeightsError naming a tensor that is missing, unexpected or misshapen.
+    Errors: WeightsError naming a tensor that is missing, unexpected or of the wrong shape.
     """
     expected = dict(parameters_of(AutoencoderKL(config)))
     stores = {}
@@ -99,7 +100,7 @@ def vae_stores(checkpoint: Checkpoint, config: VAEConfig) -> list[Store]:
         target = _target_name(name)
         if target not in expected:
             raise WeightsError(
-                f"{tensor.file.path}: the tensor {name!r} has no place in this autoencoder."
+                f"{tensor.file.path}: the tensor {name!r} does not belong to this autoencoder."
             )
         stores[target] = _store(name, tensor, target, expected[target].shape)
     for name, array in expected.items():
@@ -111,7 +112,7 @@ def vae_stores(checkpoint: Checkpoint, config: VAEConfig) -> list[Store]:
 
 
 def _target_name(name: str) -> str:
-    """The current diffusers name of a tensor; older checkpoints name the attention otherwise."""
+    """The current diffusers name of a tensor; in older checkpoints attention has other names."""
     match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(\w+)", name)
     return f"{match[1]}.{_OLD_ATTENTION[match[2]]}.{match[3]}" if match else name
 

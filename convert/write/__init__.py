@@ -1,1 +1,1 @@
-"""Writing a bundle: tensor by tensor, whole or not at all, verified."""
+"""Writing and verifying a bundle; the output appears only when it is complete."""

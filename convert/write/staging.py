@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all."""
+"""Writing a directory so that it appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlx_starflow.errors import ConfigError, StarflowError, UsageError
 from mlx_starflow.files.json import read_json
 from mlx_starflow.files.regular import is_regular
 
-# Files that a bundle and its components consist of.
+# Files that a bundle and its components may have.
 _LICENCE = r"(?:LICEN[CS]E|NOTICE|ACKNOWLEDG).*"
 _TOP = re.compile(rf"config\.json|vocabulary\.json|MODEL_CARD\.md|README\.md|{_LICENCE}", re.I)
 _INNER = re.compile(
@@ -25,26 +25,27 @@ _INNER = re.compile(
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|spiece\.model|tokenizer\.model"
 )
-_OLD = "replaced"  # where the replaced target waits
-_RESERVE = 16 << 20  # left free on the disk, for file tables and everybody else
+_OLD = "replaced"  # temporary name of the target while it is replaced
+_RESERVE = 16 << 20  # bytes that are left free on the disk
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Errors: UsageError for a target that exists and may not, or is no bundle, to be replaced.
-
-    An empty directory is nothing to lose and counts as absent.
+    """Check that the target may be written: it must not exist, or be empty, or, with ``overwrite``,
+    have nothing but a bundle. Errors: UsageError.
     """
     if not os.path.lexists(target) or _is_empty(target):
         return
     if not overwrite:
         raise UsageError(f"{target} exists. Choose another --output, or pass --overwrite.")
     if target.is_symlink() or not target.is_dir():
-        raise UsageError(f"{target} is no directory; --overwrite replaces only converted models.")
+        raise UsageError(
+            f"{target} is not a directory; --overwrite replaces only converted models."
+        )
     foreign = _foreign(target)
     if foreign is not None:
         raise UsageError(
-            f"{target} holds something else than a converted model ({foreign}); --overwrite leaves "
-            "it alone. Choose another --output."
+            f"{target} has other files than those of a converted model ({foreign}), so --overwrite "
+            "does not replace it. Choose another --output."
         )
 
 
@@ -53,11 +54,12 @@ def _is_empty(target: Path) -> bool:
 
 
 def _foreign(directory: Path) -> str | None:
-    """What in a directory is no part of a converted model; None if all of it is."""
+    """A file in a directory that does not belong to a converted model, or another reason why it is
+    none; None if it is one."""
     try:
         config = read_json(directory / "config.json")
     except (OSError, ConfigError):
-        return "config.json is missing or no JSON"
+        return "config.json is missing or not JSON"
     if not isinstance(config, dict) or "format_version" not in config:
         return "config.json is not that of a bundle"
     for root, folders, names in os.walk(directory):
@@ -74,25 +76,26 @@ def _foreign(directory: Path) -> str | None:
 
 
 def check_space(target: Path, needed: int) -> None:
-    """Errors: StarflowError where the disk lacks the bytes that will be written."""
+    """Raise a StarflowError if the disk of ``target`` does not have ``needed`` bytes free."""
     parent = target.parent
     while not parent.exists():
         parent = parent.parent
     free = shutil.disk_usage(parent).free - _RESERVE
     if needed > free:
         raise StarflowError(
-            f"{target} needs {needed / 1e9:.1f} GB and {max(free, 0) / 1e9:.1f} GB are free there. "
-            "Make room, choose another disk, or convert with --quantize or --dtype bfloat16."
+            f"{target} needs {needed / 1e9:.1f} GB, but only {max(free, 0) / 1e9:.1f} GB are free. "
+            "Free some space, choose another disk, or convert with --quantize or --dtype bfloat16."
         )
 
 
 @contextmanager
 def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A working directory beside ``target`` that becomes ``target`` when the block ends well.
+    """A working directory beside ``target`` that is renamed to ``target`` at the end of the ``with``
+    block.
 
-    If it does not end well, the working directory is removed and the target is as it was. What a
-    killed run left behind is removed by the next one. Errors: UsageError, ConfigError where the
-    parent cannot be written.
+    After an error, the working directory is removed and the target is unchanged. Leftovers of a
+    killed process are removed by the next one. Errors: UsageError; ConfigError if the parent
+    directory cannot be written.
     """
     target = Path(os.path.abspath(target))  # "." has no name and no sibling
     check_target(target, overwrite)
@@ -103,7 +106,7 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
     work, lock = _partial_name(target, "work"), None
-    try:  # an interrupt may come at any moment from here on
+    try:  # from here on, an interrupt may occur at any moment
         try:
             work.mkdir()
             lock = os.open(work, os.O_RDONLY)
@@ -123,7 +126,7 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _alone(parent: Path) -> Iterator[None]:
-    """One process at a time changes what stands in a directory, where it can be locked."""
+    """Hold a lock on a directory, if the file system supports it."""
     lock = os.open(parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
@@ -138,9 +141,9 @@ def _partial_name(target: Path, kind: str) -> Path:
 
 
 def _clear_up(target: Path) -> None:
-    """Remove the working directories of runs that are no more: nobody holds their lock.
+    """Remove the working directories of processes that have ended; their lock is free.
 
-    A run killed while it replaced the target left the old one aside; that one is put back.
+    If a process was killed while it replaced the target, the old target is put back.
     """
     for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
         with suppress(OSError):
@@ -155,7 +158,7 @@ def _clear_up(target: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Everything in it is on the disk, names included, before it gets its final name."""
+    """Sync all files and directories in a directory to disk."""
     for root, _, names in os.walk(directory):
         for path in (*(os.path.join(root, n) for n in names), root):
             _fsync(path)
@@ -172,7 +175,7 @@ def _fsync(path: str | Path) -> None:
 def _put_in_place(work: Path, target: Path) -> None:
     old = None
     if target.exists():
-        # A directory cannot replace a full one in one step; the old one steps aside for a moment.
+        # A rename cannot replace a directory that is not empty, so the old one is moved first.
         old = _partial_name(target, "old")
         old.mkdir()
         os.rename(target, old / _OLD)

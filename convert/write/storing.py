@@ -1,4 +1,4 @@
-"""One tensor at a time from the source to the bundle: cast, quantized or rearranged on the way."""
+"""Writing one tensor of the source to the bundle: cast, quantized or transposed, in pieces."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _TYPES = {code: dtype for dtype, code in CODES.items()}
 
 @dataclass(frozen=True)
 class Store:
-    """A tensor on its way into a bundle."""
+    """A tensor of the source, and how it is stored in the bundle."""
 
     source: SourceTensor
     name: str
     shape: tuple[int, ...]
-    dtype: str  # "F32" | "F16" | "BF16": of the numbers, or of the scales if quantized
-    bits: int | None = None  # quantized to so many bits
-    channels_last: bool = False  # a convolution's (out, in, h, w) becomes (out, h, w, in)
+    dtype: str  # "F32" | "F16" | "BF16": of the elements, or of the scales if quantized
+    bits: int | None = None  # quantized to so many bits; None: not quantized
+    channels_last: bool = False  # transpose a convolution's (out, in, h, w) to (out, h, w, in)
 
     @property
     def module(self) -> str:
+        """The path of the module that a weight belongs to."""
         return self.name.removesuffix(".weight")
 
     def plans(self) -> list[TensorPlan]:
-        """What it becomes on disk."""
+        """The tensors in the file: one, or three if it is quantized."""
         if self.bits is None:
             return [TensorPlan(self.name, self.dtype, self.shape)]
         rows, columns = self.shape
@@ -47,9 +48,9 @@ class Store:
         ]
 
     def write(self, writer: ShardWriter) -> Iterator[int]:
-        """Write it piece by piece; yields the source bytes of each piece.
+        """Write the tensor in pieces. Yields the source bytes of each piece.
 
-        Errors: WeightsError for NaN, infinity, or a number that float16 cannot hold.
+        Errors: WeightsError for NaN, infinity, or a number that is too large for float16.
         """
         if self.channels_last:
             values = self.checked(np.ascontiguousarray(self.source.view().transpose(0, 2, 3, 1)))
@@ -67,7 +68,8 @@ class Store:
             yield piece.nbytes
 
     def write_quantized(self, writer: ShardWriter, row: int, values: np.ndarray) -> None:
-        # Groups lie within a row, so rows quantize independently.
+        """Quantize and write rows (n, columns), the first of which has the index ``row``."""
+        # A group is within one row, so rows can be quantized separately.
         rows = mx.quantize(self.cast(values), GROUP_SIZE, self.bits)
         mx.eval(*rows)
         for plan, part in zip(self.plans(), rows, strict=True):
@@ -75,17 +77,19 @@ class Store:
             writer.write(plan.name, array_bytes(part), row * row_bytes)
 
     def bytes(self, values: np.ndarray) -> memoryview:
+        """The values in the dtype of the bundle, as bytes."""
         if values.dtype != np.uint16 and values.dtype == _numpy_type(self.dtype):
             return values.reshape(-1).data.cast("B")
         return array_bytes(self.cast(values))
 
     def checked(self, values: np.ndarray) -> np.ndarray:
-        """Finite numbers that MLX can hold; bfloat16 stays as unsigned integers."""
+        """The values in a dtype that MLX has; bfloat16 stays as unsigned integers. Errors:
+        WeightsError for NaN and infinity."""
         code = self.source.dtype
         if code.startswith("F8"):
             values = _FLOAT8[code][values]
         elif code == "F64":
-            with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+            with np.errstate(over="ignore"):  # too large numbers become infinite: an error
                 values = values.astype(np.float32)
         if values.dtype == np.uint16:
             finite = not ((values & 0x7F80) == 0x7F80).any()
@@ -99,14 +103,15 @@ class Store:
         return values
 
     def cast(self, values: np.ndarray) -> mx.array:
+        """The values in the dtype of the bundle. Errors: WeightsError if float16 is too small."""
         array = mx.array(values)
         if values.dtype == np.uint16:
             array = array.view(mx.bfloat16)
         array = array.astype(_TYPES[self.dtype])
         if self.dtype == "F16" and not mx.isfinite(array).all().item():
             raise WeightsError(
-                f"{self.source.file.path}: {self.source.name!r} holds numbers that float16 cannot "
-                "(beyond 65504). Use --dtype bfloat16."
+                f"{self.source.file.path}: {self.source.name!r} holds numbers that are too large "
+                "for float16 (more than 65504). Use --dtype bfloat16."
             )
         return array
 
@@ -117,16 +122,16 @@ def _numpy_type(code: str) -> np.dtype | None:
 
 
 def _float8(exponent_bits: int, mantissa_bits: int, bias: int, infinities: bool) -> np.ndarray:
-    """The 256 values of a float8 type, float32."""
+    """The 256 values of a float8 dtype, as float32."""
     code = np.arange(256)
     sign = np.where(code & 0x80, -1.0, 1.0)
     exponent = (code >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = (code & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
     normal = (1 + mantissa) * 2.0 ** (exponent - bias)
     value = sign * np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), normal)
-    if infinities:  # IEEE-like: the top exponent is infinity and NaN
+    if infinities:  # as in IEEE 754, the largest exponent means infinity or NaN
         value[exponent == (1 << exponent_bits) - 1] = np.nan
-    else:  # e4m3fn: only the two codes of all ones are NaN
+    else:  # e4m3fn: only the two codes with all bits set are NaN
         value[(code & 0x7F) == 0x7F] = np.nan
     return value.astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Proof that a bundle is what its checkpoint was: reload it strictly, compare, run it."""
+"""Verifying a bundle: load it strictly, compare it with the checkpoint, run the flow."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from mlx_starflow.vae import AutoencoderKL
 from ..options import ConvertProgress
 from .storing import Store
 
-# Largest error of a stored number relative to its tensor's largest: half a unit in the last place.
+# Allowed error of a number relative to the largest in its tensor, by dtype.
 _ROUNDING = {"F32": 0.0, "BF16": 2.0**-8, "F16": 2.0**-10}
 _QUANTIZED = ("weight", "scales", "biases")
-_SIDE = 8  # tokens along one side of the picture that is inverted
-# Allowed error of the round trip, of the largest number: where matrices compute in float32, and in
-# 16 bits, where one pass over all tokens and one token at a time round differently.
+_SIDE = 8  # tokens along one side of the picture in the round trip
+# Allowed error of the round trip, relative to the largest number: with float32 weights, and with
+# 16 bits, where encoding in one pass and decoding token by token round differently.
 _ROUND_TRIP, _ROUND_TRIP_16 = 1e-2, 0.25
 
 
 def verify_bundle(
     directory: Path, stores: list[Store]
 ) -> Generator[ConvertProgress, None, dict[str, float]]:
-    """Reload every component strictly, compare the flow with its source, run it both ways.
+    """Load every component strictly, compare the flow with its source, encode and decode noise.
 
-    Returns the largest relative weight error, log-likelihood and round-trip error. Errors:
-    WeightsError, NumericsError.
+    Yields progress. Returns "weight_error" (largest relative error), "log_prob" (nats) and
+    "round_trip_error". Errors: WeightsError, NumericsError.
     """
     bundle = read_bundle_config(directory)
     total = sum(s.source.nbytes for s in stores)
@@ -65,6 +65,8 @@ def verify_bundle(
 
 
 class _Weights:
+    """Access to the weights of a loaded flow by name."""
+
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
 
@@ -91,25 +93,25 @@ def _compare(weights: _Weights, store: Store) -> float:
     for row, piece in store.source.pieces():
         values = np.array(exact.cast(exact.checked(piece)))
         rows = piece.shape[0] * (values.size // piece.size)
-        if store.shape[:1] != store.source.shape[:1]:  # the same numbers with fewer dimensions
+        if store.shape[:1] != store.source.shape[:1]:  # the source has more dimensions
             values = values.reshape(-1, *store.shape[1:])
             row, rows = 0, values.shape[0]
         there = weights.rows(store, row, rows).reshape(values.shape)
         largest = float(np.abs(values).max(initial=0.0)) or 1.0
         error = float(np.abs(there - values).max(initial=0.0)) / largest
-        # A group spans at most twice its largest number, cut into 2^bits - 1 steps.
+        # The range of a group is at most twice its largest number, divided into 2^bits - 1 steps.
         allowed = _ROUNDING[store.dtype] + (2.0 / (2**store.bits - 1) if store.bits else 0.0)
         if not error <= allowed:
             raise WeightsError(
                 f"{store.name!r} differs from the checkpoint's {store.source.name!r} by "
-                f"{error:.2g} of its largest number; its type explains {allowed:.2g}."
+                f"{error:.2g} times its largest number; at most {allowed:.2g} is due to its type."
             )
         worst = max(worst, error)
     return worst
 
 
 def _run(flow: Flow) -> dict[str, float]:
-    """Likelihood and round trip of noise, on a small picture where the model allows one."""
+    """Likelihood and round trip of noise, on a small grid if the model allows it."""
     config = flow.config
     table = any(b.layers and b.position == "table" for b in config.blocks)
     side = config.patch_size * (config.grid_size if table else min(_SIDE, config.grid_size))
@@ -121,21 +123,21 @@ def _run(flow: Flow) -> dict[str, float]:
         context = mx.random.normal(shape, key=key_text)
     likelihood = scalar(log_prob(flow, x, context))
     if not np.isfinite(likelihood):
-        raise NumericsError("The converted flow gives a likelihood that is not finite.")
+        raise NumericsError("The converted flow computes a likelihood that is not finite.")
     z, _ = flow(x, context)
-    if "prior_var" in flow:  # inversion starts from standard noise times its root
+    if "prior_var" in flow:  # ``invert`` multiplies standard noise by its square root
         grid = grid_of(x, config)
         z = unpatchify(patchify(z, config) / mx.sqrt(flow.prior_var), grid, config)
     back = invert(flow, z, context, guidance=0.0, sampler="sequential")
     error = scalar(mx.abs(back - x).max() / mx.abs(x).max())
     if not error <= (_ROUND_TRIP if _exact(flow) else _ROUND_TRIP_16):
         raise NumericsError(
-            f"The converted flow does not come back to where it began (off by {error:.2g})."
+            f"The converted flow does not invert its own encoding (relative error {error:.2g})."
         )
     return {"log_prob": likelihood, "round_trip_error": error}
 
 
 def _exact(flow: Flow) -> bool:
-    """Whether every number of the flow that is no packed integer is float32."""
+    """Whether all weights of the flow, except quantized ones, are float32."""
     kinds = {a.dtype for _, a in parameters_of(flow)}
     return not kinds & {mx.float16, mx.bfloat16}

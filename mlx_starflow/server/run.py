@@ -26,7 +26,7 @@ SPARE_FILES = 128  # file descriptors that are not used for connections
 
 
 class Stopped(Exception):
-    """A signal ended the server. ``number``: of the signal. ``idle``: whether all work has ended."""
+    """A signal ended the server. ``number``: of the signal. ``idle``: all work has ended."""
 
     def __init__(self, number: int, idle: bool) -> None:
         super().__init__(number, idle)

@@ -308,7 +308,7 @@ class Scheduler:
 
 
 class _Unwanted:
-    """The cancel flag of a batch: set when all its jobs are cancelled, or the server is stopping."""
+    """The cancel flag of a batch: set when all jobs are cancelled or the server is stopping."""
 
     def __init__(self, batch: list[Item], stopping: threading.Event) -> None:
         self._batch, self._stopping = batch, stopping

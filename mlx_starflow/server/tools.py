@@ -53,7 +53,7 @@ PicturePath = Annotated[str, Field(description="Path of a PNG, JPEG or WebP on t
 Box = Annotated[
     list[float] | None,
     Field(
-        description="Part to draw anew: left, top, right, bottom as fractions of the sides, 0 to 1.",
+        description="Part to draw anew: left, top, right, bottom as fractions of the sides.",
         min_length=4,
         max_length=4,
     ),
@@ -61,7 +61,7 @@ Box = Annotated[
 
 
 def tool_server(pipe: Pipeline, folder: Path) -> MCPServer:
-    """An MCP server for a model; call ``run("stdio")`` on it. ``folder``: directory for pictures."""
+    """An MCP server for a model; start it with ``run("stdio")``. ``folder``: for pictures."""
     tools = _Tools(pipe, Gallery(folder))
     server = MCPServer("mlx-starflow", version=__version__, instructions=INSTRUCTIONS)
     for function in (tools.generate, tools.score, tools.edit, tools.info):
