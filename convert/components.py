@@ -20,8 +20,9 @@ _APPLE = (
 
 
 def component_directory(given: str | None, kind: str) -> Path | None:
-    """The directory of --vae or --text-encoder; a hub repository is downloaded. None if ``given`` is
-    None. ``kind``: "vae" or "text_encoder". Errors: ModelNotFoundError, HubError.
+    """The directory of --vae or --text-encoder; a hub repository is downloaded. None for None.
+
+    ``kind``: "vae" or "text_encoder". Errors: ModelNotFoundError, HubError.
     """
     if given is None:
         return None
@@ -57,8 +58,8 @@ def copy_beside(path: Path, directory: Path) -> None:
     """
     if not inside(path, path.parent) and not inside(path, _blobs(path.parent)):
         raise CheckpointError(
-            f"{path} is a link that leads outside its directory, so it is not copied. Replace it by "
-            "the file itself."
+            f"{path} is a link that leads outside its directory, so it is not copied. Replace it "
+            "by the file itself."
         )
     try:
         data = read_regular(path, MAX_FILE_BYTES)

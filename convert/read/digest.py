@@ -40,8 +40,8 @@ class RunningDigest:
         self._thread.start()
 
     def follow(self, file: int, position: int) -> None:
-        """Tell the digest that the converter has read file number ``file`` up to ``position``. Waits
-        if the digest is more than MAX_LAG behind."""
+        """Tell the digest that the converter has read file number ``file`` up to ``position``.
+        Waits if the digest is more than MAX_LAG behind."""
         with self._change:
             self._goal = max(self._goal, sum(self._sizes[:file]) + position)
             self._change.notify_all()
@@ -110,7 +110,7 @@ class RunningDigest:
 
 
 class _Checksums:
-    """Checks the CRC-32 of the entries of a zip archive while the file is read from start to end."""
+    """Checks the CRC-32 of the entries of a zip archive while the file is read in order."""
 
     def __init__(self, file: TensorFile) -> None:
         self._path, self._entries = file.path, list(reversed(file.checksums))

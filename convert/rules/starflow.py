@@ -201,7 +201,8 @@ class _Starflow:
     def language_model_block(
         self, shapes: BlockShapes, lm: str, i: int, text_length: int
     ) -> BlockConfig:
-        """A deep block with the shape of a Gemma model: sizes from the weights, the rest by ``lm``."""
+        """A deep block with the shape of a Gemma model: sizes from the weights, the rest from
+        ``lm``."""
         heads, kv_heads, head_dim, qk_norm = _LANGUAGE_MODELS[lm]
 
         def guess(inner: int, rows: int) -> int:

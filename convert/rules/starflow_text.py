@@ -15,7 +15,7 @@ MAX_VOCABULARY_BYTES = 16 << 20
 
 
 def encoder_kind(settings: Settings) -> str:
-    """``TextConfig.encoder`` for the YAML's ``text``. Errors: ConfigError for an unknown encoder."""
+    """``TextConfig.encoder`` for the YAML's ``text``. Errors: ConfigError if it is unknown."""
     name = settings.text
     if name.endswith(".vocab"):
         return "labels"

@@ -90,8 +90,7 @@ def check_space(target: Path, needed: int) -> None:
 
 @contextmanager
 def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A working directory beside ``target`` that is renamed to ``target`` at the end of the ``with``
-    block.
+    """A working directory beside ``target`` that becomes ``target`` at the end of the block.
 
     After an error, the working directory is removed and the target is unchanged. Leftovers of a
     killed process are removed by the next one. Errors: UsageError; ConfigError if the parent
