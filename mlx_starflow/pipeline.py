@@ -17,7 +17,7 @@ from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.capabilities import capabilities
 from .generation.components import Components
-from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
+from .generation.context import PromptRows, prompt_rows, tokenizer_notes, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event, Finished
 from .generation.memory import largest_batch
@@ -164,11 +164,14 @@ class Pipeline:
         self, prompts: Sequence[str], aspect_ratio: str = "1:1", cuts: bool = True
     ) -> tuple[str, ...]:
         """Warnings about these prompts, one sentence each: words that the model was not trained
-        with, and prompts that are cut because they are too long. Finding the latter loads the text
-        encoder; ``cuts=False`` leaves them out (``generate`` reports them itself)."""
+        with, characters that the tokenizer does not know, and prompts that are cut because they are
+        too long. Finding the last two loads the text encoder; ``cuts=False`` leaves them out
+        (``generate`` reports them itself)."""
         notes = unknown_words(self._components, prompts)
         if cuts:
-            notes += self._worker.call(lambda: cut_prompts(self._components, prompts, aspect_ratio))
+            notes += self._worker.call(
+                lambda: tokenizer_notes(self._components, prompts, aspect_ratio)
+            )
         return notes
 
     def label(self, prompt: str) -> int:

@@ -67,6 +67,17 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
     assert "Warning" not in run(*known, "--model", wordy).err
 
 
+@pytest.mark.parametrize("command", ["generate", "negative", "encode"])
+def test_characters_that_the_text_encoder_does_not_know(run, converted, place, command):  # noqa: F811
+    """A model without a list of its words: what its tokenizer has no token for is named."""
+    words = ["a \U0001f98a in snow" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
+    outcome = run(*words, "--model", converted)
+    assert outcome.status == 0
+    assert outcome.err.count("The text encoder does not know '\U0001f98a'") == 1, outcome.err
+    known = ["a fox in snow" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
+    assert "Warning" not in run(*known, "--model", converted).err
+
+
 def test_the_seed_drawn_at_random_is_shown(run, colours):  # noqa: F811
     made = run("generate", "red", "-m", colours)
     seed = read_metadata(made.lines[0])["seed"]

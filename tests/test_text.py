@@ -156,6 +156,15 @@ def test_what_was_cut_is_the_rest_of_the_prompt(case):
     assert one == (whole.ids[-1] if case == "t5_tiny" else whole.ids[0],)
 
 
+@pytest.mark.parametrize("case", ["t5_tiny", "gemma3_tiny"])
+def test_what_the_tokenizer_does_not_know_is_named(case):
+    tokenizer = PromptTokenizer(case_dir(case))
+    assert tokenizer.encode("a fox in snow", 100).unread == ()
+    found = tokenizer.encode("a \U0001f98a in snow, \u96ea \U0001f98a", 100)
+    assert found.unread == ("\U0001f98a", "\u96ea")
+    assert tokenizer.encode("a fox in snow " * 50 + "\u96ea", 8).unread == ("\u96ea",)
+
+
 def edited_tokenizer(folder, case: str, **settings) -> PromptTokenizer:
     source = case_dir(case)
     config = json.loads((source / "tokenizer_config.json").read_text())

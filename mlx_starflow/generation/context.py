@@ -10,7 +10,7 @@ import mlx.core as mx
 from ..bundle.vocabulary import read_vocabulary
 from ..errors import UsageError
 from ..flow import Context
-from ..text import Cut
+from ..text import Cut, Unread
 from .components import Components
 
 
@@ -23,6 +23,7 @@ class PromptRows:
     is_text: bool
     negative: str = ""  # the prompt of the last row; "" is the null caption
     cuts: tuple[Cut, ...] = ()  # prompts that were longer than the model's text length
+    unread: tuple[Unread, ...] = ()  # prompts with characters that the tokenizer does not know
 
     def own(self, prompts: Sequence[str]) -> Context:
         """One row per prompt, (B, L, D) or (B,), the context for ``log_prob`` and ``denoise``."""
@@ -57,16 +58,32 @@ def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, 
     return tuple(note for note in notes if note)
 
 
-def cut_prompts(
+def tokenizer_notes(
     components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1"
 ) -> tuple[str, ...]:
-    """A warning for each prompt that is longer than the model's text length. Loads the text
-    encoder."""
-    encoder, text = components.text_encoder, components.config.text
-    if encoder is None or text is None:
+    """Warnings about prompts that are longer than the model's text length or have characters that
+    the tokenizer does not know. Loads the text encoder."""
+    encoder = components.text_encoder
+    if encoder is None:
         return ()
-    cuts = encoder.cuts(tuple(dict.fromkeys(prompts)), aspect_ratio)
-    return tuple(cut.warning(text.length) for cut in cuts)
+    different = tuple(dict.fromkeys(prompts))
+    cuts, unread = (find(different, aspect_ratio) for find in (encoder.cuts, encoder.unread))
+    return _warnings(components, cuts, unread)
+
+
+def row_notes(components: Components, rows: PromptRows) -> tuple[str, ...]:
+    """The same warnings about prompts that are already encoded."""
+    return _warnings(components, rows.cuts, rows.unread)
+
+
+def _warnings(
+    components: Components, cuts: Sequence[Cut], unread: Sequence[Unread]
+) -> tuple[str, ...]:
+    text = components.config.text
+    notes = tuple(cut.warning(text.length) for cut in cuts) if text else ()
+    if read_vocabulary(components.directory) is not None:
+        return notes  # ``unknown_words`` names them, with the nearest word
+    return notes + tuple(dict.fromkeys(prompt.warning() for prompt in unread))
 
 
 def prompt_rows(
@@ -85,7 +102,7 @@ def prompt_rows(
             raise UsageError("This model needs text, but its bundle has no text encoder.")
         encoded = encoder.encode([*different, negative], aspect_ratio=aspect_ratio)
         mx.eval(encoded.features)
-        return PromptRows(different, encoded.features, True, negative, encoded.cuts)
+        return PromptRows(different, encoded.features, True, negative, encoded.cuts, encoded.unread)
     if flow.num_classes:
         labels = [components.label(prompt) for prompt in (*different, "")]
         return PromptRows(different, mx.array(labels, dtype=mx.int32), False)

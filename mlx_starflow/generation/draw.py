@@ -31,7 +31,7 @@ from ..sampling.windows import windows_for
 from ..vae.tiling import SMALLEST
 from ..version import __version__
 from .components import Components, precision
-from .context import PromptRows, prompt_rows
+from .context import prompt_rows, row_notes
 from .events import (
     BlockDone,
     BlockProgress,
@@ -87,11 +87,11 @@ def _generation(
         components, settings.prompts, settings.aspect_ratio, settings.negative_prompt
     )
     if rows.is_text:
-        cuts = _cut_warnings(rows, components)
-        warnings += cuts
+        notes = row_notes(components, rows)
+        warnings += notes
         if low_ram:
             components.drop("text_encoder")
-        yield TextEncoded("text", cuts)
+        yield TextEncoded("text", notes)
     clock.lap("text")
 
     if not components.is_loaded("flow"):
@@ -189,11 +189,6 @@ def noise_of(components: Components, settings: Settings) -> mx.array:
 def block_name(block: int, blocks: int) -> str:
     """The name of a block for users: "deep block" for the last, else "shallow N"."""
     return "deep block" if block == blocks - 1 else f"shallow {block + 1}"
-
-
-def _cut_warnings(rows: PromptRows, components: Components) -> tuple[str, ...]:
-    text = components.config.text
-    return tuple(cut.warning(text.length) for cut in rows.cuts) if text else ()
 
 
 def _phases(components: Components, settings: Settings) -> tuple[Phase, ...]:

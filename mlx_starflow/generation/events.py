@@ -75,7 +75,8 @@ class Loading(Event):
 
 @dataclass(frozen=True)
 class TextEncoded(Event):
-    """The prompts are encoded; ``warnings`` names those that were cut."""
+    """The prompts are encoded; ``warnings``: about those that were cut, or that have
+    characters which the tokenizer does not know."""
 
     warnings: tuple[str, ...]
 

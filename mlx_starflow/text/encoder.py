@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from ..config import TextConfig
 from ..errors import TextError
-from .features import Cut, TextFeatures, listed, stacked
+from .features import Cut, TextFeatures, Unread, listed, stacked
 from .templates import prompt_text
 from .tokenizer import PromptTokenizer, Tokens
 
@@ -39,11 +39,15 @@ class PromptEncoder:
         for own in tokens:
             rows.append(self._row(own.ids))
             mx.eval(rows[-1])
-        return TextFeatures(stacked(rows, self.config), _cuts(tokens))
+        return TextFeatures(stacked(rows, self.config), _cuts(tokens), _unread(tokens))
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
         """The cuts that ``encode`` would make, found by tokenizing only."""
         return _cuts(self._tokens(prompts, aspect_ratio))
+
+    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+        """What the tokenizer does not know of each prompt, found by tokenizing only."""
+        return _unread(self._tokens(prompts, aspect_ratio))
 
     def _tokens(self, prompts: Sequence[str], aspect_ratio: str) -> list[Tokens]:
         texts = [prompt_text(prompt, self.config, aspect_ratio) for prompt in listed(prompts)]
@@ -70,3 +74,7 @@ class PromptEncoder:
 
 def _cuts(tokens: Sequence[Tokens]) -> tuple[Cut, ...]:
     return tuple(Cut(i, own.cut) for i, own in enumerate(tokens) if own.cut)
+
+
+def _unread(tokens: Sequence[Tokens]) -> tuple[Unread, ...]:
+    return tuple(Unread(i, own.unread) for i, own in enumerate(tokens) if own.unread)

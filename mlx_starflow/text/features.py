@@ -11,6 +11,8 @@ import mlx.core as mx
 from ..config import TextConfig
 from ..errors import TextError
 
+_NAMED = 6  # parts of a prompt that one sentence names
+
 
 class Cut(NamedTuple):
     """A prompt that was cut because it is longer than the model's text length."""
@@ -29,12 +31,26 @@ class Cut(NamedTuple):
         )
 
 
+class Unread(NamedTuple):
+    """A prompt with characters that are not in the tokenizer's vocabulary."""
+
+    prompt: int  # index of the prompt
+    parts: tuple[str, ...]  # the parts of its text that became the unknown token
+
+    def warning(self) -> str:
+        """A sentence that names the first of the parts."""
+        named = ", ".join(repr(part[:20]) for part in self.parts[:_NAMED])
+        more = f" and {len(self.parts) - _NAMED} more" if len(self.parts) > _NAMED else ""
+        return f"The text encoder does not know {named}{more}; the model draws the other words."
+
+
 @dataclass(frozen=True)
 class TextFeatures:
     """The features of N prompts."""
 
     features: mx.array  # (N, L, D) float32, one row of L tokens per prompt
     cuts: tuple[Cut, ...] = ()  # prompts that were longer than L tokens
+    unread: tuple[Unread, ...] = ()  # prompts with characters that the tokenizer does not know
 
 
 class TextEncoder(Protocol):
@@ -47,6 +63,9 @@ class TextEncoder(Protocol):
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
         """The prompts that are longer than the model's text length."""
+
+    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+        """The prompts with characters that the tokenizer does not know."""
 
 
 def stacked(rows: list[mx.array], config: TextConfig) -> mx.array:

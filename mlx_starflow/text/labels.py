@@ -10,7 +10,7 @@ import mlx.core as mx
 from ..config import TextConfig
 from ..errors import TextError
 from ..files.fields import shown
-from .features import Cut, TextFeatures, listed, stacked
+from .features import Cut, TextFeatures, Unread, listed, stacked
 
 MAX_SHOWN, MAX_COMPARED = 80, 2000  # limits in the search for a similar name: characters, names
 
@@ -56,6 +56,10 @@ class LabelEncoder:
 
     def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
         """Always empty: labels are never cut."""
+        return ()
+
+    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+        """Always empty: an unknown label is an error."""
         return ()
 
     def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:

@@ -30,6 +30,7 @@ class Tokens:
 
     ids: tuple[int, ...]  # without padding
     cut: str  # the end (or beginning) of the text that was left out; "" if nothing was
+    unread: tuple[str, ...] = ()  # parts of the text that became the tokenizer's unknown token
 
 
 class PromptTokenizer:
@@ -63,6 +64,7 @@ class PromptTokenizer:
         self.pad_left = settings.text("padding_side", left, one_of=sides) == "left"
         self._cut_left = settings.text("truncation_side", "right", one_of=sides) == "left"
         self.pad_id = self._pad_id(settings, path)
+        self._unknown_id = self._unknown(settings)
         self._before, self._after = self._special_ids(settings)
 
     def encode(self, text: str, length: int) -> Tokens:
@@ -88,7 +90,10 @@ class PromptTokenizer:
         elif len(ids) > room:
             cut = text[encoding.offsets[room][0] :]
             ids = ids[:room]
-        return Tokens((*self._before, *ids, *self._after)[:length], cut)
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        parts = (text[a:b].strip() for i, (a, b) in spans if i == self._unknown_id)
+        unread = tuple(dict.fromkeys(part for part in parts if part))
+        return Tokens((*self._before, *ids, *self._after)[:length], cut, unread)
 
     def _encoded(self, text: str, special: bool) -> Any:
         with _explained(f"{self._where} cannot encode a text", "Is it the model's own?"):
@@ -109,6 +114,11 @@ class PromptTokenizer:
         if found is None:
             raise TextError(f"{path} has no padding token {token!r}; its settings must name one.")
         return found
+
+    def _unknown(self, settings: Fields) -> int | None:
+        """The id that stands for text outside the vocabulary; None if the tokenizer has none."""
+        token = _content(settings, "unk_token", "<unk>")
+        return self._tokenizer.token_to_id(token) if token else None
 
     def _special_ids(self, settings: Fields) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special token ids that are put before and after every text.
