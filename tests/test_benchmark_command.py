@@ -72,7 +72,7 @@ def test_quantization_of_a_model(run, wide, tmp_path):  # noqa: F811
         ("--random 64", "WIDTH,LAYERS"),
         ("--random 64,1,1 --text 3", "LENGTHxWIDTH"),
         ("--random 64,1,1 --model here", "leave out --model"),
-        ("--grid 4", "--grid belongs to --random"),
+        ("--grid 4", "--grid needs --random"),
         ("--random 64,1,1 --repeat 0", "repeat"),
         ("--random 64,1,1 --quantization --batch 2 --samplers jacobi", "--samplers, --batch"),
         ("--random 64,1,1 --picture a.png", "leave out --picture"),

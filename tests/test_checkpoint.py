@@ -79,7 +79,7 @@ def test_what_is_written_is_read(bundles, tmp_path):
 
 DAMAGE: dict[str, tuple[Callable[[dict], object], str]] = {
     "missing": (lambda w: w.pop("blocks.0.proj_in.bias"), "proj_in.bias.*missing"),
-    "extra": (lambda w: w.update({"blocks.0.x": mx.zeros((2,))}), "blocks.0.x.*no place"),
+    "extra": (lambda w: w.update({"blocks.0.x": mx.zeros((2,))}), "blocks.0.x.*does not belong"),
     "misshapen": (
         lambda w: w.update({"blocks.0.proj_in.bias": mx.zeros((63,))}),
         r"proj_in.bias.*\(63,\).*\(64,\)",
@@ -159,7 +159,7 @@ def test_a_quantization_block_that_lies(bundles, tmp_path):
             load(copy)
     del config["quantization"]
     path.write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="quantized|no place"):
+    with pytest.raises(WeightsError, match="quantized|does not belong"):
         load(copy)
 
 

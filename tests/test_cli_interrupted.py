@@ -40,7 +40,7 @@ CASES = {  # command line, the function that is interrupted, at which call, what
                    "nothing is saved"),
     "interpolate": ("interpolate --seed 1 2 --prompt red --frames 9",
                     "editing.interpolate.finished", 2, "4 of 9 frames drawn, nothing is saved"),
-    "benchmark": ("benchmark", "cli.benchmark.compare_samplers", 1, "no result before its end"),
+    "benchmark": ("benchmark", "cli.benchmark.compare_samplers", 1, "no results before the end"),
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_scores_that_are_finished_are_printed(run, colours, tmp_path, monkeypatc
     assert len(outcome.lines) == 5
     monkeypatch.setattr(scoring, "latents_of", After(scoring.latents_of, 1))
     outcome = run("score", "in", "-m", colours, "--json")
-    assert outcome.out == "" and "nothing is scored" in outcome.err
+    assert outcome.out == "" and "no scores" in outcome.err
 
 
 def test_a_conversion_leaves_nothing_and_says_so(run, tmp_path, monkeypatch):  # noqa: F811

@@ -81,12 +81,12 @@ def test_characters_that_the_text_encoder_does_not_know(run, converted, place, c
 def test_the_seed_drawn_at_random_is_shown(run, colours):  # noqa: F811
     made = run("generate", "red", "-m", colours)
     seed = read_metadata(made.lines[0])["seed"]
-    assert made.err == f"Seed {seed}, drawn at random.\n"
+    assert made.err == f"Random seed: {seed}.\n"
     assert run("generate", "red", "-m", colours, "--seed", 1).err == ""
     assert run("generate", "-C", made.lines[0]).err == ""
     several = run("generate", "red", "-m", colours, "--auto-seeds", 2)
     seeds = [str(read_metadata(p)["seed"]) for p in several.lines]
-    assert several.err == f"Seeds {', '.join(seeds)}, drawn at random.\n"
+    assert several.err == f"Random seeds: {', '.join(seeds)}.\n"
 
 
 def test_not_converged_is_one_line(run, colours):  # noqa: F811

@@ -74,7 +74,7 @@ def test_a_folder_is_scored_and_sorted(ask, tmp_path):
     assert len(found) == 5 and found == sorted(found, reverse=True)
     outcome = ask("score", tmp_path / "in")
     assert len(outcome.lines) == 6 and "bits/dim" in outcome.lines[0]
-    assert "±" in outcome.lines[1] and "noise of deviation 0.2" in outcome.err
+    assert "±" in outcome.lines[1] and "noise of standard deviation 0.2" in outcome.err
 
 
 def test_the_map_is_of_the_best_prompt_and_has_a_scale(ask, tmp_path):
@@ -98,7 +98,7 @@ def test_what_was_done_to_a_picture_is_said(ask, tmp_path):
     image.putpixel((3, 3), (0, 0, 0, 0))
     image.save(tmp_path / "b.png")
     outcome = ask("score", tmp_path / "b.png", "--fit", "crop")
-    assert "laid on white" in outcome.err and "from 20x20 to 12x12" in outcome.err
+    assert "put on a white background" in outcome.err and "from 20x20 to 12x12" in outcome.err
 
 
 # encode and decode
@@ -275,16 +275,28 @@ MISTAKES = {
     "noise as a picture": ("encode a.png -o z.png", 2, ".safetensors"),
     "a picture as noise": ("decode a.png", 1, ".safetensors"),
     "no noise": ("decode none.safetensors", 2, "no such file"),
-    "one picture to interpolate": ("interpolate a.png", 2, "needs two"),
+    "one picture to interpolate": ("interpolate a.png", 2, "Expected two pictures"),
     "pictures and seeds": ("interpolate a.png a.png --seed 1", 2, "not both"),
-    "nothing changes": ("interpolate --seed 1 --prompt red", 2, "nothing changes"),
+    "nothing changes": ("interpolate --seed 1 --prompt red", 2, "all pictures are the same"),
     "an animation without suffix": ("interpolate --seed 1 2 --animation film", 2, ".gif"),
-    "too many prompts": ("interpolate a.png a.png --prompt a --prompt b --prompt c", 2, "two ends"),
+    "too many prompts": (
+        "interpolate a.png a.png --prompt a --prompt b --prompt c",
+        2,
+        "expected at most two",
+    ),
     "a strength above one": ("vary a.png --strength 2", 2, "--strength"),
     "no mask": ("edit a.png --prompt red", 2, "--mask"),
     "an empty mask": ("edit a.png --mask black.png --prompt red", 2, "empty"),
-    "a mask of another size": ("edit a.png --mask large.png --prompt red", 2, "one size"),
-    "best of two batches": ("generate red --best-of 2 --num-images 2", 2, "its own batch"),
+    "a mask of another size": (
+        "edit a.png --mask large.png --prompt red",
+        2,
+        "must have the same size",
+    ),
+    "best of two batches": (
+        "generate red --best-of 2 --num-images 2",
+        2,
+        "sets the number of pictures",
+    ),
     "best of one": ("generate red --best-of 1", 2, "--best-of"),
     "the best without a prompt": ("generate '' --best-of 2", 2, "needs a prompt"),
     "an edit repeated": ("generate -C edited.png", 2, "made by 'edit'"),

@@ -33,5 +33,5 @@ def test_limits_make_maps_comparable():
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.array([[np.nan]])])
 def test_what_is_no_map_is_refused(values):
-    with pytest.raises(UsageError, match="finite values"):
+    with pytest.raises(UsageError, match="must be finite"):
         heatmap(Image.new("RGB", (8, 8)), values, "bits")

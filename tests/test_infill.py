@@ -98,7 +98,7 @@ def test_rows_of_a_batch_do_not_mix():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"free": np.zeros((2, 3), bool)}, "3 x 3 tokens"),
+        ({"free": np.zeros((2, 3), bool)}, r"expected \(3, 3\)"),
         ({"z": mx.zeros((1, 3, 3, 2))}, "noise has shape"),
         ({"sampler": "jacobi"}, "'sequential'"),
         ({"annealed": True}, "TarFlow"),

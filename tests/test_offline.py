@@ -70,7 +70,7 @@ def test_info_asks_no_hub_and_says_where_companions_lead(offline, referring):
     assert facts["sizes"] == {"1:1": "64x64"}
     assert facts["components"]["vae"] == REFERENCES["vae"]
     people = offline(str(ROOT / "cli.py"), "info", str(referring))
-    assert "vae: stabilityai/sd-vae-ft-ema on the hub, fetched at first use" in people.stdout
+    assert "vae: stabilityai/sd-vae-ft-ema on the hub, downloaded at first use" in people.stdout
 
 
 def test_drawing_names_the_companion_that_is_missing(offline, referring):

@@ -45,7 +45,7 @@ def test_honest_json_comes_through():
     assert parse_json(json.dumps(value)) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
     assert parse_json('["' + "[" * 1000 + '"]') == ["[" * 1000]  # brackets in a text
-    with pytest.raises(JSONError, match="a list where an object"):
+    with pytest.raises(JSONError, match="a list instead of an object"):
         parse_object("[1]")
     with pytest.raises(JSONError, match="more than 10"):
         parse_json("[" + " " * 20 + "]", most_bytes=10)

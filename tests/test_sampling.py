@@ -275,7 +275,7 @@ def test_annealed_guidance_begins_at_zero_and_ends_at_the_weight():
         (dict(attention_temperature=0.5, sampler="jacobi"), "not defined for the jacobi"),
         (dict(sampler="sequential", max_sweeps=3), "sequential sampler has no option max_sweeps"),
         (dict(windows=(1, 2)), "this flow has 3 blocks"),
-        (dict(windows=(1, 2, 3), sampler="sliding"), "windows belongs"),
+        (dict(windows=(1, 2, 3), sampler="sliding"), "windows is for"),
         (dict(guidance=1.0), "needs 4: captions, then null captions"),
     ],
 )

@@ -109,7 +109,7 @@ def interpolate(
     if len(prompts) > 2:
         raise UsageError(f"{len(prompts)} prompts are given; expected at most two.")
     if len(pictures) not in (0, 2):
-        raise UsageError(f"{len(pictures)} pictures are given; expected two, or none and --seed.")
+        raise UsageError(f"Expected two pictures, or none and --seed; found {len(pictures)}.")
     if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
     drawn: list[PIL.Image.Image] = []

@@ -71,7 +71,7 @@ def check_component(directory: Path) -> None:
             whole = blob_is_whole(path)
         if not whole:
             raise WeightsError(
-                f"{path} has changed since it was written: its hash is another one. Convert or "
+                f"{path} has changed since it was written: its hash no longer matches. Convert or "
                 "download the model again."
             )
 

@@ -129,7 +129,7 @@ def test_a_listing_that_is_none(hub, here, tmp_path):
     hub.lies["listing"] = endless
     assert "does not end" in refusal(lambda: download.list_repository("apple/starflow"))
     hub.lies["listing"] = portal
-    assert "login page" in refusal(lambda: download.list_repository("apple/starflow"))
+    assert "not that of a model hub" in refusal(lambda: download.list_repository("apple/starflow"))
     assert written(tmp_path) < 1e6
 
 
@@ -152,7 +152,7 @@ def test_a_file_that_is_longer_than_announced(hub, here):
 def test_a_hash_that_is_a_path(etag, hub, here, tmp_path):
     hub.repositories["some/model"] = {"small.json": b"{}"}
     hub.etags["small.json"] = etag
-    assert "which is none" in refusal(lambda: here("some/model", "small.json"))
+    assert "is invalid" in refusal(lambda: here("some/model", "small.json"))
     assert not Path("/tmp/planted-by-an-etag").exists()
     assert not list(tmp_path.rglob("planted*"))
 
@@ -182,7 +182,7 @@ def get(name: str) -> Path:
 def test_names_that_lead_outside(name, hub, here, colours, tmp_path):
     hub.repositories["some/colours"] = {**bundle_files(colours), name: b"{}"}
     said = refusal(lambda: get("some/colours"))
-    assert "outside of its directory" in said and "\x1b" not in said
+    assert "outside its directory" in said and "\x1b" not in said
     assert "outside" in refusal(lambda: here("some/colours", name))
     assert not list(tmp_path.rglob("*outside.json")) and not Path("/tmp/outside.json").exists()
 
@@ -190,7 +190,7 @@ def test_names_that_lead_outside(name, hub, here, colours, tmp_path):
 def test_sizes_that_contradict_each_other(hub, here, colours):
     hub.repositories["some/colours"] = bundle_files(colours)
     hub.sizes["flow/model.safetensors"] = 10
-    assert "its list says 10" in refusal(lambda: get("some/colours"))
+    assert "its listing says 10" in refusal(lambda: get("some/colours"))
     hub.sizes["flow/model.safetensors"] = -3
     assert "siblings" in refusal(lambda: get("some/colours"))
     hub.sizes["flow/model.safetensors"] = 1 << 50
@@ -229,7 +229,7 @@ def test_a_damaged_bundle_of_the_cache_is_not_drawn_with(hub, here, colours):
     data = bytearray(blob.read_bytes())
     data[-2000:-1000] = bytes(1000)
     blob.write_bytes(data)
-    with pytest.raises(WeightsError, match="hash has changed"):
+    with pytest.raises(WeightsError, match="has changed since"):
         check_component(path / "flow")
     assert get("some/colours") == path
     assert blob.read_bytes() == files["flow/model.safetensors"]
@@ -244,7 +244,7 @@ def test_a_converted_copy_that_was_damaged_is_not_drawn_with(colours, tmp_path):
     data = bytearray(weights.read_bytes())
     data[-2000:-1000] = bytes(1000)
     weights.write_bytes(data)
-    with sf.load(copy) as pipe, pytest.raises(WeightsError, match="hash has changed"):
+    with sf.load(copy) as pipe, pytest.raises(WeightsError, match="has changed since"):
         pipe.generate("red", seed=1)
 
 

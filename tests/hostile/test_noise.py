@@ -180,5 +180,5 @@ def test_a_stored_noise_comes_back(tmp_path):
     record = noise_record(str(path), NOISE) | {"data": None}
     assert np.array_equal(recorded_noise(record, "fox.png"), NOISE)
     np.save(path, NOISE + 1)
-    with pytest.raises(UsageError, match="no longer the noise"):
+    with pytest.raises(UsageError, match="has changed since"):
         recorded_noise(record, "fox.png")
