@@ -15,6 +15,7 @@ from test_cli_pictures import SIDE, picture
 
 from mlx_starflow.bundle.vocabulary import FILE
 from mlx_starflow.pictures.metadata import read_metadata
+from mlx_starflow.sampling import BlockReport, BlockResult
 
 WORDS = ["a", "fox", "cat", "in", "snow", "the"]
 LONG = "a fox in the snow " * 40
@@ -87,6 +88,19 @@ def test_the_seed_drawn_at_random_is_shown(run, colours):  # noqa: F811
     several = run("generate", "red", "-m", colours, "--auto-seeds", 2)
     seeds = [str(read_metadata(p)["seed"]) for p in several.lines]
     assert several.err == f"Random seeds: {', '.join(seeds)}.\n"
+
+
+def test_an_interpolation_that_did_not_converge_says_so(run, colours, monkeypatch):  # noqa: F811
+    command = ("interpolate", "--seed", 1, 2, "--prompt", "red", "--frames", 3, "-m", colours)
+    assert "converged" not in run(*command).err
+    report = BlockReport(0, "auto", 4, 4, 1, 1, residual=0.25, converged=False)
+
+    def steps(flow, z, context, options):
+        yield BlockResult(0, z, report)
+
+    monkeypatch.setattr("mlx_starflow.editing.interpolate.invert_steps", steps)
+    [line] = run(*command).err.splitlines()
+    assert line.startswith("Warning: 3 of 3 pictures not converged: the largest residual is 0.25")
 
 
 def test_not_converged_is_one_line(run, colours):  # noqa: F811

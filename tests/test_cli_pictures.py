@@ -37,8 +37,7 @@ def ask(run, colours, tmp_path):  # noqa: F811
         assert outcome.status == 0, outcome.err
         if "--json" not in arguments:
             return outcome
-        read = [json.loads(line) for line in outcome.lines]
-        return read[0] if len(read) == 1 else read
+        return json.loads(outcome.out)  # one object
 
     return call
 
@@ -203,7 +202,7 @@ def test_editing_changes_the_mask_and_nothing_else(ask, tmp_path):
     new = mask(tmp_path / "m.png", slice(3, 9), slice(2, 12))
     made = ask(
         "edit", "a.png", "--mask", "m.png", "--prompt", "red", "--seed", 1, 2, "--json"
-    )  # fmt: skip
+    )["images"]  # fmt: skip
     assert [m["seed"] for m in made] == [1, 2]
     assert made[0]["tokens_drawn"] == 4 * 5  # rounded outwards to tokens of 2 pixels
     one, two = (pixels(tmp_path / f"image_seed_{s}.png") for s in (1, 2))
@@ -217,6 +216,7 @@ def test_the_best_edit_is_the_most_probable(ask, tmp_path):
     picture(tmp_path / "a.png")
     mask(tmp_path / "m.png", slice(0, 6), slice(0, 12))
     made = ask("edit", "a.png", "--mask", "m.png", "--prompt", "red", "--best-of", 3, "--json")
+    [made] = made["images"]
     assert list(made["best_of"]) == ["0", "1", "2"]
     assert made["log_p"] == max(made["best_of"].values())
     assert made["best_of"][str(made["seed"])] == made["log_p"]

@@ -29,6 +29,7 @@ from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
 from .prompts import tell_prompts
+from .results import warn_not_converged
 from .uncertainty import add_uncertainty
 
 TOLD_SEEDS = 8  # most random seeds in the message
@@ -82,7 +83,11 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                     add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
-        _tell_residuals(report, console)
+        warn_not_converged(
+            [(r["converged"], r["residual"]) for r in report.records],
+            console,
+            "Allow more --steps, or use --sampler sequential.",
+        )
         if job.grid:
             sheet = contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
@@ -205,19 +210,6 @@ def _tell_seeds(job: Job, console: Console) -> None:
     several = "s" if len(seeds) > 1 else ""
     more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
     console.say(f"Random seed{several}: {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}.")
-
-
-def _tell_residuals(report: Report, console: Console) -> None:
-    """A warning, in one line, if a sampler ended above its tolerance."""
-    missed = [r for r in report.records if not r["converged"]]
-    if not missed:
-        return
-    worst = max((r["residual"] for r in missed if r["residual"] is not None), default=None)
-    which = "" if len(report.records) == 1 else f"{len(missed)} of {len(report.records)} pictures "
-    error = "" if worst is None else f": the largest residual is {worst:.2g}"
-    console.say(
-        f"Warning: {which}not converged{error}. Allow more --steps, or use --sampler sequential."
-    )
 
 
 def _check_class(job: Job, pipe: Pipeline) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import typer
 
 from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
 from ..errors import UsageError
@@ -33,6 +31,7 @@ from .picture_options import (
     take_picture,
 )
 from .prompts import tell_prompts
+from .results import show
 from .viewer import show_files
 
 EPILOG = """\b
@@ -133,12 +132,14 @@ def edit(
             f"of {len(seeds)} (lowest: {made.log_p.min():.1f})."
         )
     saved: list[Path] = []
+    records: list[dict[str, Any]] = []
     with interruptible(lambda: f"saved: {', '.join(map(str, saved))}" if saved else NOTHING):
         for i in [made.best] if best_of else range(len(seeds)):
             own = {**about, "seed": seeds[i], "log_p": scores[str(seeds[i])]}
             path = name(output, seeds[i], None, len(seeds) > 1 and not best_of)
             saved.append(save_picture(made.images[i], path, own, overwrite=False))
-            typer.echo(json.dumps({"path": str(saved[-1]), **own}) if messages.json_ else saved[-1])
+            records.append({"path": str(saved[-1]), **own})
+    show({"images": records, "files": []}, messages.json_)
     if open_:
         show_files(saved, console)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ from .picture_options import (
 )
 from .prompts import tell_prompts
 from .request import content_of, merged, noise_in
+from .results import show
 from .viewer import show_files
 
 ENCODE_EPILOG = """\b
@@ -157,6 +159,7 @@ def decode(
     verbose: o.Verbose = False,
 ) -> None:
     """Turn noise into a picture, by default with the settings with which it was encoded."""
+    began = time.perf_counter()
     start = noise_in(noise, "NOISE")
     with content_of(noise):
         stored = noise_settings(noise)
@@ -194,7 +197,6 @@ def decode(
     )
     console = Console(messages.quiet, verbose)
     report = run(job, console)
-    for record in report.records:
-        typer.echo(json.dumps(record) if messages.json_ else record["path"])
+    show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

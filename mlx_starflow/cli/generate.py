@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +24,7 @@ from .outputs import DEFAULT
 from .picture_options import Fit, FitOption
 from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, read_prompts, replayed
+from .results import show
 from .start import STRENGTH, StartPicture
 from .viewer import show_files
 
@@ -272,17 +272,6 @@ def _stored(file: Path) -> StoredSettings:
     refuse_other_commands(data, str(file))
     with content_of(file):
         return StoredSettings.from_dict(data, str(file))
-
-
-def show(result: dict[str, Any], as_json: bool) -> None:
-    """Print the results to standard output: paths, or one JSON object."""
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    for record in result["images"]:
-        typer.echo(record["path"])
-    for path in result["files"]:
-        typer.echo(path)
 
 
 def _prompts(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:

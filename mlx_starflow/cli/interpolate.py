@@ -24,6 +24,7 @@ from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_file, check_output
 from .picture_options import Fit, FitOption, Guidance, open_model, take_picture
 from .prompts import tell_prompts
+from .results import warn_not_converged
 from .viewer import show_files
 
 EPILOG = """\b
@@ -113,6 +114,7 @@ def interpolate(
     if pictures and seeds:
         raise UsageError("Give two pictures or seeds, not both.")
     drawn: list[PIL.Image.Image] = []
+    accuracy: list[tuple[bool, float | None]] = []
     with (
         interruptible(lambda: f"{len(drawn)} of {counted(frames, 'frame')} drawn, {NOTHING}"),
         open_model(choice, console) as pipe,
@@ -126,11 +128,13 @@ def interpolate(
             ends = seeded_ends(pipe, _two_seeds(seeds, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
         try:
-            for image in frames_between(pipe, ends, frames, remove):
-                drawn.append(image)
+            for frame in frames_between(pipe, ends, frames, remove):
+                drawn.append(frame.image)
+                accuracy.append((frame.converged, frame.residual))
                 console.draw("frames", f"{len(drawn)}/{frames}", len(drawn) / frames, None)
         finally:
             console.clear()
+    warn_not_converged(accuracy, console, "Try a lower --guidance.")
     about = {
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
         "pictures": [str(p) for p in pictures], "seeds": seeds, "prompts": prompts,

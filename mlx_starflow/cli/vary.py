@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from ..errors import UsageError
 from ..generation.settings import MAX_PICTURES
@@ -23,6 +21,7 @@ from .picture_options import (
     Image,
     PromptOption,
 )
+from .results import show
 from .start import STRENGTH, StartPicture
 from .viewer import show_files
 
@@ -72,6 +71,7 @@ def vary(
     The model's training noise is added to the picture, and it is encoded exactly with the prompt
     and guidance. Describe the picture with --prompt, so that its content is kept.
     """
+    began = time.perf_counter()
     console = Console(messages.quiet, verbose)
     if num_images > MAX_PICTURES:
         raise UsageError(f"--num-images is {num_images}; expected at most {MAX_PICTURES}.")
@@ -88,7 +88,6 @@ def vary(
         image=StartPicture(image, strength, fit),
     )
     report = run(job, console)
-    for record in report.records:
-        typer.echo(json.dumps(record) if messages.json_ else record["path"])
+    show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

@@ -14,7 +14,7 @@ from ..exact.sphere import slerp
 from ..flow import Context
 from ..generation.context import PromptRows
 from ..pipeline import Pipeline
-from ..sampling import SampleOptions, invert
+from ..sampling import BlockResult, SampleOptions, invert_steps
 from .inputs import picture_sizes
 from .vary import encode_pictures, finished
 
@@ -85,9 +85,18 @@ def _ends(
     return Ends(z, both, rows, guidance)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One of the pictures, and how the sampler ended."""
+
+    image: Image.Image
+    converged: bool
+    residual: float | None  # the largest of the batch that it was drawn in, if measured
+
+
 def frames_between(
     pipe: Pipeline, ends: Ends, frames: int, remove_noise: bool, sampler: str | None = None
-) -> Iterator[Image.Image]:
+) -> Iterator[Frame]:
     """Yields ``frames`` pictures, evenly spaced by spherical interpolation of the noise, both ends
     included. Text features are interpolated linearly. ``remove_noise``: denoise the samples.
     Errors: UsageError, NumericsError."""
@@ -100,5 +109,9 @@ def frames_between(
         own = ends.own(places)
         guided = own is not None and ends.rows.is_text and ends.guidance > 0
         context = ends.rows.guided(own) if own is not None and guided else own
-        x = invert(pipe.flow, z, context, guidance=options.guidance, sampler=options.sampler)
-        yield from finished(pipe, x, own, remove_noise)[1]
+        steps = invert_steps(pipe.flow, z, context, options)
+        done = [step for step in steps if isinstance(step, BlockResult)]
+        residuals = [b.report.residual for b in done if b.report.residual is not None]
+        converged = all(block.report.converged for block in done)
+        for image in finished(pipe, done[-1].x, own, remove_noise)[1]:
+            yield Frame(image, converged, max(residuals, default=None))

@@ -67,8 +67,8 @@ def tokenizer_notes(
     if encoder is None:
         return ()
     different = tuple(dict.fromkeys(prompts))
-    cuts, unread = (find(different, aspect_ratio) for find in (encoder.cuts, encoder.unread))
-    return _warnings(components, cuts, unread)
+    cuts = encoder.cuts(different, aspect_ratio)
+    return _warnings(components, cuts, encoder.unread(different, aspect_ratio))
 
 
 def row_notes(components: Components, rows: PromptRows) -> tuple[str, ...]:

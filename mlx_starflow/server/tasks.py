@@ -156,8 +156,8 @@ def interpolate_task(
             remove = True
         yield 0.1
         drawn = []
-        for image in frames_between(pipe, made, frames, remove):
-            drawn.append(image)
+        for frame in frames_between(pipe, made, frames, remove):
+            drawn.append(frame.image)
             yield 0.1 + 0.9 * len(drawn) / frames
         return drawn
 
