@@ -7,7 +7,7 @@ STAMP = .venv/.installed
 STAMP_DEV = .venv/.installed-dev
 STAMP_SERVER = .venv/.installed-server
 
-.PHONY: demo studio test test-slow screenshot lint clean
+.PHONY: demo studio test test-slow coverage screenshot lint clean
 
 demo: $(STAMP)
 	@picture=$$(.venv/bin/mlx-starflow generate "a fox in snow" --seed 7 --output demo.png) \
@@ -21,6 +21,10 @@ test: $(STAMP_DEV)
 
 test-slow: $(STAMP_DEV)
 	@.venv/bin/python -m pytest -m slow
+
+# Lines that run in processes the tests start are not counted.
+coverage: $(STAMP_DEV)
+	@.venv/bin/python -m pytest -n auto --dist loadfile --cov --cov-report term:skip-covered
 
 screenshot: $(STAMP_DEV)
 	@MLX_STARFLOW_SCREENSHOT=1 .venv/bin/python -m pytest -m slow tests/test_serve_page.py -k readme
