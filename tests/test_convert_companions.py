@@ -30,7 +30,7 @@ def test_a_text_encoder_of_the_wrong_width(tmp_path):
         ({"num_layers": 10**9}, "num_layers is 1000000000"),
         ({"d_kv": None}, "d_kv is null"),
         ({"d_ff": 81}, "shape"),
-        ({"num_layers": 2}, "block.2.*no place"),
+        ({"num_layers": 2}, "block.2.*does not belong"),
         ({"feed_forward_proj": "relu", "is_gated_act": False}, "wi.weight.*missing"),
         ({"dense_act_fn": "sine"}, "'sine'"),
     ):
