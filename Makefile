@@ -1,6 +1,10 @@
-# make demo   set up everything and draw a picture        make test   set up everything and test it
-# make studio set up everything and open the page          make lint   ruff and mypy, as CI runs them
-# make clean  remove the environment
+# make demo        set up everything and draw a picture
+# make studio      set up everything and open the page in the browser
+# make test        set up everything and run the tests
+# make test-slow   run the slow tests
+# make lint        run ruff and mypy, as CI does
+# make screenshot  make the README's picture of the page (needs a browser)
+# make clean       remove the environment
 
 PYTHON ?= python3
 STAMP = .venv/.installed

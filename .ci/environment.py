@@ -1,8 +1,7 @@
 """Make .venv and install the project into it: ``python3 .ci/environment.py [extra ...]``.
 
-Written for the oldest Python that a machine may call python3, so that a version which is too old
-gets a sentence and not a syntax error. Needs nothing outside the standard library; works where
-Debian has left ensurepip out.
+Uses only syntax of old Python versions, so that a Python that is too old prints a clear message
+instead of a syntax error. Needs only the standard library. Also works on Debian without ensurepip.
 """
 
 import json
@@ -19,7 +18,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 
 
 def newer_python():
-    """A python3.N on the path that is new enough and starts, or None."""
+    """Return the path of a python3.N on PATH that is new enough and starts, or None."""
     for minor in range(19, OLDEST[1] - 1, -1):
         path = shutil.which("python3.%d" % minor)
         probe = "import sys; sys.exit(sys.version_info < (3, 11))"
@@ -29,7 +28,10 @@ def newer_python():
 
 
 def pip_wheel(folder):
-    """Download the newest pip from the package index; a pip wheel can run itself."""
+    """Download the newest pip wheel to a folder and return its path.
+
+    ``python WHEEL/pip`` runs pip directly from the wheel.
+    """
     from urllib.parse import urljoin
     from urllib.request import Request, urlopen
 
@@ -50,6 +52,7 @@ def pip_wheel(folder):
 
 
 def make_venv():
+    """Make .venv with pip; download pip when this Python has no ensurepip."""
     if subprocess.call([sys.executable, "-m", "venv", VENV], stdout=subprocess.DEVNULL) == 0:
         return
     sys.stderr.write("This Python has no ensurepip (Debian: python3-venv); fetching pip instead.\n")
@@ -61,7 +64,7 @@ def make_venv():
 
 
 def has_pip():
-    """Whether .venv is there and complete: an interrupted run may have left half of it."""
+    """Whether .venv has a working pip; an interrupted run may have left an incomplete one."""
     probe = [PYTHON, "-m", "pip", "--version"]
     return os.path.exists(PYTHON) and subprocess.call(probe, stdout=subprocess.DEVNULL) == 0
 

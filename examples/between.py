@@ -1,4 +1,4 @@
-"""Go from one seed's picture to another's on the sphere of noise, as an animation.
+"""Make an animation between the pictures of two seeds, by spherical interpolation of the noise.
 
 python examples/between.py "a fox in snow" --seeds 1 2 --frames 12 --output between.gif
 """

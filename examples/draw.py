@@ -29,7 +29,7 @@ def main() -> None:
             if isinstance(event, Finished):
                 result = event.result
     for i, seed in enumerate(result.settings.seeds):
-        print(result.save(i, arguments.output / f"{seed}.png"))  # its settings are inside
+        print(result.save(i, arguments.output / f"{seed}.png"))  # with its settings
 
 
 if __name__ == "__main__":

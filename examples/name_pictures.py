@@ -1,4 +1,4 @@
-"""Say which of several captions fits each picture best, by exact likelihood.
+"""Print which of several captions fits each picture best, by exact likelihood.
 
 python examples/name_pictures.py fox.png cat.png --captions "a fox in snow" "a cat in snow"
 """
@@ -19,7 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     with sf.load(arguments.model) as pipe:
-        # Any size is taken: cropped around the centre and scaled to the model's.
+        # Pictures of other sizes are cropped around the centre and scaled to the model's size.
         pictures = [prepared(pipe, path, fit="crop")[0] for path in arguments.pictures]
         x = latents_of(pipe, [picture.image for picture in pictures])
         scores = sf.score_pictures(pipe.flow, x, pipe.encode_prompts(arguments.captions))

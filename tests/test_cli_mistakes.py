@@ -105,7 +105,7 @@ MISTAKES = {
     "noise of another size": ("generate red -m {colours} --noise small.npy", 2, "(1, 12, 12, 3)"),
     "noise that is no number": ("generate red -m {colours} --noise nan.npy", 1, "NaN"),
     "noise in another format": ("generate red -m {colours} --noise notes.txt", 1, ".safetensors"),
-    "noise that is a text": ("generate red -m {colours} --noise fake.npy", 1, "no .npy file"),
+    "noise that is a text": ("generate red -m {colours} --noise fake.npy", 1, "not a .npy file"),
     "latents in another format": (
         "generate red -m {colours} --save-latents a.png",
         2,

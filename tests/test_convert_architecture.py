@@ -223,7 +223,7 @@ def test_a_starflow_needs_its_yaml(tmp_path):
     (tmp_path / "one.yaml").write_text(text)
     assert architecture(copy).flow == of_case("t2i_tiny").flow
     (tmp_path / "two.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="Several YAML files.*one.yaml, two.yaml"):
+    with pytest.raises(ConfigError, match="several YAML files.*one.yaml, two.yaml"):
         architecture(copy)
     (tmp_path / "checkpoint.yaml").write_text(text)
     assert architecture(copy).flow == of_case("t2i_tiny").flow
@@ -237,17 +237,17 @@ def test_a_tarflow_takes_no_yaml():
 
 def test_what_is_no_flow_at_all(tmp_path):
     path = tf.save(tmp_path / "a.pth", {"conv.weight": np.ones((3, 3), np.float32)})
-    with pytest.raises(ConfigError, match="no STARFlow or TarFlow.*conv.weight"):
+    with pytest.raises(ConfigError, match="not a STARFlow or TarFlow.*conv.weight"):
         architecture(path)
 
 
 NAMES = {
     "dots_model_2_64_1_1_0.1.pth": None,
     "dots_model_2_64_1_1_0.05.pth": None,
-    "dots_model_2_65_1_1_0.1.pth": "channels in the file's name is 65 there and 64",
-    "dots_model_2_64_3_1_0.1.pth": "blocks in the file's name is 3 there and 1",
-    "dots_model_2_64_1_7_0.1.pth": "layers in the file's name is 7 there and 1",
-    "dots_model_3_64_1_1_0.1.pth": "patch in the file's name is 3 there and 4",
+    "dots_model_2_65_1_1_0.1.pth": "channels in the file's name is 65, but 64",
+    "dots_model_2_64_3_1_0.1.pth": "blocks in the file's name is 3, but 1",
+    "dots_model_2_64_1_7_0.1.pth": "layers in the file's name is 7, but 1",
+    "dots_model_3_64_1_1_0.1.pth": "patch in the file's name is 3, but 4",
     "checkpoint.pth": "--noise-std",
 }
 
@@ -261,7 +261,7 @@ def test_a_tarflow_name_carries_its_shape(tmp_path, name):
         return
     flow = architecture(path).flow
     assert f"_{flow.noise_std:g}.pth" in name and (flow.patch_size, flow.in_channels) == (2, 1)
-    with pytest.raises(ConfigError, match="0.3, the file's name says"):
+    with pytest.raises(ConfigError, match="0.3, but the file's name says"):
         architecture(path, noise_std=0.3)
 
 
@@ -269,7 +269,7 @@ def test_a_tarflow_name_carries_its_shape(tmp_path, name):
     ("change", "reason"),
     [
         (("drop", "blocks.1.proj_in.bias"), "'blocks.1.proj_in.bias' is missing"),
-        (("add", "blocks.1.surprise"), "'blocks.1.surprise' has no place"),
+        (("add", "blocks.1.surprise"), "'blocks.1.surprise' does not belong"),
         (("shape", "blocks.2.attn_blocks.2.mlp.main.2.weight"), "shape"),
         (("drop", "blocks.2.attn_blocks.1.attention.qkv.weight"), "qkv.weight' is missing"),
         (("drop", "blocks.2.proj_txt.bias"), "proj_txt.bias' is missing"),

@@ -202,5 +202,5 @@ def test_a_file_that_changes_is_noticed(tmp_path):
 def test_there_is_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         open_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="holds no weights"):
+    with pytest.raises(CheckpointError, match="has no weights"):
         open_checkpoint(tmp_path)

@@ -84,7 +84,7 @@ def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     path = small(tmp_path)
     usage = shutil.disk_usage(tmp_path)._replace(free=(16 << 20) + 1000)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda p: usage)
-    with pytest.raises(StarflowError, match="are free there"):
+    with pytest.raises(StarflowError, match="are free"):
         convert_checkpoint(ConvertOptions(path, tmp_path / "deep" / "out"))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -115,7 +115,7 @@ YAML_FILES = {
         "aliases",
     ),
     "a YAML that is binary": ("\0\1\2", "not a YAML"),
-    "a YAML of another kind": ("model: {channels: 3}", "expected the published form"),
+    "a YAML of another kind": ("model: {channels: 3}", "as in the published files"),
     "a YAML nested too deep": ("[" * 2000, "not a YAML"),
 }
 

@@ -142,7 +142,7 @@ MALFORMED = {
     "a width for the web UI": ("/sdapi/v1/txt2img", {"prompt": "red", "width": 1e9}, 400, "2048"),
     "nothing for the web UI": ("/sdapi/v1/txt2img", {}, 400, "prompt is missing"),
     "an address that is none": ("/v1/chat/completions", {"prompt": "red"}, 404, "nothing at this"),
-    "a method that is none": ("/health", {}, 405, "another method"),
+    "a method that is none": ("/health", {}, 405, "another HTTP method"),
 }
 
 
@@ -230,7 +230,10 @@ def test_pictures_that_are_none_or_too_large(server, path, name):
 
 
 def test_masks_that_do_not_fit(server):
-    for mask, says in ((PNG, "opaque"), (png(Image.new("RGBA", (5, 5))), "one size")):
+    for mask, says in (
+        (PNG, "opaque"),
+        (png(Image.new("RGBA", (5, 5))), "must have the same size"),
+    ):
         answer = server.post(
             EDIT, data={"prompt": "red"}, files={"image": ("a", PNG), "mask": ("m", mask)}
         )

@@ -127,7 +127,7 @@ def test_a_port_that_is_taken_is_named(run):  # noqa: F811
 def test_a_folder_that_is_a_file_is_named(run, tmp_path):  # noqa: F811
     (tmp_path / "x").write_text("")
     outcome = run("serve", "--port", "0", "--output", "x")
-    assert outcome.status == 2 and "name a folder" in outcome.err
+    assert outcome.status == 2 and "expected a directory" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["serve", "mcp"])

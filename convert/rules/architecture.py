@@ -25,6 +25,6 @@ class Architecture:
 def contradiction(where: str, key: str, said: Any, found: Any, tensor: str) -> ConfigError:
     """The error for a setting that contradicts the weights; the caller raises it."""
     return ConfigError(
-        f"{where}: {key} is {said} there, but {found} in the weights ({tensor}). "
+        f"{where}: {key} is {said}, but {found} in the weights ({tensor}). "
         "Does this configuration belong to the checkpoint?"
     )

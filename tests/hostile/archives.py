@@ -273,10 +273,10 @@ WEIGHTS: dict[str, tuple[Make, str]] = {
     "a float64 that float32 cannot hold": (
         poison("var", 1e300, np.float64), "var.*NaN or infinity"
     ),
-    "a matrix of integers": (poison(_MATRIX, 1, np.int64), "main.0.weight.*floats"),
+    "a matrix of integers": (poison(_MATRIX, 1, np.int64), "main.0.weight.*floating-point"),
     "a tensor too many": (
         weights(lambda a: a.update({"blocks.0.extra": np.ones(3, np.float32)})),
-        "blocks.0.extra.*no place",
+        "blocks.0.extra.*does not belong",
     ),
     "a tensor too few": (
         weights(lambda a: a.pop("blocks.0.proj_in.bias")), "proj_in.bias.*missing"
@@ -299,6 +299,6 @@ WEIGHTS: dict[str, tuple[Make, str]] = {
     ),
     "a position table that is no square": (
         weights(lambda a: a.update({"blocks.0.pos_embed": np.ones((5, 64), np.float32)})),
-        "no square",
+        "expected a square number",
     ),
 }  # fmt: skip

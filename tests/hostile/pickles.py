@@ -165,12 +165,12 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "sets a key without a value": (HEAD + b"}(" + tf.text("a") + b"u.", "without a value"),
     "has a key of no kind": (HEAD + b"})Ns.", "as a key"),
     "has the same key twice": (HEAD + b"}(" + (tf.text("a") + b"N") * 2 + b"u.", "twice"),
-    "leaves things behind": (HEAD + b"}}.", "leaves things behind"),
+    "leaves things behind": (HEAD + b"}}.", "left on its stack"),
     "is not UTF-8": (HEAD + b"X\x02\x00\x00\x00\xff\xfe.", "not UTF-8"),
     "ends nowhere": (HEAD + b"}" * 10, "cut off"),
-    "claims a string of 4 GB": (HEAD + b"X\xff\xff\xff\xff.", "no name"),
+    "claims a string of 4 GB": (HEAD + b"X\xff\xff\xff\xff.", "too long for a tensor"),
     "claims a string of 2^60 bytes": (
-        HEAD + b"\x8d" + struct.pack("<Q", 1 << 60) + b".", "no name"
+        HEAD + b"\x8d" + struct.pack("<Q", 1 << 60) + b".", "too long for a tensor"
     ),
     "claims a number of 2 GB": (HEAD + b"\x8b\xff\xff\xff\x7f.", "whole number"),
     "a number of 5000 digits": (HEAD + b"L" + b"9" * 5000 + b"\n.", "no end"),
@@ -201,7 +201,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "storage that is missing": (entry(tf.tensor("9", (4, 4))), "missing from the archive"),
     "storage named like a path": (entry(tf.tensor("../../x", (4, 4))), "missing from the archive"),
     "storage of an unknown kind": (_weight(storage="ComplexFloatStorage"), "ComplexFloatStorage"),
-    "outside object that is no storage": (entry(tf.text("x") + b"\x85Q"), "no storage"),
+    "outside object that is no storage": (entry(tf.text("x") + b"\x85Q"), "not a storage"),
     "offset beyond the storage": (_weight(offset=1), "reaches element 16"),
     "offset of 2^62": (_weight(offset=1 << 62), "enormous"),
     "negative offset": (_weight(offset=-4), "negative"),

@@ -116,7 +116,7 @@ def test_a_licence_that_is_a_link_elsewhere(name, tmp_path):
     folder.mkdir()
     path = small(folder)
     (folder / name).symlink_to(secret(tmp_path))
-    with pytest.raises(CheckpointError, match="leaves its directory"):
+    with pytest.raises(CheckpointError, match="leads outside its directory"):
         convert_checkpoint(ConvertOptions(path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     (folder / name).unlink()
@@ -129,7 +129,7 @@ def test_a_licence_that_is_a_link_elsewhere(name, tmp_path):
 def test_a_tokenizer_file_that_is_a_link_elsewhere(tmp_path):
     folder = shutil.copytree(case_dir("t5_tiny"), tmp_path / "t5")
     (folder / "added_tokens.json").symlink_to(secret(tmp_path))
-    with pytest.raises(CheckpointError, match=r"added_tokens\.json.*leaves its directory"):
+    with pytest.raises(CheckpointError, match=r"added_tokens\.json.*leads outside its directory"):
         convert(tmp_path / "out", text_encoder=str(folder))
     assert not (tmp_path / "out").exists()
 
@@ -160,7 +160,7 @@ def test_overwrite_leaves_foreign_files_alone(name, tmp_path):
     convert_checkpoint(ConvertOptions(path, target))
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     (target / name).write_text("precious")
-    with pytest.raises(UsageError, match="leaves it alone") as caught:
+    with pytest.raises(UsageError, match="does not replace it") as caught:
         convert_checkpoint(ConvertOptions(path, target, overwrite=True))
     assert name.split("/")[0] in str(caught.value)
     assert (target / name).read_text() == "precious"
@@ -204,7 +204,7 @@ def test_a_foreign_object_is_not_spelled_out(tmp_path):
     storage = b"(" + tf.text("storage") + laughs() + tf.text("0") + tf.text("cpu")
     pickled = entry(call("torch._utils", "_rebuild_tensor_v2", storage + tf.number(16) + b"tQ"))
     path = tf.archive(tmp_path / "a.pth", pickled, {"0": bytes(64)})
-    assert "no supported element type" in refused(lambda: open_checkpoint(path))
+    assert "not a supported element type" in refused(lambda: open_checkpoint(path))
 
 
 def test_names_of_prefixes(tmp_path):
@@ -238,7 +238,7 @@ def test_a_sparse_pickle_is_not_read(tmp_path):
         file.write(data[:begin])
         file.seek(begin + size)
         file.write(tail)
-    assert "never reaches" in refused(lambda: open_checkpoint(path))
+    assert "that of a state dict has less" in refused(lambda: open_checkpoint(path))
 
 
 def test_strides_beyond_64_bits_on_an_axis_of_one(tmp_path):
