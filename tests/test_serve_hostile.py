@@ -21,7 +21,6 @@ from serving import errors_as_documented, picture, png, running, serving
 import mlx_starflow as sf
 from mlx_starflow.server.options import Limits
 
-
 SIDE = 6  # of the small model's pictures
 
 
