@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: a BLAS of many threads would only wait
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS and turns TF32 off
 
 # isort: split

@@ -6,7 +6,7 @@ import pytest
 
 from .fuzzers import FUZZERS, fuzz
 
-COUNTS = {"settings": 150, "bundles": 40, "companions": 40, "tokenizers": 60,
+COUNTS = {"settings": 150, "bundles": 80, "companions": 40, "tokenizers": 60,
           "noise_and_yaml": 200, "pictures": 150}  # fmt: skip
 
 
