@@ -21,7 +21,7 @@ studio: $(STAMP_SERVER)
 	@.venv/bin/mlx-starflow serve --open
 
 test: $(STAMP_DEV)
-	@.venv/bin/python -m pytest -n auto --dist loadfile
+	@.venv/bin/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP_DEV)
 	@.venv/bin/python -m pytest -m slow

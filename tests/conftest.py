@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: a BLAS of many threads would only wait
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS and turns TF32 off
 
 # isort: split
-from bundles import classes_bundle, colours_bundle
+from bundles import classes_bundle, colours_bundle, sentences_bundle
 
 from convert.bundle import convert_steps
 from convert.options import ConvertOptions
@@ -109,6 +112,12 @@ def converted(tmp_path_factory) -> Path:
     )
     *_, report = convert_steps(options)
     return report.output
+
+
+@pytest.fixture(scope="session")
+def sentences(converted, tmp_path_factory) -> Path:
+    """A tiny text-to-image model, where the numbers are not what is tested."""
+    return sentences_bundle(tmp_path_factory.mktemp("bundles") / "sentences", converted)
 
 
 @pytest.fixture

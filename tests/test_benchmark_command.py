@@ -50,7 +50,7 @@ def test_models_without_text(run, request, name):  # noqa: F811
 
 
 def test_quantization_of_a_model(run, wide, tmp_path):  # noqa: F811
-    outcome = run("benchmark", "--model", wide, "--quantization", "--prompts", 2)
+    outcome = run("benchmark", "--model", wide, "--quantization", "--prompts", 1)
     assert outcome.status == 0, outcome.err
     for name in ("float32", *(p.name for p in PRECISIONS)):
         assert any(line.startswith(f"{name} ") for line in outcome.lines)

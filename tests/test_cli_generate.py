@@ -17,11 +17,12 @@ from mlx_starflow.cli.flags import with_flags
 from mlx_starflow.cli.generate import generate
 from mlx_starflow.pictures.metadata import read_metadata
 
-# Flag -> (model, arguments beside the prompt). Those that say where and not what are in FILES.
+# Flag -> (model, arguments beside the prompt); the model of classes is the quickest. Those that say
+# where and not what are in FILES.
 REPLAYED = {
-    "seed": ("colours", ["--seed", "3"]),
-    "auto_seeds": ("colours", ["--auto-seeds", "1"]),
-    "num_images": ("colours", ["--num-images", "3"]),
+    "seed": ("classes", ["--seed", "3"]),
+    "auto_seeds": ("classes", ["--auto-seeds", "1"]),
+    "num_images": ("classes", ["--num-images", "3"]),
     "best_of": ("colours", ["--best-of", "3"]),
     "aspect_ratio": ("colours", ["--aspect-ratio", "16:9"]),
     "width": ("colours", ["--width", "16"]),
@@ -32,14 +33,14 @@ REPLAYED = {
     "image_strength": ("colours", ["--image", "a.png", "--image-strength", "0.1"]),
     "fit": ("colours", ["--image", "large.png", "--fit", "crop"]),
     "guidance_blocks": ("classes", ["--guidance", "2", "--guidance-blocks", "deep"]),
-    "vae_tiling": ("converted", ["--vae-tiling"]),
-    "open_": ("colours", ["--open"]),
+    "vae_tiling": ("sentences", ["--vae-tiling"]),
+    "open_": ("classes", ["--open"]),
     "guidance": ("colours", ["--guidance", "0.5"]),
-    "sampler": ("colours", ["--sampler", "jacobi"]),
+    "sampler": ("classes", ["--sampler", "jacobi"]),
     "max_sweeps": ("colours", ["--steps", "2"]),
     "windows": ("colours", ["--windows", "4,4,4"]),
     "tolerance": ("colours", ["--tolerance", "0.1"]),
-    "block_size": ("colours", ["--sampler", "jacobi", "--block-size", "4"]),
+    "block_size": ("classes", ["--sampler", "jacobi", "--block-size", "4"]),
     "attention_temperature": (
         "colours",
         ["--sampler", "sequential", "--attention-temperature", "0.7"],
@@ -51,29 +52,27 @@ REPLAYED = {
     "denoiser": ("colours", ["--denoiser", "score"]),
     "dtype": ("colours", ["--dtype", "bfloat16"]),
     "quantize": ("wide", ["--quantize", "4"]),
-    "low_ram": ("colours", ["--low-ram"]),
-    "cache_limit_gb": ("colours", ["--cache-limit-gb", "1"]),
-    "output": ("colours", ["--output", "deep/er/picture.webp"]),
-    "metadata": ("colours", ["--metadata"]),
-    "grid": ("colours", ["--grid"]),
-    "stepwise_image_output_dir": ("colours", ["--stepwise-image-output-dir", "steps"]),
-    "save_latents": ("colours", ["--save-latents", "latents.npy"]),
-    "json_": ("colours", ["--json"]),
-    "quiet": ("colours", ["--quiet"]),
-    "verbose": ("colours", ["--verbose"]),
-    "debug": ("colours", ["--debug"]),
-    "prompt": ("colours", []),
+    "low_ram": ("classes", ["--low-ram"]),
+    "cache_limit_gb": ("classes", ["--cache-limit-gb", "1"]),
+    "output": ("classes", ["--output", "deep/er/picture.webp"]),
+    "metadata": ("classes", ["--metadata"]),
+    "grid": ("classes", ["--grid"]),
+    "stepwise_image_output_dir": ("classes", ["--stepwise-image-output-dir", "steps"]),
+    "save_latents": ("classes", ["--save-latents", "latents.npy"]),
+    "json_": ("classes", ["--json"]),
+    "quiet": ("classes", ["--quiet"]),
+    "verbose": ("classes", ["--verbose"]),
+    "debug": ("classes", ["--debug"]),
+    "prompt": ("classes", []),
 }
 # Tested by themselves below.
 FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty"}
 
 
 @pytest.fixture
-def model(request, colours, classes, wide):
+def model(request):
     def path(name: str):
-        if name == "converted":
-            return request.getfixturevalue("converted")
-        return {"colours": colours, "classes": classes, "wide": wide}[name]
+        return request.getfixturevalue(name)
 
     return path
 

@@ -244,11 +244,11 @@ def test_the_best_of_several_is_the_one_the_prompt_explains_best(ask, colours, t
     assert read_metadata(tmp_path / "again.png")["best_of"] == record["best_of"]
 
 
-# a converted model with a VAE and a text encoder
+# a model with a VAE and a text encoder
 
 
-def test_every_command_on_a_converted_model(run, converted, tmp_path):  # noqa: F811
-    with_model = ("--model", converted)
+def test_every_command_on_a_model_with_a_vae(run, sentences, tmp_path):  # noqa: F811
+    with_model = ("--model", sentences)
     lines = {
         "generate": ("a fox in snow", "--seed", 1, "--output", "fox.png"),
         "score": ("fox.png", "--prompt", "a fox", "--prompt", "a cat", "--map", "map.png"),
@@ -258,8 +258,8 @@ def test_every_command_on_a_converted_model(run, converted, tmp_path):  # noqa: 
         "interpolate": ("fox.png", "v.png", "--frames", 2, "--output", "i.png"),
         "edit": ("fox.png", "--mask", "m.png", "--prompt", "a cat", "--output", "e.png"),
     }
-    size = 64
-    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 22)).save(tmp_path / "m.png")
+    size = 32
+    Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 11)).save(tmp_path / "m.png")
     for command, arguments in lines.items():
         outcome = run(command, *arguments, *with_model)
         assert outcome.status == 0, (command, outcome.err)

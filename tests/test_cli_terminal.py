@@ -107,15 +107,15 @@ def test_ctrl_c_does_not_wait_for_a_long_step(slow, environment, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_pipe_gets_no_control_characters(slow, environment, tmp_path):
+def test_a_pipe_gets_no_control_characters(colours, environment, tmp_path):
     done = subprocess.run(
-        [sys.executable, *generate(slow, "--verbose")], cwd=tmp_path, env=environment,
+        [sys.executable, *generate(colours, "--verbose")], cwd=tmp_path, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout == "image.png\n"
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
     quiet = subprocess.run(
-        [sys.executable, *generate(slow, "--quiet")], cwd=tmp_path, env=environment,
+        [sys.executable, *generate(colours, "--quiet")], cwd=tmp_path, env=environment,
         capture_output=True, text=True,
     )  # fmt: skip
     assert (quiet.stdout, quiet.stderr) == ("image_1.png\n", "")

@@ -20,6 +20,7 @@ import mlx_starflow as sf
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SIDE = 32  # of the tiny model's pictures
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 NOT_RUN = {  # beginning of a line -> why it is not run here
     "make ": "sets up an environment; continuous integration runs make demo and the tests",
@@ -62,11 +63,10 @@ PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
 
 
 @pytest.fixture
-def place(converted, tmp_path, monkeypatch):
-    """A directory where the small reference model stands for the embedded one."""
+def place(sentences, tmp_path, monkeypatch):
+    """A directory where a tiny model stands for the embedded one."""
     for module in ("hub.locate", "cli.info", "cli.models"):
-        monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", converted)
-    monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / ".cache"))
+        monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", sentences)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -78,8 +78,8 @@ def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
         subprocess.run(line, shell=True, check=True, cwd=place)
         return
     for part in line.split(" && "):
-        # The reference model's pictures are half as large as the embedded model's.
-        words = shlex.split(part.replace("32,32,64,64", "16,16,32,32"))[1:]
+        # The tiny model's pictures are a quarter as large as the embedded model's.
+        words = shlex.split(part.replace("32,32,64,64", "8,8,16,16"))[1:]
         flow = case_dir("t2i_tiny")
         given = {
             "checkpoint.pth": flow / "checkpoint.pth", "model.yaml": flow / "config.yaml",
@@ -105,14 +105,14 @@ def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  #
 @pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != "README.md"])
 def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
     """Here the pictures that they begin with are given."""
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     (place / "paintings").mkdir()
     for name in ("fox.png", "cat.png", "mine.png", "other.png", "new.png", "paintings/a.png"):
         Image.fromarray(pixels).save(place / name)
     (place / "ordinary").mkdir()
     for i in range(24):
         Image.fromarray(np.roll(pixels, i, axis=0)).save(place / "ordinary" / f"{i}.png")
-    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 22)).save(place / "mask.png")
+    Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 11)).save(place / "mask.png")
     for name, text in SHELL:
         for line in commands(text) if name == page else ():
             carry_out(line, run, place)
@@ -120,25 +120,25 @@ def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
 
 @pytest.mark.parametrize(("page", "text"), PYTHON, ids=[f"{p}-{i}" for i, (p, _) in
                                                        enumerate(PYTHON)])  # fmt: skip
-def test_the_python_of_every_page_runs(place, converted, monkeypatch, page, text):
+def test_the_python_of_every_page_runs(place, sentences, monkeypatch, page, text):
     if "import OpenAI" in text:
         pytest.skip("needs a server and another package; tests of the server speak its protocol")
     if "tkinter" in text:
         pytest.importorskip("tkinter", reason="this Python has no tkinter")
         pytest.importorskip("PIL.ImageTk", reason="Pillow has no Tk here")
     load = sf.load
-    monkeypatch.setattr(sf, "load", lambda *_, **__: load(converted), raising=False)
+    monkeypatch.setattr(sf, "load", lambda *_, **__: load(sentences), raising=False)
     flow = case_dir("t2i_tiny")
     shutil.copy(flow / "checkpoint.pth", "model.pth")
     shutil.copy(flow / "config.yaml", "model.yaml")
-    Image.new("RGB", (64, 64), "red").save("fox.png")
+    Image.new("RGB", (SIDE, SIDE), "red").save("fox.png")
     names: dict = {"__name__": "snippet"}
     if "pipe" in text and not re.search(r"\bpipe = |as pipe", text):  # goes on from a page's first
         names["pipe"] = sf.load()
     if "paths" in text:
         names["paths"] = [f"{i}.png" for i in range(24)]
         for i, path in enumerate([*names["paths"], "new.png"]):
-            Image.new("RGB", (64, 64), (10 * i, 40, 90)).save(path)
+            Image.new("RGB", (SIDE, SIDE), (10 * i, 40, 90)).save(path)
     exec(compile(text, page, "exec"), names)
     if "pipe" in names:
         names["pipe"].close()

@@ -54,7 +54,7 @@ def test_the_stored_numbers_belong_to_the_embedded_weights():
     assert FILE.stat().st_size <= 200_000
 
 
-# One fault for each check.
+# One fault for each check. Without it they are fine: the test of all eleven.
 
 
 def test_1_tf32_is_wrong_on_a_gpu(monkeypatch):
@@ -100,7 +100,6 @@ def test_3_wide_keys_are_seen(monkeypatch):
 
 
 def test_4_products_that_vary_are_seen(colours):
-    assert model_checks.floor_check(str(colours)).status == OK
     with noisy_products(1e-2):
         assert model_checks.floor_check(str(colours)).status == WRONG
 
@@ -168,7 +167,6 @@ def test_8_a_slow_host_is_seen(monkeypatch, subject):
 
 
 def test_9_what_is_kept_is_seen(monkeypatch, colours):
-    assert model_checks.low_ram_check(str(colours)).status == OK
     kept, drop = [], Components.drop
 
     def leaking(self, component):

@@ -23,11 +23,11 @@ def test_every_example_is_tested():
 
 
 @pytest.fixture
-def example(converted, tmp_path, monkeypatch, capsys):
+def example(sentences, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(name: str) -> list[str]:
-        arguments = [name, *COMMANDS[name], "--model", str(converted)]
+        arguments = [name, *COMMANDS[name], "--model", str(sentences)]
         monkeypatch.setattr(sys, "argv", arguments)
         runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out.splitlines()

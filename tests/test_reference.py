@@ -34,6 +34,14 @@ STARFLOW = [
     "labels",
 ]
 TARFLOW = ["tarflow_cond", "tarflow_uncond", "tarflow_vp"]
+STORED = {"t2i_tiny", "tarflow_vp"}  # among tests/data: whoever has the repository has them
+
+
+def slow_unless_stored(names: list[str]) -> list:
+    """Cases for the long tests: the others' numbers are met by the shorter tests too."""
+    return [pytest.param(n, marks=() if n in STORED else pytest.mark.slow) for n in names]
+
+
 TIGHT = {"t2i_tiny": 2e-5, "gqa_swiglu": 2e-5}  # where a wrong epsilon would slip through
 
 
@@ -105,8 +113,11 @@ def test_forward(load_case, name):
 
 
 @pytest.mark.parametrize("sampler", ["sequential", "auto"])
-@pytest.mark.parametrize("guidance", [0.0, 3.6])
-@pytest.mark.parametrize("name", STARFLOW)
+@pytest.mark.parametrize(
+    ("name", "guidance"),
+    [(name, 3.6) for name in STARFLOW]
+    + [pytest.param(*case.values, 0.0, marks=case.marks) for case in slow_unless_stored(STARFLOW)],
+)
 def test_inverse_block_by_block(load_case, name, guidance, sampler):
     flow, tensors, info = load_case(name)
     z, context = channels_last(tensors["noise"]), context_of(tensors, info["batch"], guidance)
@@ -120,7 +131,7 @@ def test_inverse_block_by_block(load_case, name, guidance, sampler):
             assert event.report.converged and event.report.residual <= 1e-4
 
 
-@pytest.mark.parametrize("name", STARFLOW)
+@pytest.mark.parametrize("name", slow_unless_stored(STARFLOW))
 def test_published_jacobi(load_case, name):
     flow, tensors, info = load_case(name)
     z = channels_last(tensors["noise"])
@@ -200,8 +211,14 @@ def test_tarflow_forward(load_case, name):
     assert_met(bits, tensors["bits_per_dim"])
 
 
-@pytest.mark.parametrize("sampler", ["sequential", "auto"])
-@pytest.mark.parametrize("name", TARFLOW)
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [(name, "auto") for name in TARFLOW]
+    + [
+        pytest.param(*case.values, "sequential", marks=case.marks)
+        for case in slow_unless_stored(TARFLOW)
+    ],
+)
 def test_tarflow_samples(load_case, name, sampler):
     flow, tensors, _ = load_case(name)
     labels = labels_of(tensors)

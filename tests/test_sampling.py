@@ -75,7 +75,7 @@ def test_every_sampler_is_the_definition(family, guidance):
 
 
 @every_family
-@pytest.mark.parametrize("window", [1, 2, 7, 16, 1000])
+@pytest.mark.parametrize("window", [1, 2, 7, 1000])
 @pytest.mark.parametrize("sampler", ["sliding", "jacobi"])
 def test_windows_of_any_size(family, window, sampler):
     flow = random_flow(FAMILIES[family])

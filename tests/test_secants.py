@@ -104,22 +104,23 @@ def test_bad_advice_costs_sweeps_not_accuracy(family, monkeypatch):
 
 def test_the_embedded_model_needs_fewer_reads_with_them():
     pipe = sf.load()
-    prompts = ("a fox in snow", "two red birds over the sea at night", "a blue car in the city")
+    prompts = ("a fox in snow", "two red birds over the sea at night")
     text = pipe.encode_prompts([*prompts, ""])
     side = pipe.flow.config.grid_size * pipe.flow.config.patch_size
-    z = mx.random.normal((3, side, side, pipe.flow.config.in_channels), key=mx.random.key(0))
+    z = mx.random.normal((2, side, side, pipe.flow.config.in_channels), key=mx.random.key(0))
 
     def reads(secants: bool) -> int:
         total = 0
         options = SampleOptions(2.0, windows=(1, 1, 32), secants=secants, certify=False)
-        for i in range(3):
+        for i in range(2):
             context = mx.concatenate([text[i : i + 1], text[-1:]])
             for event in invert_steps(pipe.flow, z[i : i + 1], context, options):
-                if isinstance(event, BlockResult) and event.block == 2:
+                if isinstance(event, BlockResult):  # of the deep block, which comes first
                     total += event.report.weight_reads
+                    break
         return total
 
-    assert reads(True) <= reads(False) - 3  # at least one in each picture
+    assert reads(True) <= reads(False) - 2  # at least one in each picture
 
 
 def test_only_the_deep_block_uses_them_unless_asked():

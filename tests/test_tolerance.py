@@ -1,6 +1,7 @@
 """What is promised is what the arithmetic in use can keep, and that costs no more reads."""
 
 import json
+from functools import cache
 
 import mlx.core as mx
 import pytest
@@ -49,10 +50,16 @@ def exact():
         yield pipe
 
 
+@pytest.fixture(scope="module")
+def drawn_exactly(exact):
+    """What ``drawn`` gives with exact products, computed once."""
+    return cache(lambda prompts: drawn(exact, prompts))
+
+
 @pytest.mark.parametrize("noise", [2e-7, 1e-6])
 @pytest.mark.parametrize("prompts", [1, pytest.param(32, marks=pytest.mark.slow)])
-def test_products_rounded_otherwise_cost_no_more_reads(exact, prompts, noise):
-    reads, reports = drawn(exact, prompts)
+def test_products_rounded_otherwise_cost_no_more_reads(exact, drawn_exactly, prompts, noise):
+    reads, reports = drawn_exactly(prompts)
     noisy, noisy_reports = drawn(exact, prompts, noise)
     assert all(r.converged for r in reports + noisy_reports)
     assert noisy <= MOST * reads
@@ -63,8 +70,8 @@ def test_products_rounded_otherwise_cost_no_more_reads(exact, prompts, noise):
 
 @pytest.mark.parametrize("name", PRECISIONS)
 @pytest.mark.parametrize("prompts", [pytest.param(1), pytest.param(32, marks=pytest.mark.slow)])
-def test_fewer_bits_cost_no_more_reads(exact, prompts, name):
-    reads, _ = drawn(exact, prompts)
+def test_fewer_bits_cost_no_more_reads(exact, drawn_exactly, prompts, name):
+    reads, _ = drawn_exactly(prompts)
     with sf.load(**PRECISIONS[name]) as pipe:
         fewer, reports = drawn(pipe, prompts)
         share = sum(b.nbytes for b in _weights(exact)) / sum(b.nbytes for b in _weights(pipe))

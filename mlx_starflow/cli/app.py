@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,21 +108,24 @@ def build(only: str | None = None) -> Any:
 def _stub(file: Path, function: str | None = None) -> Any:
     """A command for the list in ``--help`` only. Its help is the docstring of a function in a file,
     or, without ``function``, the help text of a group in it."""
+
+    def listed() -> None: ...
+
+    listed.__doc__ = _help_of(file, function)
+    return listed
+
+
+@cache
+def _help_of(file: Path, function: str | None) -> str:
     import ast
 
     tree = ast.parse(file.read_text(encoding="utf-8"))
     if function is None:
         calls = (n for n in ast.walk(tree) if isinstance(n, ast.Call))
         helps = (k.value for n in calls for k in n.keywords if k.arg == "help")
-        text = next(str(value.value) for value in helps if isinstance(value, ast.Constant))
-    else:
-        found = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
-        text = ast.get_docstring(next(found)) or ""
-
-    def listed() -> None: ...
-
-    listed.__doc__ = text
-    return listed
+        return next(str(value.value) for value in helps if isinstance(value, ast.Constant))
+    found = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    return ast.get_docstring(next(found)) or ""
 
 
 def parser(only: str | None = None) -> Any:

@@ -22,16 +22,18 @@ from mlx_starflow.config import TextConfig
 from mlx_starflow.text import load_encoder
 
 with sf.load() as pipe:
+    pipe.encode_prompts(["a fox in snow"])
+with sf.load(sys.argv[1]) as pipe:
     result = pipe.generate("a fox in snow", seed=7)
     pipe.preview(result.latents)
-for directory, config in zip(sys.argv[1::2], sys.argv[2::2]):
+for directory, config in zip(sys.argv[2::2], sys.argv[3::2]):
     kind, length, channels = config.split()
     load_encoder(directory, TextConfig(kind, int(length), int(channels))).encode(["a fox"])
 """
 
 
 @pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="compiling is for GPUs")
-def test_nothing_is_compiled_on_a_cpu(tmp_path):
+def test_nothing_is_compiled_on_a_cpu(sentences, tmp_path):
     # One file of weights, as a bundle has them.
     folder = shutil.copytree(case_dir("t5_tiny"), tmp_path / "t5")
     weights = {}
@@ -50,7 +52,7 @@ def test_nothing_is_compiled_on_a_cpu(tmp_path):
         "MLX_STARFLOW_CACHE": str(tmp_path / "cache"),
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), "t5 12 32"],
+        [sys.executable, "-c", PROGRAM, str(sentences), str(folder), "t5 12 32"],
         env=environment,
         capture_output=True,
         text=True,
