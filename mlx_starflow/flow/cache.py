@@ -43,20 +43,3 @@ class KVCache:
         """Begin with what another cache holds, its rows chosen and repeated by ``rows`` (B,)."""
         keys, values = other.written()
         self.update(mx.take(keys, rows, axis=0), mx.take(values, rows, axis=0), 0)
-
-
-class FixedView:
-    """A cache inside a compiled step: the place is an array, the number of keys is fixed.
-
-    ``update`` returns the first ``visible`` rows; a mask has to hide those that do not count.
-    """
-
-    def __init__(self, keys: mx.array, values: mx.array, visible: int):
-        self.keys, self.values, self.visible = keys, values, visible
-
-    def update(
-        self, keys: mx.array, values: mx.array, start: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        self.keys = mx.slice_update(self.keys, keys, start, axes=(2,))
-        self.values = mx.slice_update(self.values, values, start, axes=(2,))
-        return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]

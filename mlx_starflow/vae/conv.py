@@ -29,8 +29,7 @@ class Conv3x3(nn.Conv2d):
     def __call__(self, x: mx.array) -> mx.array:
         if on_gpu() or x.dtype != mx.float32:
             return super().__call__(x)  # type: ignore[no-untyped-call]
-        taps = mx.contiguous(self.weight.transpose(1, 2, 3, 0))
-        offsets = [(i, j, taps[i, j]) for i in range(3) for j in range(3)]
+        offsets = [(i, j, self.weight[:, i, j].T) for i in range(3) for j in range(3)]
         return _in_bands(x, lambda band: _sum_of_products(band, offsets, self.bias))
 
     def of_doubled(self, x: mx.array) -> mx.array:
@@ -44,10 +43,10 @@ class Conv3x3(nn.Conv2d):
             batch, height, width, channels = x.shape
             x = mx.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
             return self(x.reshape(batch, 2 * height, 2 * width, channels))
-        rows = self.weight.transpose(1, 2, 3, 0)  # (3, 3, in, out)
+        rows = self.weight.transpose(1, 2, 0, 3)  # (3, 3, out, in)
         squares = [
             [
-                (down + i, across + j, mx.contiguous(tap))
+                (down + i, across + j, tap.T)
                 for i, row in enumerate(_halves(rows, down))
                 for j, tap in enumerate(_halves(row, across))
             ]
