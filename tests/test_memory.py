@@ -107,6 +107,25 @@ def test_the_estimate_is_within_15_percent_of_the_peak(options, pictures):
     assert need == pytest.approx(max(peaks.values()) - before, rel=0.15)
 
 
+@pytest.mark.parametrize("side", [16, 32])
+def test_what_decoding_takes_is_within_15_percent(side):
+    with sf.load() as pipe:
+        vae = pipe.vae
+
+        def peak() -> int:
+            latent = mx.random.normal((1, side, side, 6), key=mx.random.key(0))
+            mx.eval(latent)
+            mx.clear_cache()
+            before = mx.get_active_memory()
+            mx.reset_peak_memory()
+            mx.eval(vae.decode(latent))
+            return mx.get_peak_memory() - before
+
+        pipe.run(peak)
+        measured = pipe.run(peak)
+    assert decoding_bytes(vae.config, side, side) == pytest.approx(measured, rel=0.15)
+
+
 def test_dropping_a_component_frees_it_without_the_collector(colours, monkeypatch):
     """Compiled steps and all: their block must not be kept alive by them."""
     monkeypatch.setattr(conditional, "on_gpu", lambda: True)  # as on a GPU: compiled
