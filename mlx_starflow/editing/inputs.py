@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 from PIL import Image
 
+from ..device.wired import wired
 from ..flow import Context
 from ..generation.settings import sizes
 from ..pictures.arrays import from_picture
@@ -39,6 +40,7 @@ def prepared(
     return picture, next(r for r, size in known.items() if size == picture.image.size)
 
 
+@wired()
 def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
     """Pictures of one size, at a size of the model -> what the flow models, without its noise:
     scaled mean latents (B, h, w, c), or pixels in [-1, 1] where the model has no VAE."""
