@@ -33,11 +33,11 @@ def step(flow, compiled: bool):
     mx.eval(state.arrays())
     if not compiled:
         return state, lambda p: block.conditionals(state, p, 3, grid), (previous,)
-    arrays = {"cos": state.rotation.cos, "sin": state.rotation.sin}
+    arrays, layers = block.step_arrays(state), block.step_layers()
     prefix, visible = state.prefix, state.caches[0].capacity
 
     def fixed(p, t, arrays, caches):
-        return block.fixed_step(p, t, arrays, caches, prefix, visible)
+        return block.fixed_step(layers, p, t, arrays, caches, prefix, visible)
 
     caches = [(c.keys, c.values) for c in state.caches]
     return state, fixed, (previous, mx.array(3), arrays, caches)

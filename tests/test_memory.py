@@ -94,15 +94,36 @@ def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ra
     ],
 )
 def test_the_estimate_is_within_15_percent_of_the_peak(options, pictures):
-    """On the embedded model, whose arrays are larger than what every program has about it."""
+    """On the embedded model, whose arrays are larger than what every program has about it; with all
+    components loaded, as they are from the second picture on."""
     mx.clear_cache()
     before = mx.get_active_memory()
     words = dict(sampler="sequential", num_images=pictures)
     with sf.load(**options) as pipe:
+        pipe.generate("a fox in snow", seed=1, **words)
         peaks = pipe.generate("a fox in snow", seed=1, **words).metadata["peak_memory_bytes"]
     components = Components(EMBEDDED, "default", options.get("dtype"), options.get("quantize"))
     need = memory_need(components, request(components, "a fox in snow", **words)).peak(False)
     assert need == pytest.approx(max(peaks.values()) - before, rel=0.15)
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_what_decoding_takes_is_within_15_percent(side):
+    with sf.load() as pipe:
+        vae = pipe.vae
+
+        def peak() -> int:
+            latent = mx.random.normal((1, side, side, 6), key=mx.random.key(0))
+            mx.eval(latent)
+            mx.clear_cache()
+            before = mx.get_active_memory()
+            mx.reset_peak_memory()
+            mx.eval(vae.decode(latent))
+            return mx.get_peak_memory() - before
+
+        pipe.run(peak)
+        measured = pipe.run(peak)
+    assert decoding_bytes(vae.config, side, side) == pytest.approx(measured, rel=0.15)
 
 
 def test_dropping_a_component_frees_it_without_the_collector(colours, monkeypatch):

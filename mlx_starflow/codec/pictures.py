@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..config import COMPONENTS
 from ..device.machine import this_machine
+from ..device.wired import wired
 from ..editing.inputs import contexts_of, latents_of, picture_sizes, prepared
 from ..errors import CodecError, NumericsError, UsageError
 from ..exact.codec import (
@@ -71,6 +72,7 @@ def compress(
     ).data
 
 
+@wired()
 def compress_picture(
     pipe: Pipeline,
     image: Picture | Image.Image | str,
@@ -114,6 +116,7 @@ def compress_picture(
     return _within(target_bytes, at, lambda s: ideal_bits(flow, u, grid, context, s) / 8)
 
 
+@wired()
 def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Image:
     """The picture in a file that ``compress`` made.
 
@@ -127,6 +130,7 @@ def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Im
     return restored_pictures(pipe, u, grid, context, header.step, denoise)[0]
 
 
+@wired()
 def decoded_symbols(pipe: Pipeline, data: bytes) -> np.ndarray:
     """The symbols (T, D) in a file that ``compress`` made. Errors: CodecError."""
     return _decoded(pipe, data)[0]

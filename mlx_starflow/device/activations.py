@@ -22,6 +22,14 @@ _ERF_P = (
 _ERF_Q = (
     1.0, 5.00045890e-1, 1.13254906e-1, 1.48229311e-2, 1.15374613e-3, 3.90979122e-5,
 )  # fmt: skip
+# tanh(x) = x P(x^2) / Q(x^2) on |x| <= 8.5, likewise (1e-8).
+_TANH_END = 8.5
+_TANH_P = (
+    0.999999946, 1.34062194e-1, 3.52583452e-3, 2.11217974e-5, 1.40995128e-8,
+)  # fmt: skip
+_TANH_Q = (
+    1.0, 4.67395308e-1, 2.59911951e-2, 3.33571422e-4, 8.07373871e-7,
+)  # fmt: skip
 
 
 def rational_erf(x: mx.array) -> mx.array:
@@ -29,6 +37,13 @@ def rational_erf(x: mx.array) -> mx.array:
     x = mx.clip(x, -_ERF_END, _ERF_END)
     square = x * x
     return x * _horner(_ERF_P, square) / _horner(_ERF_Q, square)
+
+
+def rational_tanh(x: mx.array) -> mx.array:
+    """tanh(x) within 4e-7, for the same reason."""
+    x = mx.clip(x, -_TANH_END, _TANH_END)
+    square = x * x
+    return x * _horner(_TANH_P, square) / _horner(_TANH_Q, square)
 
 
 def _horner(coefficients: tuple[float, ...], x: mx.array) -> mx.array:
@@ -50,12 +65,19 @@ def gelu_tanh(x: mx.array) -> mx.array:
     """The tanh approximation of GELU."""
     if on_gpu():
         return nn.gelu_approx(x)
-    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + _tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def silu(x: mx.array) -> mx.array:
     """SiLU, x sigmoid(x)."""
-    return nn.silu(x) if on_gpu() else x * mx.sigmoid(x)
+    if on_gpu():
+        return nn.silu(x)
+    half = 0.5 * x
+    return half + half * _tanh(half)
+
+
+def _tanh(x: mx.array) -> mx.array:
+    return rational_tanh(x) if x.size >= LARGE and x.dtype == mx.float32 else mx.tanh(x)
 
 
 def on_gpu() -> bool:

@@ -56,10 +56,14 @@ def with_bias(value: mx.array, bias: mx.array | None) -> mx.array:
     return value if bias is None else value + bias
 
 
+def unpack_rows() -> int:
+    """Rows from which a quantized matrix is unpacked here."""
+    return UNPACK_ROWS_GPU if on_gpu() else UNPACK_ROWS_CPU
+
+
 def _quantized(layer: nn.Module, x: mx.array) -> mx.array:
     packing = dict(group_size=layer.group_size, bits=layer.bits, mode=layer.mode)
     biases = layer.get("biases")
-    rows = x.size // x.shape[-1]
-    if rows >= (UNPACK_ROWS_GPU if on_gpu() else UNPACK_ROWS_CPU):
+    if x.size // x.shape[-1] >= unpack_rows():
         return x @ mx.dequantize(layer.weight, layer.scales, biases, **packing).T
     return mx.quantized_matmul(x, layer.weight, layer.scales, biases, transpose=True, **packing)

@@ -7,11 +7,15 @@ that overlap share it: the first sets it, the last restores the old one.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
+
+Steps = TypeVar("Steps", bound=Callable[..., Iterator[Any]])
 
 
 class _Limit:
@@ -51,6 +55,17 @@ def wired() -> Iterator[None]:
         yield
     finally:
         _limit.restore()
+
+
+def wired_steps(function: Steps) -> Steps:
+    """A decorator: ``wired`` around a generator's work, from its first step to its last."""
+
+    @functools.wraps(function)
+    def steps(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with wired():
+            return (yield from function(*arguments, **options))
+
+    return cast(Steps, steps)
 
 
 def has_metal() -> bool:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from ..errors import UsageError
+from .wired import wired
 
 T = TypeVar("T")
 Task = tuple[Callable[[], object], Future[Any]]
@@ -62,7 +63,8 @@ class Turn:
 
 
 class Worker:
-    """Runs functions one after another in its own thread, which starts at the first call."""
+    """Runs functions one after another in its own thread, which starts at the first call. MLX's
+    wired limit is raised while a function runs."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -152,7 +154,10 @@ def _work(tasks: queue.SimpleQueue[Task | None]) -> None:
         function, future = task
         if future.set_running_or_notify_cancel():
             try:
-                future.set_result(function())
+                with wired():
+                    result = function()
+                future.set_result(result)
+                del result
             except BaseException as error:
                 future.set_exception(error)
         del task, function, future  # otherwise the last result is kept until the next task

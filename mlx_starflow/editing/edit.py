@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ..config import FlowConfig
+from ..device.wired import wired_steps
 from ..errors import UsageError
 from ..exact.infill import infill_steps
 from ..exact.noise import seeded_noise
@@ -64,6 +65,7 @@ def edit(pipe: Pipeline, request: EditRequest) -> Edited:
             return stop.value
 
 
+@wired_steps
 def edit_steps(pipe: Pipeline, request: EditRequest) -> Generator[Step | BlockResult, None, Edited]:
     """``edit`` as a generator of events, like ``invert_steps``; returns the result."""
     flow, count = pipe.flow, len(request.seeds)

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 from PIL import Image
 
+from ..device.wired import wired
 from ..flow import Context
 from ..generation.settings import sizes
 from ..pictures.arrays import from_picture
@@ -40,6 +41,7 @@ def prepared(
     return picture, next(r for r, size in known.items() if size == picture.image.size)
 
 
+@wired()
 def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
     """B pictures of one of the model's sizes -> the data of the flow, without added noise: mean
     latents (B, h, w, c) times the scaling factor, or pixels in [-1, 1] if there is no VAE."""

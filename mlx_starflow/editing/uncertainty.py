@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..device.wired import wired
 from ..exact.composition import composition
 from ..exact.encoding import encode_block
 from ..flow import Block, Context, Flow
@@ -43,6 +44,7 @@ class Uncertainty:
         }
 
 
+@wired()
 def uncertainty(pipe: Pipeline, result: Result) -> list[Uncertainty]:
     """The uncertainty of every picture of a result. Takes about as long as drawing the batch
     sequentially twice, and three parallel passes. Errors: NumericsError."""

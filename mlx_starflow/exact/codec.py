@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from ..device.wired import wired
 from ..errors import CodecError, UsageError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, reverse
@@ -81,6 +82,7 @@ def restored(q: np.ndarray, step: float, dither: np.ndarray) -> np.ndarray:
     return ((q + dither) * step).astype(np.float32)
 
 
+@wired()
 def encode_tokens(
     flow: Flow,
     u: mx.array,
@@ -124,6 +126,7 @@ def tokens_of_symbols(flow: Flow, symbols: np.ndarray, step: float, seed: int) -
     return reverse(u) if flow.config.blocks[deep_block(flow)].flip else u
 
 
+@wired()
 def decode_tokens(
     flow: Flow,
     data: bytes,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from ..device.wired import wired
 from ..errors import NumericsError
 from ..flow import Context, Flow
 from ..flow.grid import grid_of, patchify, reverse
 from .likelihood import LOG_2PI
 
 
+@wired()
 def composition(flow: Flow, x: mx.array, context: Context = None) -> np.ndarray:
     """The terms of -log p(x | context) in nats: (B, T, K + 1) float64 for K blocks.
 

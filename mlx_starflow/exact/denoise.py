@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ..device.pieces import LARGEST
+from ..device.wired import wired
 from ..errors import UsageError
 from ..flow import Block, Context, Flow, layer_operations
 from .layerwise import score_by_layers
@@ -14,6 +15,7 @@ METHODS = ("score", "learned")
 CHECKPOINT_BYTES = 1 << 30  # stored activations above this are recomputed instead
 
 
+@wired()
 def denoise(
     flow: Flow,
     x: mx.array,
@@ -47,6 +49,7 @@ def denoise(
     return x + std**2 * score(flow, x, context)
 
 
+@wired()
 def score(
     flow: Flow, x: mx.array, context: Context = None, checkpoint: bool | None = None
 ) -> mx.array:

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..device.typed import scalar
+from ..device.wired import wired
 from ..errors import NumericsError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -36,6 +37,7 @@ class Encoding:
         return normal_log_prob(self.z) + self.logdet
 
 
+@wired()
 def encode(flow: Flow, x: mx.array, context: Context = None, **options: Any) -> Encoding:
     """The noise z for which ``invert(flow, z, context, **options)`` returns x.
 

@@ -24,6 +24,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..device.wired import wired_steps
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -48,6 +49,7 @@ def infill(
     return x
 
 
+@wired_steps
 def infill_steps(
     flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context, options: SampleOptions
 ) -> Iterator[Step | BlockResult]:

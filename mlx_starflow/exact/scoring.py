@@ -22,6 +22,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..config import FlowConfig
+from ..device.wired import wired, wired_steps
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse
@@ -132,6 +133,7 @@ def score_pictures(
             return stop.value
 
 
+@wired_steps
 def score_steps(
     flow: Flow, x: mx.array, contexts: Context, options: ScoreOptions
 ) -> Generator[float, None, list[Score]]:
@@ -158,6 +160,7 @@ def score_steps(
     ]
 
 
+@wired()
 def surprise(
     flow: Flow, x: mx.array, contexts: Context = None, batch: int | None = None
 ) -> np.ndarray:

@@ -23,10 +23,11 @@ from ..config import BlockConfig, FlowConfig
 from ..device.pieces import Pieces
 from ..device.products import linear
 from ..errors import UsageError
-from .cache import FixedView, KVCache
+from .cache import KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
-from .rope import Rotation, rotation, turn
+from .rope import Rotation, rotation
+from .step import StepLayer, by_number
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
 
@@ -283,8 +284,28 @@ class Block(Network):
             return self._zero_first(a), self._zero_first(b)
         return a, b
 
+    def step_layers(self) -> list[StepLayer]:
+        """The layers for ``fixed_step``, to be made once for a compiled function."""
+        layers = [StepLayer(layer, self.config.position == "sequence") for layer in self.layers]
+        mx.eval([a for layer in layers for a in layer.arrays()])
+        return layers
+
+    def step_arrays(self, state: BlockState) -> dict[str, mx.array]:
+        """What ``fixed_step`` takes of a state beside its caches."""
+        arrays: dict[str, mx.array] = {}
+        if state.rotation is not None:
+            arrays["cos"], arrays["sin"] = by_number(state.rotation)
+        if "pos_embed" in self:
+            arrays["table"] = self.position_table()
+        if state.offset is not None:
+            arrays["offset"] = state.offset
+        if state.sharpness is not None:
+            arrays["sharpness"] = state.sharpness
+        return arrays
+
     def fixed_step(
         self,
+        layers: list[StepLayer],
         previous: mx.array,
         t: mx.array,
         arrays: dict[str, mx.array],
@@ -295,11 +316,10 @@ class Block(Network):
         """``conditionals`` with fixed shapes, for compilation: t >= 1 is an array, and the state
         is passed and returned as arrays.
 
-        ``arrays``: "cos", "sin", "table" (learned positions in the block's order), "offset" and
-        "sharpness", as far as the block has them. ``visible``: number of keys in the attention, at
-        least prefix + t + n. Returns a, b and the new caches.
+        ``layers``: of ``step_layers``. ``arrays``: of ``step_arrays``. ``visible``: keys that
+        attention looks at, at least prefix + t + n. Returns a, b and the new caches.
         """
-        n = previous.shape[1]
+        batch, n, _ = previous.shape
         places = (t if self.flow.sos else t - 1) + mx.arange(n)
         hidden = self.proj_in(previous.astype(mx.float32))
         if "table" in arrays:
@@ -307,13 +327,15 @@ class Block(Network):
         if "offset" in arrays:
             hidden = hidden + arrays["offset"]
         places = prefix + places
-        turned = None
-        if "cos" in arrays:
-            cos, sin = (mx.take(arrays[k], places, axis=0) for k in ("cos", "sin"))
-            turned = turn(cos, sin, self.config.position == "sequence")
+        cos, sin = (
+            mx.take(arrays[k], places, axis=0) if k in arrays else None for k in ("cos", "sin")
+        )
+        turned = layers[0].turn(cos, sin, arrays.get("sharpness"))
         mask = mx.arange(visible) <= places[:, None]
-        views = [FixedView(keys, values, visible) for keys, values in caches]
-        for layer, view in zip(self.layers, views, strict=True):
-            hidden = layer(hidden, turned, mask, view, places[:1], arrays.get("sharpness"))
-        a, b = self._affine(hidden)
-        return a, b, [(view.keys, view.values) for view in views]
+        hidden = hidden.reshape(batch * n, -1)
+        written = []
+        for layer, cache in zip(layers, caches, strict=True):
+            hidden, cache = layer(hidden, batch, turned, mask, cache, places[:1], visible)
+            written.append(cache)
+        a, b = self._affine(hidden.reshape(batch, n, -1))
+        return a, b, written

@@ -45,20 +45,3 @@ class KVCache:
         """Copy another cache into the first rows; ``rows`` (B,) selects its batch rows."""
         keys, values = other.written()
         self.update(mx.take(keys, rows, axis=0), mx.take(values, rows, axis=0), 0)
-
-
-class FixedView:
-    """A KV cache for compiled functions: the position is an array, the number of keys is fixed.
-
-    ``update`` returns the first ``visible`` rows. The caller masks those that do not count.
-    """
-
-    def __init__(self, keys: mx.array, values: mx.array, visible: int):
-        self.keys, self.values, self.visible = keys, values, visible
-
-    def update(
-        self, keys: mx.array, values: mx.array, start: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        self.keys = mx.slice_update(self.keys, keys, start, axes=(2,))
-        self.values = mx.slice_update(self.values, values, start, axes=(2,))
-        return self.keys[:, :, : self.visible], self.values[:, :, : self.visible]

@@ -6,7 +6,7 @@ Products, queries, keys and values are in the dtype of the weights, everything e
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,8 +14,8 @@ import mlx.nn as nn
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
 from ..device.products import kept_type, linear, product, product_type, with_bias
-from .cache import FixedView, KVCache
-from .rope import Rotation, Turn, rotate
+from .cache import KVCache
+from .rope import Rotation, rotate
 
 
 class LayerNorm(nn.Module):
@@ -70,10 +70,10 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        rotation: Rotation | Turn | None,
+        rotation: Rotation | None,
         mask: str | mx.array | None,
-        cache: KVCache | FixedView | None = None,
-        start: int | mx.array = 0,
+        cache: KVCache | None = None,
+        start: int = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
         """x (B, S, channels) at positions start ... start + S - 1 -> (B, S, channels).
@@ -95,7 +95,7 @@ class Attention(nn.Module):
             q = q * sharpness
         k, v = k.astype(kept), with_bias(v, v_bias).astype(kept)
         if cache is not None:
-            k, v = cache.update(k, v, cast(Any, start))  # int for a KVCache, array for a FixedView
+            k, v = cache.update(k, v, start)
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # a single query attends to all keys
@@ -151,10 +151,10 @@ class Layer(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        rotation: Rotation | Turn | None,
+        rotation: Rotation | None,
         mask: str | mx.array | None,
-        cache: KVCache | FixedView | None = None,
-        start: int | mx.array = 0,
+        cache: KVCache | None = None,
+        start: int = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
         x = x + self.attention(x, rotation, mask, cache, start, sharpness)

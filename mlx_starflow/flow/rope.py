@@ -26,40 +26,11 @@ def rotation(angles: mx.array, halves: bool) -> Rotation:
     return Rotation(mx.cos(angles), mx.sin(angles), halves)
 
 
-@dataclass(frozen=True)
-class Turn:
-    """The rotary table of n positions in an elementwise form for compiled steps:
-    x * cos + x[..., partner] * sin. It compiles to one kernel and a gather. Its gradient is slow,
-    so parallel passes use ``Rotation``."""
-
-    cos: mx.array  # (n, head_dim)
-    sin: mx.array  # (n, head_dim), negative for the first number of a pair
-    partner: mx.array  # (head_dim,), the other number of each pair
-
-
-def turn(cos: mx.array, sin: mx.array, halves: bool) -> Turn:
-    """A ``Turn`` from the cosines and sines (n, head_dim / 2) of n positions. ``halves``: see
-    ``Rotation``."""
-    pairs = cos.shape[-1]
-    if halves:
-        order = mx.arange(2 * pairs)
-        partner = (order + pairs) % (2 * pairs)
-        return Turn(mx.concatenate([cos, cos], -1), mx.concatenate([-sin, sin], -1), partner)
-    both = (*cos.shape[:-1], 2 * pairs)
-    partner = mx.arange(2 * pairs) ^ 1
-    return Turn(
-        mx.stack([cos, cos], -1).reshape(both), mx.stack([-sin, sin], -1).reshape(both), partner
-    )
-
-
-def rotate(x: mx.array, r: Rotation | Turn, bias: mx.array | None = None) -> mx.array:
+def rotate(x: mx.array, r: Rotation, bias: mx.array | None = None) -> mx.array:
     """Rotate x (B, heads, S, head_dim) of any dtype by the S rows of ``r``. Returns float32.
 
     ``bias`` (heads, 1, head_dim) is added to x first.
     """
-    if isinstance(r, Turn):
-        x = x.astype(mx.float32) if bias is None else x.astype(mx.float32) + bias
-        return x * r.cos + mx.take(x, r.partner, axis=-1) * r.sin
     first, second = _pairs(x, r.halves)
     if bias is not None:
         first_bias, second_bias = _pairs(bias, r.halves)

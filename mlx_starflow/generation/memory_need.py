@@ -19,6 +19,7 @@ from ..bundle.types import default_type
 from ..config import BlockConfig, FlowConfig
 from ..device.activations import on_gpu
 from ..device.pieces import LARGEST
+from ..device.products import unpack_rows
 from ..exact.denoise import CHECKPOINT_BYTES
 from ..files.fields import Fields
 from ..flow import layer_operations
@@ -72,13 +73,17 @@ def memory_need(
     tokens = height * width // flow.patch_size**2
     item = kept_bytes(path, components.dtype, recipe)
     learned = flow.denoiser is not None and settings.denoiser != "score"
+    denoising = denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0
+    if settings.denoise and _is_quantized(path, recipe):
+        target = _target("flow", list(_tensors(path)), components.dtype, True)
+        denoising += unpacked_bytes(flow, tokens, batch, learned, 2 if target is None else target)
     return Need(
         text_encoder=text,
         flow=resident,
         vae=component_bytes(components.path("vae")) if components.has("vae") else 0,
         encoding=encoding,
         sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
-        denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
+        denoising=denoising,
         decoding=components.decoding_bytes(height, width),
         loading=0 if stored or recipe is None or whole == resident else whole,
     )
@@ -122,8 +127,7 @@ def component_bytes(
 
 def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> int:
     """Bytes per element of the KV cache of a flow that is loaded with these arguments."""
-    config = read_json(Path(directory) / "config.json")
-    if config.pop("quantization", None) is not None or quantize is not None:
+    if _is_quantized(directory, quantize):
         return 2
     tensors = list(_tensors(Path(directory)))
     target = _target("flow", tensors, dtype, False)
@@ -131,6 +135,11 @@ def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> i
         return target
     sizes = [ITEM_BYTES[t.dtype] for t in tensors if takes_type("flow", t.name)]
     return min(sizes, default=4)
+
+
+def _is_quantized(directory: Path, quantize: Recipe | None) -> bool:
+    """Whether a component that is loaded with these arguments has quantized matrices."""
+    return quantize is not None or "quantization" in read_json(Path(directory) / "config.json")
 
 
 def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: bool) -> int | None:
@@ -148,7 +157,7 @@ def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item
     needs = []
     for block in flow.blocks:
         rows = batch * (2 if guided and (block.conditioned or flow.num_classes) else 1)
-        length = tokens + (flow.text_length if block.conditioned else 0)
+        length = _length(flow, block, tokens)
         cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
         # Activations of a pass over the whole sequence, which may be the window.
         needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
@@ -159,22 +168,54 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     """Bytes of activations in the backward pass of the score, or, if ``learned``, in the forward
     pass of the learned denoiser."""
     if learned and flow.denoiser is not None:
-        length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
+        length = _length(flow, flow.denoiser, tokens)
         return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
-    kept = inputs = largest = plain = 0
-    work = 0.0
+    kept = inputs = largest = 0
     for block in flow.blocks:
-        length = tokens + (flow.text_length if block.conditioned else 0)
+        length = _length(flow, block, tokens)
         layer = _layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
-        plain += block.layers * _layer_bytes(block, length, length)
         inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
-        work += 3 * batch * block.layers * layer_operations(block, 1, length)
-    if plain * batch <= CHECKPOINT_BYTES and work <= LARGEST:
+    if _keeps_all(flow, tokens, batch):
         return int(kept * batch)
     # One picture and one layer at a time; the input of each layer is stored.
     return int(inputs + largest)
+
+
+def _keeps_all(flow: FlowConfig, tokens: int, batch: int) -> bool:
+    """Whether the score's backward pass keeps all layers, as ``score`` decides it."""
+    plain, work = 0, 0.0
+    for block in flow.blocks:
+        length = _length(flow, block, tokens)
+        plain += batch * block.layers * _layer_bytes(block, length, length)
+        work += 3 * batch * block.layers * layer_operations(block, 1, length)
+    return plain <= CHECKPOINT_BYTES and work <= LARGEST
+
+
+def _length(flow: FlowConfig, block: BlockConfig, tokens: int) -> int:
+    return tokens + (flow.text_length if block.conditioned else 0)
+
+
+def unpacked_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool, item: int) -> int:
+    """Bytes of the matrices of a quantized flow that denoising unpacks: those of one layer, or of
+    all layers if the backward pass stores them. ``item``: bytes per element."""
+    all_layers = not learned and _keeps_all(flow, tokens, batch)
+    rows = (batch if learned or all_layers else 1) * tokens
+    if rows < unpack_rows():
+        return 0
+    if learned and flow.denoiser is not None:
+        return item * _matrices(flow.denoiser)
+    sizes = [_matrices(block) for block in flow.blocks]
+    layers = [block.layers * size for block, size in zip(flow.blocks, sizes, strict=True)]
+    return item * (sum(layers) if all_layers else max(sizes))
+
+
+def _matrices(block: BlockConfig) -> int:
+    """Numbers in the matrices of one layer."""
+    inner, kv = block.heads * block.head_dim, block.kv_heads * block.head_dim
+    mlp = (3 if block.gated_mlp else 2) * block.mlp_channels
+    return block.channels * (2 * inner + 2 * kv + mlp)
 
 
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import mlx.core as mx
 
 from ..flow import Block, BlockState
+from ..flow.step import StepLayer
 from .guidance import Pair
 
 BUCKET = 256  # keys
@@ -37,15 +38,7 @@ class CompiledSteps:
         """``n``: tokens per step. ``ends``: code before and after the block, see ``Ends``."""
         self.block, self.state, self.n, self.ends = block, state, n, ends
         self.capacity = state.caches[0].capacity
-        self.arrays: dict[str, mx.array] = {}
-        if state.rotation is not None:
-            self.arrays |= {"cos": state.rotation.cos, "sin": state.rotation.sin}
-        if "pos_embed" in block:
-            self.arrays["table"] = block.position_table()
-        if state.offset is not None:
-            self.arrays["offset"] = state.offset
-        if state.sharpness is not None:
-            self.arrays["sharpness"] = state.sharpness
+        self.arrays = block.step_arrays(state)
 
     def takes(self, n: int, t: int) -> bool:
         """Whether a step over n tokens from token t can be done here."""
@@ -71,15 +64,21 @@ class CompiledSteps:
             # A weak reference, since the block holds the step: a reference cycle would keep the
             # weights in memory until Python's garbage collector happens to run.
             block, prefix, ends = weakref.ref(self.block), self.state.prefix, self.ends
+            layers = self._layers()
 
             def fixed(
                 previous: mx.array, t: mx.array, arrays: dict[str, mx.array], caches: list[Pair]
             ) -> tuple[mx.array, mx.array, list[Pair]]:
                 alive = cast(Block, block())
                 a, b, caches = alive.fixed_step(
-                    ends.rows(previous), t, arrays, caches, prefix=prefix, visible=visible
+                    layers, ends.rows(previous), t, arrays, caches, prefix=prefix, visible=visible
                 )
                 return *ends.combine(alive, a, b, t), caches
 
             steps[key] = mx.compile(fixed)
         return steps[key]
+
+    def _layers(self) -> list[StepLayer]:
+        """The block's layers for steps, which all compiled functions of this thread share."""
+        kept: dict[int, list[StepLayer]] = self.block.__dict__.setdefault("_step_layers", {})
+        return kept.setdefault(threading.get_ident(), self.block.step_layers())

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..device.typed import parameters_of, scalar
+from ..device.wired import wired_steps
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
@@ -44,6 +45,7 @@ def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> 
     return x
 
 
+@wired_steps
 def invert_steps(
     flow: Flow, z: mx.array, context: Context, options: SampleOptions
 ) -> Iterator[Step | BlockResult]:

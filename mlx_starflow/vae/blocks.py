@@ -11,18 +11,12 @@ import mlx.nn as nn
 from ..device.activations import silu
 from ..device.pieces import Pieces
 from ..device.typed import parameters_of
-from .conv import Conv3x3
-
-# As in diffusers, where every GroupNorm of this autoencoder has 1e-6 instead of torch's 1e-5.
-NORM_EPS = 1e-6
+from .conv import Conv1x1, Conv3x3
+from .norm import GroupNorm
 
 # Query rows per attention call. The single head is as wide as the block (512 in the SD
 # autoencoders), too wide for MLX's fused kernels, so the scores are stored and must be bounded.
 ATTENTION_ROWS = 4096
-
-
-def _group_norm(groups: int, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=NORM_EPS, pytorch_compatible=True)
 
 
 class ResnetBlock(nn.Module):
@@ -31,12 +25,12 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.norm1 = _group_norm(groups, in_channels)
+        self.norm1 = GroupNorm(groups, in_channels)
         self.conv1 = Conv3x3(in_channels, out_channels)
-        self.norm2 = _group_norm(groups, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels)
         self.conv2 = Conv3x3(out_channels, out_channels)
         if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+            self.conv_shortcut = Conv1x1(in_channels, out_channels)
 
     def __call__(self, x: mx.array) -> mx.array:
         h = self.conv1(silu(self.norm1(x)))
@@ -51,7 +45,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.group_norm = _group_norm(groups, channels)
+        self.group_norm = GroupNorm(groups, channels)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -106,9 +100,7 @@ class Upsample(nn.Module):
         self.conv = Conv3x3(channels, channels)
 
     def __call__(self, x: mx.array) -> mx.array:
-        batch, height, width, channels = x.shape
-        x = mx.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-        return self.conv(x.reshape(batch, 2 * height, 2 * width, channels))
+        return self.conv.of_doubled(x)
 
 
 class Stage(nn.Module):

@@ -10,8 +10,9 @@ import mlx.nn as nn
 
 from ..config import VAEConfig
 from ..device.activations import silu
-from .blocks import NORM_EPS, MidBlock, Stage
+from .blocks import MidBlock, Stage
 from .conv import Conv3x3
+from .norm import GroupNorm
 
 
 class Encoder(nn.Module):
@@ -32,7 +33,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         ]
         self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], NORM_EPS, pytorch_compatible=True)
+        self.conv_norm_out = GroupNorm(groups, widths[-1])
         self.conv_out = Conv3x3(widths[-1], 2 * config.latent_channels)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -66,7 +67,7 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(widths)
         ]
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], NORM_EPS, pytorch_compatible=True)
+        self.conv_norm_out = GroupNorm(groups, widths[-1])
         self.conv_out = Conv3x3(widths[-1], config.out_channels)
 
     def middle(self, z: mx.array) -> mx.array:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..config import VAEConfig
 from ..device.activations import on_gpu
-from .conv import BAND_NUMBERS
 from .model import LARGE, TILE
 
-# Arrays of the largest size that exist at once while a VAE decodes (input, norm, activation,
-# convolution, skip).
-_COPIES = 6
+# Arrays of the widest kind that exist at once while a VAE decodes: input, norm, activation,
+# convolution, skip; on a CPU also the padded input and the steps of an activation (measured 10 to
+# 11 on the embedded model, pictures of 128 to 512 pixels).
+_COPIES_GPU, _COPIES_CPU = 6, 11
 
 
 def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
@@ -25,6 +25,5 @@ def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
         # The input of a level has the width of the previous one.
         numbers = max(numbers, pixels * max(channels, widths[max(level - 1, 0)]))
     scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
-    # On a CPU, convolutions also need the patch matrix of a band of rows (conv.py).
-    bands = 0 if on_gpu() else 3 * min(9 * numbers, BAND_NUMBERS)
-    return max(4 * (numbers * _COPIES + bands), 2 * scores) + 2 * output
+    copies = _COPIES_GPU if on_gpu() else _COPIES_CPU
+    return max(4 * numbers * copies, 2 * scores) + 2 * output

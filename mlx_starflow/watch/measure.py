@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from ..device.wired import wired
 from ..editing.inputs import latents_of
 from ..exact.composition import composition
 from ..exact.scoring import noise_kind, noised
@@ -60,6 +61,7 @@ class Measured:
         )
 
 
+@wired()
 def measure(
     pipe: Pipeline, pictures: Sequence[Image.Image], context: Context, draws: int, seed: int
 ) -> Measured:
