@@ -16,7 +16,7 @@ from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.capabilities import capabilities
-from .generation.components import Components
+from .generation.components import Asked, Components
 from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event, Finished
@@ -47,6 +47,7 @@ def load(
     quantize: int | str | None = None,
     low_ram: bool = False,
     tell: Tell | None = None,
+    adapters: Sequence[Asked] = (),
 ) -> Pipeline:
     """A pipeline for a model: a bundle directory, a hub repository or a known name.
 
@@ -54,15 +55,16 @@ def load(
     ``quantize`` (4, 8 or "mixed" bits) change the precision of the flow's large matrices while
     loading; None keeps it. ``low_ram`` drops the text encoder and the flow as soon as they are not
     needed, and reads them again for the next call. ``tell`` receives the events of a download and
-    a conversion, if there is one (``mlx_starflow.hub.download``). Components
-    are read when first used; nothing is downloaded that is complete on disk.
+    a conversion, if there is one (``mlx_starflow.hub.download``). ``adapters``: directories of
+    adapters (``mlx-starflow train``), each alone or as (directory, scale). Components are read when
+    first used; nothing is downloaded that is complete on disk.
     Errors: ModelNotFoundError, HubError, ConfigError, WeightsError.
     """
     name = str(model) if model is not None else "default"
     if isinstance(dtype, mx.Dtype):
         dtype = str(dtype).removeprefix("mlx.core.")
     return Pipeline(
-        Components(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram
+        Components(acquire(model, quantize, tell), name, dtype, quantize, tell, adapters), low_ram
     )
 
 
@@ -98,8 +100,20 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the flow's weights, as it stands in the settings of every picture."""
+        """A hash of the flow's weights, and of adapters on them, as it stands in every picture."""
         return self._components.fingerprint
+
+    @property
+    def adapters(self) -> list[dict[str, Any]]:
+        """The adapters on the flow: path, scale and fingerprint of each."""
+        return self._components.adapter_records()
+
+    def set_adapters(self, adapters: Sequence[Asked]) -> None:
+        """Put these adapters (directories, or (directory, scale)) in the place of those that are on
+        the flow, between two pictures; the model is not loaded again. Errors: ModelNotFoundError,
+        ConfigError for one of another model, WeightsError; the flow then keeps what it has."""
+        with self._turn.held():
+            self._worker.call(lambda: self._components.set_adapters(adapters))
 
     def fingerprint_of(self, component: str) -> str:
         """A hash of the stored weights of "flow", "vae" or "text_encoder", "" for one that the

@@ -13,14 +13,20 @@ from ..generation.settings import MAX_SEED
 
 _NUMBER = re.compile(r"\d+")
 _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?")
+_SCALE = re.compile(r"-?(\d+\.?\d*|\.\d+)")
+_MARK = "\x1f"  # between a directory and its scale; nobody types it
 
 
 class Seeds(tuple[int, ...]):
     """The numbers that stand after one ``--seed``."""
 
 
+class Lora(tuple[str, float]):
+    """The directory and the scale that stand after one ``--lora``."""
+
+
 def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
-    """The command line with the values of each ``--seed`` and ``--image`` put together.
+    """The command line with the values of each ``--seed``, ``--lora`` and ``--image`` put together.
 
     ``commands``: the parser's commands by name; their parameters tell which flags there are and
     whether ``--seed`` may be given several times. Errors: UsageError.
@@ -34,6 +40,8 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
         arguments = join_seeds(arguments)
     elif seed is not None and _before_end(arguments).count("--seed") > 1:
         raise UsageError(f"{command.name} takes one --seed; it is given several times.")
+    if "--lora" in flags:
+        arguments = join_scales(arguments)
     return split_strength(arguments) if "--image-strength" in flags else arguments
 
 
@@ -51,6 +59,25 @@ def join_seeds(arguments: list[str]) -> list[str]:
             inside = argument == "--seed"
         joined.append(argument)
     return joined
+
+
+def join_scales(arguments: list[str]) -> list[str]:
+    """``--lora DIR 0.8`` as one value: a number after the directory is its scale."""
+    joined: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return joined + arguments[i:]
+        if i > 1 and arguments[i - 2] == "--lora" and _SCALE.fullmatch(argument):
+            joined[-1] += f"{_MARK}{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def read_lora(text: str) -> Lora:
+    """The directory and the scale of one ``--lora``; 1 where none is given."""
+    directory, _, scale = text.partition(_MARK)
+    return Lora((directory, float(scale or 1)))
 
 
 def split_strength(arguments: list[str]) -> list[str]:

@@ -43,10 +43,13 @@ class Job:
     count: int  # prompts, or random texts
     batch: int  # pictures of each
     guidance: float | None
+    adapters: tuple[tuple[str, float], ...] = ()
 
     def open(self, console: Console) -> Pipeline:
         console.say("Loading the model and encoding the prompts ...")
-        return load(self.model, self.dtype, self.quantize, tell=Fetching(console))
+        return load(
+            self.model, self.dtype, self.quantize, tell=Fetching(console), adapters=self.adapters
+        )
 
     def subject(self, pipe: Pipeline, console: Console) -> Subject:
         tell_prompts(pipe, self.prompts or (), console)
@@ -105,7 +108,7 @@ def compare_precisions(
         return run(lambda p: random_flow(shape, p.dtype, p.quantize), subject)
 
     def model_in(precision: Precision) -> Flow:
-        with load(job.model, precision.dtype, precision.quantize) as own:
+        with load(job.model, precision.dtype, precision.quantize, adapters=job.adapters) as own:
             return own.flow
 
     with job.open(console) as pipe:

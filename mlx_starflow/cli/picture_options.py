@@ -43,7 +43,10 @@ Guidance = Annotated[
 
 def open_model(choice: ModelChoice, console: Console) -> Pipeline:
     """The model that the flags name; what has to be downloaded first is shown."""
-    return load(choice.model, choice.type_name, choice.recipe, tell=Fetching(console))
+    return load(
+        choice.model, choice.type_name, choice.recipe, tell=Fetching(console),
+        adapters=choice.adapters,
+    )  # fmt: skip
 
 
 def take_picture(pipe: Pipeline, path: Path, fit: Fit, console: Console) -> tuple[Picture, str]:
