@@ -98,6 +98,8 @@ def changes_of(
     for target in targets(flow.config, config.keys, config.num_layers):
         own = {leaf: arrays[f"{target.name}.{leaf}"] for leaf in leaves
                if f"{target.name}.{leaf}" in arrays}  # fmt: skip
+        if not own:  # arrays of some layers only
+            continue
         factors = None if dropped is None else dropped.get(target.name)
         made = change(target, layers[target.layer], own, config.scale, factors)
         found.setdefault(target.layer, []).append(made)

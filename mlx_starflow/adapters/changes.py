@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -115,7 +116,8 @@ def merged_weight(layer: nn.Module, own: Change) -> mx.array:
 
 def layers_by_path(flow: Flow) -> dict[str, nn.Module]:
     """Every module of a flow by its path."""
-    return dict(flow.named_modules())
+    found: Any = flow.named_modules()  # type: ignore[no-untyped-call]
+    return dict(found)
 
 
 def forget_compiled(flow: Flow) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "interpolate": ("interpolate", "interpolate", "EPILOG"),
     "vary": ("vary", "vary", "EPILOG"),
     "edit": ("edit", "edit", "EPILOG"),
+    "train": ("train", "train", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
     "compress": ("compress", "compress", "EPILOG"),

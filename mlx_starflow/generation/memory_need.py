@@ -149,7 +149,7 @@ def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item
         length = tokens + (flow.text_length if block.conditioned else 0)
         cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
         # A window may be the whole sequence.
-        needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
+        needs.append(cache + _MARGIN * rows * layer_bytes(block, tokens, length))
     return int(max(needs))
 
 
@@ -157,14 +157,14 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     """The backward pass of the score, or the learned denoiser's forward pass."""
     if learned and flow.denoiser is not None:
         length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
-        return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
+        return int(_MARGIN * batch * layer_bytes(flow.denoiser, length, length))
     kept = inputs = largest = plain = 0
     work = 0.0
     for block in flow.blocks:
         length = tokens + (flow.text_length if block.conditioned else 0)
-        layer = _layer_bytes(block, length, length, gradient=True)
+        layer = layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
-        plain += block.layers * _layer_bytes(block, length, length)
+        plain += block.layers * layer_bytes(block, length, length)
         inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
         work += 3 * batch * block.layers * layer_operations(block, 1, length)
@@ -174,7 +174,7 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     return int(inputs + largest)
 
 
-def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
+def layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
     """Activations of one layer for one row, in float32."""
     if not block.layers:
         return 0
