@@ -37,8 +37,8 @@ def packed(bundle, place, bits):
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "parts"])
 def test_the_fused_model_is_the_adapted_one(run, colours, tmp_path, kind):  # noqa: F811
-    changes = {"lora": {}, "dora": {"fine_tune_type": "dora"},
-               "parts": {"keys": ("attention.k", "attention.v", "proj_in", "proj_out")}}  # fmt: skip
+    keys = ("attention.k", "attention.v", "proj_in", "proj_out")
+    changes = {"lora": {}, "dora": {"fine_tune_type": "dora"}, "parts": {"keys": keys}}
     style = adapter(colours, tmp_path / "style", **changes[kind])
     made = run("fuse", "-m", colours, "--lora", style, 0.8, "--save-path", "mine", "--json")
     assert made.status == 0, made.err

@@ -192,7 +192,7 @@ def train(
 def _for_scratch(given: dict[str, Any]) -> dict[str, Any]:
     """The options of a training from nothing: all weights, by Muon, unless told otherwise."""
     usual = {"optimizer": "muon", "ema": 0.995, "weight_decay": 0.01, "final_rate": 0.01,
-             "learning_rate": 2e-3, "warmup": 100, "batch_size": 32, "patience": 0}  # fmt: skip
+             "learning_rate": 1e-3, "warmup": 100, "batch_size": 32, "patience": 0}  # fmt: skip
     if given.get("fine_tune_type", "full") != "full":
         raise UsageError("--from-scratch trains all weights; leave --fine-tune-type out.")
     return {**usual, **given, "fine_tune_type": "full"}

@@ -57,6 +57,8 @@ class Checkpoint:
 
     def __init__(self, directory: Path, config: AdapterConfig) -> None:
         self.directory, self.config = directory, config
+        for left in directory.glob(".*.part"):  # of a training that was killed while it wrote
+            left.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Make the directory and say what will be in it. Errors: UsageError where it holds another

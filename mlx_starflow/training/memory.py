@@ -10,6 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..adapters.files import AdapterConfig, expected
+from ..adapters.targets import DEFAULT_KEYS as MATRICES
+from ..adapters.targets import targets
+from ..bundle.load import read_json
 from ..config import FlowConfig
 from ..errors import OutOfMemoryError
 from ..generation.components import Components
@@ -81,14 +84,15 @@ def training_need(
     flow, path = components.flow_config, components.path("flow")
     recipe = quantize if quantize is not None else components.quantize
     weights = component_bytes(path, components.dtype, recipe)
-    whole = component_bytes(path, "float16", None)
+    quantized = recipe is not None or "quantization" in read_json(path / "config.json")
     count = trained_numbers(components, config)
     copies = 4 + (config.fine_tune_type != "full") + (options.ema > 0)
     # Gradient, both moments and the updated arrays; the arrays themselves and their average.
     batch, tokens = options.batch_size, flow.grid_size**2
     activations = activation_bytes(flow, tokens, batch, options.grad_checkpoint)
-    if weights < whole and not options.grad_checkpoint:
-        activations += whole  # unpacked weights are kept for the way back
+    if quantized and not options.grad_checkpoint:
+        matrices = targets(flow, MATRICES)  # unpacked in 16 bits, and kept for the way back
+        activations += 2 * sum(t.inputs * t.outputs for t in matrices)
     numbers = tokens * flow.token_channels * (1 + options.flip)
     return TrainingNeed(
         weights=weights,

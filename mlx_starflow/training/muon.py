@@ -2,7 +2,7 @@
 
 Muon (https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of a matrix. The fused
 matrix of queries, keys and values is three matrices; the update's entries have the size that
-AdamW's have, so that one learning rate serves both.
+AdamW's have, and the matrices take twice the rate of the rest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 MOMENTUM = 0.95
+MATRIX_RATE = 2.0  # times the rate of everything else
 SIZE = 0.2  # root mean square of an update's entries, about that of AdamW
 
 
@@ -44,7 +45,9 @@ def muon(
 
     return optim.MultiOptimizer(
         [
-            StackedMuon(rate, momentum=MOMENTUM, weight_decay=weight_decay),
+            StackedMuon(
+                lambda step: MATRIX_RATE * rate(step), momentum=MOMENTUM, weight_decay=weight_decay
+            ),
             optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.0, bias_correction=True),
         ],
         [inside],

@@ -21,7 +21,7 @@ from ..exact.likelihood import log_prob
 from ..exact.scoring import noise_kind
 from ..flow import Flow
 from .gradient import gradient
-from .material import Material, Part, batch, with_noise
+from .material import Batch, Material, Part, batch, with_noise
 from .muon import muon
 from .options import TrainOptions
 from .parameters import Arrays, Trained
@@ -44,6 +44,7 @@ class Trainer:
     def __init__(
         self, flow: Flow, config: AdapterConfig, options: TrainOptions, material: Material
     ) -> None:
+        """Errors: UsageError for whole weights of a flow that is not float32."""
         self.options, self.material = options, material
         self.trained = Trained(flow, config)
         self.arrays = self.trained.initial(options.seed)
@@ -58,9 +59,7 @@ class Trainer:
         o, passes = self.options, self.options.grad_accumulation_steps
         nats, slopes = mx.array(0.0), None
         for number in range(passes):
-            found = batch(
-                self.material, o.seed, self.step, (number, passes), o.batch_size, o.caption_dropout
-            )
+            found = self.batch(number)
             key = mx.random.key(o.seed * 13 + self.step * passes + number)
             value, own = gradient(
                 self.trained, self.arrays, found.x, found.context, o.grad_checkpoint, key
@@ -86,6 +85,13 @@ class Trainer:
         self.arrays, self.average, self.step = arrays, average, self.step + 1
         self.trained.put(arrays)
         return bits
+
+    def batch(self, number: int) -> Batch:
+        """What pass ``number`` of the next step sees."""
+        o, passes = self.options, self.options.grad_accumulation_steps
+        return batch(
+            self.material, o.seed, self.step, (number, passes), o.batch_size, o.caption_dropout
+        )
 
     def kept(self) -> Arrays:
         """The arrays that are evaluated and saved: the moving average where there is one."""
