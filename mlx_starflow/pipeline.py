@@ -16,7 +16,7 @@ from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
 from .generation.capabilities import capabilities
-from .generation.components import Components
+from .generation.components import Asked, Components
 from .generation.context import PromptRows, prompt_rows, tokenizer_notes, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event, Finished
@@ -47,6 +47,7 @@ def load(
     quantize: int | str | None = None,
     low_ram: bool = False,
     tell: Tell | None = None,
+    adapters: Sequence[Asked] = (),
 ) -> Pipeline:
     """A pipeline for a model.
 
@@ -59,6 +60,7 @@ def load(
     for the next call.
     tell: a function that receives the events of a download and a conversion, if there is one
     (``mlx_starflow.hub.download``).
+    adapters: directories of adapters (``mlx-starflow train``), each alone or as (directory, scale).
 
     Components are read when they are first used. A model that is complete on disk is not
     downloaded again.
@@ -68,7 +70,7 @@ def load(
     if isinstance(dtype, mx.Dtype):
         dtype = str(dtype).removeprefix("mlx.core.")
     return Pipeline(
-        Components(acquire(model, quantize, tell), name, dtype, quantize, tell), low_ram
+        Components(acquire(model, quantize, tell), name, dtype, quantize, tell, adapters), low_ram
     )
 
 
@@ -105,8 +107,21 @@ class Pipeline:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the flow's weights (16 hex digits); stored in every picture's settings."""
+        """A hash of the flow's weights (16 hex digits), and of adapters on them; stored in every
+        picture's settings."""
         return self._components.fingerprint
+
+    @property
+    def adapters(self) -> list[dict[str, Any]]:
+        """The adapters on the flow: path, scale and fingerprint of each."""
+        return self._components.adapter_records()
+
+    def set_adapters(self, adapters: Sequence[Asked]) -> None:
+        """Put these adapters (directories, or (directory, scale)) in the place of those that are on
+        the flow, between two pictures; the model is not loaded again. Errors: ModelNotFoundError,
+        ConfigError for one of another model, WeightsError; the flow then keeps what it has."""
+        with self._turn.held():
+            self._worker.call(lambda: self._components.set_adapters(adapters))
 
     def fingerprint_of(self, component: str) -> str:
         """A hash of the stored weights of "flow", "vae" or "text_encoder" (16 hex digits), or ""

@@ -25,6 +25,8 @@ COMMANDS = {
     "interpolate": ("interpolate", "interpolate", "EPILOG"),
     "vary": ("vary", "vary", "EPILOG"),
     "edit": ("edit", "edit", "EPILOG"),
+    "train": ("train", "train", "EPILOG"),
+    "fuse": ("fuse", "fuse", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
     "compress": ("compress", "compress", "EPILOG"),

@@ -14,15 +14,21 @@ from ..generation.settings import MAX_SEED
 
 _NUMBER = re.compile(r"\d+")
 _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?")
+_SCALE = re.compile(r"-?(\d+\.?\d*|\.\d+)")
+_MARK = "\x1f"  # between a directory and its scale; nobody types it
 
 
 class Seeds(tuple[int, ...]):
     """The numbers after one ``--seed``."""
 
 
+class Lora(tuple[str, float]):
+    """The directory and the scale that stand after one ``--lora``."""
+
+
 def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
-    """The arguments with several values of ``--seed`` joined, and the strength after ``--image`` as
-    a flag of its own.
+    """The arguments with the values of each ``--seed`` and each ``--lora`` joined, and the strength
+    after ``--image`` as a flag of its own.
 
     ``commands``: the parser's commands by name, whose parameters say which flags a command has and
     whether ``--seed`` may be repeated. Errors: UsageError.
@@ -36,6 +42,8 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
         arguments = join_seeds(arguments)
     elif seed is not None and _before_end(arguments).count("--seed") > 1:
         raise UsageError(f"{command.name} takes one --seed, but several are given.")
+    if "--lora" in flags:
+        arguments = join_scales(arguments)
     return split_strength(arguments) if "--image-strength" in flags else arguments
 
 
@@ -53,6 +61,25 @@ def join_seeds(arguments: list[str]) -> list[str]:
             inside = argument == "--seed"
         joined.append(argument)
     return joined
+
+
+def join_scales(arguments: list[str]) -> list[str]:
+    """``--lora DIR 0.8`` as one value: a number after the directory is its scale."""
+    joined: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return joined + arguments[i:]
+        if i > 1 and arguments[i - 2] == "--lora" and _SCALE.fullmatch(argument):
+            joined[-1] += f"{_MARK}{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def read_lora(text: str) -> Lora:
+    """The directory and the scale of one ``--lora``; 1 where none is given."""
+    directory, _, scale = text.partition(_MARK)
+    return Lora((directory, float(scale or 1)))
 
 
 def split_strength(arguments: list[str]) -> list[str]:

@@ -111,12 +111,15 @@ def benchmark(
     """
     console = Console(messages.quiet)
     shape = _shape(random, grid, text, choice.model, prompt_file, picture)
+    if shape is not None and choice.adapters:
+        raise UsageError("--random has no model; leave out --lora and --adapter-path.")
     lines = read_prompts(prompt_file) if prompt_file else None
     job = Job(
         shape=shape,
         model=choice.model,
         dtype=choice.type_name,
         quantize=choice.recipe,
+        adapters=choice.adapters,
         prompts=lines,
         count=prompts or (len(lines) if lines else 8 if quantization else 2),
         batch=batch or 1,

@@ -43,11 +43,14 @@ class Job:
     count: int  # number of prompts, or of random text features
     batch: int  # pictures per prompt
     guidance: float | None
+    adapters: tuple[tuple[str, float], ...] = ()
 
     def open(self, console: Console) -> Pipeline:
         """Load the model."""
         console.say("Loading the model and encoding the prompts ...")
-        return load(self.model, self.dtype, self.quantize, tell=Fetching(console))
+        return load(
+            self.model, self.dtype, self.quantize, tell=Fetching(console), adapters=self.adapters
+        )
 
     def subject(self, pipe: Pipeline, console: Console) -> Subject:
         """The contexts and noises to measure with; warns about unknown words."""
@@ -108,7 +111,7 @@ def compare_precisions(
         return run(lambda p: random_flow(shape, p.dtype, p.quantize), subject)
 
     def model_in(precision: Precision) -> Flow:
-        with load(job.model, precision.dtype, precision.quantize) as own:
+        with load(job.model, precision.dtype, precision.quantize, adapters=job.adapters) as own:
             return own.flow
 
     with job.open(console) as pipe:

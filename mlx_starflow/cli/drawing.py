@@ -108,7 +108,9 @@ def _pipeline(
 ) -> contextlib.AbstractContextManager[Pipeline]:
     if loaded is not None:
         return contextlib.nullcontext(loaded)
-    return load(job.model, job.dtype, job.quantize, job.low_ram, tell=Fetching(console))
+    return load(
+        job.model, job.dtype, job.quantize, job.low_ram, Fetching(console), adapters=job.adapters
+    )
 
 
 def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Batch:

@@ -122,6 +122,7 @@ def edit(
             "source": str(image), "mask": str(mask) if mask else None,
             "boxes": [list(b) for b in box or ()], "prompt": prompt, "guidance": guidance,
             "paste": paste, "model": choice.model or "default", "weights": pipe.fingerprint,
+            **({"adapters": pipe.adapters} if pipe.adapters else {}),
             "tokens_drawn": int(made.tokens.sum()), "tokens": int(made.tokens.size),
         }  # fmt: skip
     scores = {str(s): round(float(p), 3) for s, p in zip(seeds, made.log_p, strict=True)}

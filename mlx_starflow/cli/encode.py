@@ -14,8 +14,9 @@ import typer
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
+from ..files.fields import Fields
 from ..generation.noise_file import noise_settings, write_noise
-from ..generation.stored import StoredSettings
+from ..generation.stored import StoredSettings, read_stored_adapters
 from ..hub.acquire import check_stored_model
 from . import options as o
 from .console import Console
@@ -33,7 +34,7 @@ from .picture_options import (
     take_picture,
 )
 from .prompts import tell_prompts
-from .request import content_of, merged, noise_in
+from .request import content_of, merged, noise_in, stored_adapters
 from .results import show
 from .viewer import show_files
 
@@ -123,7 +124,7 @@ def encode(
         settings: dict[str, Any] = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
             "noise_seed": noise_seed, "model": choice.model or "default",
-            "weights": pipe.fingerprint,
+            "weights": pipe.fingerprint, **({"adapters": pipe.adapters} if pipe.adapters else {}),
         }  # fmt: skip
         if check:
             settings["round_trip_error"] = round_trip_error(
@@ -183,6 +184,11 @@ def decode(
     if model is None and stored.get("model", "default") != "default":
         model = stored["model"]
         check_stored_model(model, str(noise))
+    adapters = choice.adapters
+    if not adapters:
+        with content_of(noise):
+            named = read_stored_adapters(Fields(stored, str(noise), UsageError))
+        adapters = stored_adapters(named, str(noise))
     job = Job(
         model=model,
         dtype=choice.type_name,
@@ -191,6 +197,7 @@ def decode(
         batches=[batch],
         options=options,
         output=output or Path(DEFAULT),
+        adapters=adapters,
         noise=start,
         noise_file=str(noise),
         expected_weights=stored.get("weights"),

@@ -83,8 +83,8 @@ def sampler_names() -> list[str]:
     return [AUTO, *SAMPLERS]
 
 
-def _flag(field: dataclasses.Field[Any], kind: Any) -> Any:
-    """The annotation for a field of ``SampleOptions`` as an optional flag."""
+def flag_of(field: dataclasses.Field[Any], kind: Any, panel: str = HOW, help: str = "") -> Any:
+    """The annotation for a field of ``SampleOptions`` or ``TrainOptions`` as an optional flag."""
     about = field.metadata
     spelled = field.name.replace("_", "-")
     names = about["flags"] or (f"--{spelled}",)
@@ -100,13 +100,13 @@ def _flag(field: dataclasses.Field[Any], kind: Any) -> Any:
         plain = str
     if field.name == "sampler":
         more["autocompletion"] = sampler_names
-    return Annotated[plain | None, option(*names, panel=HOW, help=about["help"], **more)]
+    return Annotated[plain | None, option(*names, panel=panel, help=help or about["help"], **more)]
 
 
 def _sampling_fields() -> list[tuple[str, Any, Any]]:
     hints = typing.get_type_hints(SampleOptions)
     return [
-        (field.name, _flag(field, hints[field.name]), dataclasses.field(default=None))
+        (field.name, flag_of(field, hints[field.name]), dataclasses.field(default=None))
         for field in SampleOptions.asked()
     ]
 

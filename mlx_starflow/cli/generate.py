@@ -223,6 +223,7 @@ def generate(
         batches=batches(prompts, seeds, auto_seeds, num_images or 1, stored),
         options=merged(given, stored),
         output=output or Path(DEFAULT),
+        adapters=choice.adapters,
         noise=start,
         noise_file=str(noise or image or ""),
         image=_start(image, image_strength, fit, given, noise),
@@ -237,7 +238,7 @@ def generate(
         swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
     )
     if stored is not None:
-        job = replayed(job, stored, changed)
+        job = replayed(job, stored, changed, str(config_from_metadata))
         if choice.model is None:
             check_stored_model(job.model, str(config_from_metadata))
     if cache_limit_gb is not None:

@@ -127,6 +127,7 @@ def interpolate(
         else:
             ends = seeded_ends(pipe, _two_seeds(seeds, prompts), prompts, guidance)
         remove = not pictures if denoise is None else denoise
+        adapters = {"adapters": pipe.adapters} if pipe.adapters else {}
         try:
             for frame in frames_between(pipe, ends, frames, remove):
                 drawn.append(frame.image)
@@ -139,7 +140,7 @@ def interpolate(
         "generator": "mlx-starflow", "version": __version__, "command": "interpolate",
         "pictures": [str(p) for p in pictures], "seeds": seeds, "prompts": prompts,
         "frames": frames, "guidance": guidance, "denoise": remove,
-        "model": choice.model or "default",
+        "model": choice.model or "default", **adapters,
     }  # fmt: skip
     strip = contact_sheet(drawn, columns=len(drawn))
     paths = [str(save_picture(strip, output, about, overwrite=False))]

@@ -33,6 +33,7 @@ class Job:
     batches: list[Batch]
     options: dict[str, Any]  # of Pipeline.generate
     output: Path
+    adapters: tuple[tuple[str, float], ...] = ()  # directory and scale
     noise: np.ndarray | None = None
     noise_file: str = ""
     image: StartPicture | None = None  # start from its noise instead of ``noise``

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..adapters import adapters_below
+from ..adapters.files import WEIGHTS as ADAPTER
 from ..bundle.check import bytes_in
 from ..bundle.vocabulary import read_vocabulary
 from ..errors import UsageError
@@ -47,12 +50,16 @@ def _default(context: typer.Context) -> None:
 
 @models.command("list", cls=SectionedCommand)
 def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
-    """List the known models, and which of them are on this disk."""
+    """List the known models, which of them are on this disk, and the adapters here."""
     rows = [_row(EMBEDDED_NAME, "the small model inside the package", _embedded())]
     cached = cached_models()
     for model in KNOWN:
         here = [f"{m.precision}, {m.bytes / 1e9:.1f} GB" for m in cached if m.name == model.name]
         rows.append(_row(model.name, model.description, here))
+    for place, config in adapters_below(Path()):
+        about = f"adapter ({config.fine_tune_type}) for {config.base.name or config.base.weights}"
+        size = f"{(place / ADAPTER).stat().st_size / 1e6:.1f} MB"
+        rows.append(_row(str(place), about, [size]))
     if json_:
         typer.echo(json.dumps(rows))
         return

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..bundle.dtypes import DTYPES
-from .arguments import Seeds, read_seeds
+from .arguments import Lora, Seeds, read_lora, read_seeds
 
 WHAT, HOW, OUTPUT, MEMORY, TALK = (
     "What to draw",
@@ -78,6 +78,17 @@ Quantize = Annotated[
         "--quantize", "-q", panel=MEMORY, help="Quantize the flow to so many bits while loading it."
     ),
 ]
+AdapterPath = Annotated[
+    Path | None,
+    option("--adapter-path", panel=MEMORY, metavar="DIR", help="An adapter made by train, on the "
+            "flow at its full scale."),
+]  # fmt: skip
+LoraAdapters = Annotated[
+    list[Lora] | None,
+    option("--lora", panel=MEMORY, metavar="DIR [SCALE]", parser=read_lora, help="An adapter at a "
+            "scale (0: without it, 1: as it was trained); several times for several. "
+            "Default scale: 1."),
+]  # fmt: skip
 LowRam = Annotated[
     bool,
     option("--low-ram", panel=MEMORY, help="Free each part of the model as soon as its work is "
@@ -111,6 +122,14 @@ class ModelChoice:
     model: Model = None
     dtype: Precision = None
     quantize: Quantize = None
+    adapter_path: AdapterPath = None
+    lora: LoraAdapters = None
+
+    @property
+    def adapters(self) -> tuple[tuple[str, float], ...]:
+        """As ``sf.load`` takes ``adapters``."""
+        whole = [] if self.adapter_path is None else [(str(self.adapter_path), 1.0)]
+        return (*whole, *((place, scale) for place, scale in self.lora or ()))
 
     @property
     def type_name(self) -> str | None:

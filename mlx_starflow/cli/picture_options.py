@@ -44,8 +44,11 @@ Guidance = Annotated[
 
 
 def open_model(choice: ModelChoice, console: Console) -> Pipeline:
-    """Load the model that the flags select; a download shows its progress."""
-    return load(choice.model, choice.type_name, choice.recipe, tell=Fetching(console))
+    """Load the model and the adapters that the flags select; a download shows its progress."""
+    return load(
+        choice.model, choice.type_name, choice.recipe, tell=Fetching(console),
+        adapters=choice.adapters,
+    )  # fmt: skip
 
 
 def take_picture(pipe: Pipeline, path: Path, fit: Fit, console: Console) -> tuple[Picture, str]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..adapters import check_stored_adapter
 from ..errors import StarflowError, UsageError
 from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_PICTURES, MAX_SEED
-from ..generation.stored import StoredSettings
+from ..generation.stored import StoredAdapter, StoredSettings
 from .job import Batch, Job
 from .outputs import check_array_path
 
@@ -50,18 +51,29 @@ def merged(given: dict[str, Any], stored: StoredSettings | None) -> dict[str, An
     return options
 
 
-def replayed(job: Job, stored: StoredSettings, changed: bool) -> Job:
-    """The job with model and precision from the settings of a picture, unless the command line
-    chose them. ``changed``: the command line has options that change the picture; the records of
-    how the picture was chosen are then left out."""
+def stored_adapters(adapters: Sequence[StoredAdapter], where: str) -> tuple[tuple[str, float], ...]:
+    """(path, scale) of the adapters that the settings in a file name. Errors: UsageError if one is
+    not on this disk."""
+    for adapter in adapters:
+        check_stored_adapter(adapter.path, adapter.weights, where)
+    return tuple((adapter.path, adapter.scale) for adapter in adapters)
+
+
+def replayed(job: Job, stored: StoredSettings, changed: bool, where: str) -> Job:
+    """The job with model, adapters and precision from the settings of a picture, unless the command
+    line chose them. ``changed``: the command line has options that change the picture; the records
+    of how the picture was chosen are then left out. ``where``: the picture's file. Errors:
+    UsageError for an adapter that is not there."""
     noise = stored.noise or {}
     own = job.model in (None, stored.model)
+    adapters = job.adapters or stored_adapters(stored.adapters, where)
     history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(
         job,
         model=stored.model if job.model is None else job.model,
         dtype=stored.dtype if job.dtype is None else job.dtype,
         quantize=stored.quantize if job.quantize is None else job.quantize,
+        adapters=adapters,
         noise_file=job.noise_file or str(noise.get("file", "")),
         expected_weights=stored.weights if own else None,
         carried={} if changed else {k: v for k, v in history.items() if v},

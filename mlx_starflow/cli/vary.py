@@ -84,6 +84,7 @@ def vary(
         batches=[Batch((prompt,) * num_images, tuple(range(seed, seed + num_images)))],
         options=options,
         output=output or Path(DEFAULT),
+        adapters=choice.adapters,
         noise_file=str(image),
         image=StartPicture(image, strength, fit),
     )

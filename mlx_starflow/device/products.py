@@ -34,15 +34,35 @@ def kept_type(layer: nn.Module) -> mx.Dtype:
 
 
 def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
-    """x (..., in) through a linear layer. Returns the product (..., out) in the layer's dtype, and
-    the bias (out,) that is still to be added in float32; None if there is no bias or it has
-    already been added."""
+    """x (..., in) through a linear layer. Returns the product (..., out) in the layer's dtype, or
+    float32 if the layer has an adapter, and the bias (out,) that is still to be added in float32;
+    None if there is no bias or it has already been added."""
     kind = product_type(layer)
     if "scales" in layer:
-        return _quantized(layer, x.astype(kind)), layer.get("bias")
-    if kind == mx.float32:
-        return layer(x.astype(kind)), None
-    return x.astype(kind) @ layer.weight.T, layer.get("bias")
+        value, bias = _quantized(layer, x.astype(kind)), layer.get("bias")
+    elif kind == mx.float32:
+        value, bias = layer(x.astype(kind)), None
+    else:
+        value, bias = x.astype(kind) @ layer.weight.T, layer.get("bias")
+    return adapted(layer, x, value, bias is None), bias
+
+
+def adapted(layer: nn.Module, x: mx.array, value: mx.array, with_bias: bool = True) -> mx.array:
+    """What a linear layer gives for x with its adapter: gain * (W x) + (x a) b, biases apart.
+
+    ``value`` is what it gives without; ``with_bias``: its bias is in. The arrays of an adapter are
+    beside the layer's own: adapter_a (in, r) and adapter_b (r, out), adapter_gain (out,), any of
+    them (``mlx_starflow.adapters``). A zero adapter_b and a gain of 1 change no bit.
+    """
+    gain = layer.get("adapter_gain")
+    if gain is not None:
+        value = value.astype(mx.float32) * gain
+        if with_bias and "bias" in layer:
+            value = value + (1 - gain) * layer.bias
+    if "adapter_a" in layer:
+        low_rank = (x.astype(mx.float32) @ layer.adapter_a) @ layer.adapter_b
+        value = value.astype(mx.float32) + low_rank
+    return value
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:

@@ -21,7 +21,7 @@ import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
 from ..device.pieces import Pieces
-from ..device.products import linear
+from ..device.products import adapted, linear
 from ..errors import UsageError
 from .cache import KVCache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
@@ -93,7 +93,14 @@ class Network(nn.Module):
 
     def outputs(self, hidden: mx.array) -> mx.array:
         """Residual stream (B, n, channels) -> outputs (B, n, outputs), both float32."""
-        return self.proj_out(self.final_norm(hidden) if "final_norm" in self else hidden)
+        if "final_norm" in self:
+            hidden = self.final_norm(hidden)
+        return adapted(self.proj_out, hidden, self.proj_out(hidden))
+
+    def inputs(self, tokens: mx.array) -> mx.array:
+        """Tokens (B, n, D) of any dtype -> residual stream (B, n, channels) float32."""
+        tokens = tokens.astype(mx.float32)
+        return adapted(self.proj_in, tokens, self.proj_in(tokens))
 
 
 class Block(Network):
@@ -186,7 +193,7 @@ class Block(Network):
     def _embed(self, inputs: mx.array, grid: Grid, place: int, offset: mx.array | None) -> mx.array:
         """Inputs (B, n, D) at image positions from ``place`` on -> residual stream (B, n,
         channels)."""
-        hidden = self.proj_in(inputs.astype(mx.float32))
+        hidden = self.inputs(inputs)
         if "pos_embed" in self:
             if grid.tokens != self.pos_embed.shape[0]:
                 raise UsageError(
@@ -321,7 +328,7 @@ class Block(Network):
         """
         batch, n, _ = previous.shape
         places = (t if self.flow.sos else t - 1) + mx.arange(n)
-        hidden = self.proj_in(previous.astype(mx.float32))
+        hidden = self.inputs(previous)
         if "table" in arrays:
             hidden = hidden + mx.take(arrays["table"], places, axis=0)
         if "offset" in arrays:

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh
-from ..device.products import kept_type, product, product_type, with_bias
+from ..device.products import adapted, kept_type, product, product_type, with_bias
 from .layers import Layer
 from .rope import Rotation
 
@@ -55,7 +55,7 @@ class _Matrix:
     def __call__(self, x: mx.array) -> mx.array:
         if self.turned is None:
             return product(self.layer, x)[0]
-        return x.astype(self.kind) @ self.turned
+        return adapted(self.layer, x, x.astype(self.kind) @ self.turned, with_bias=False)
 
 
 class StepLayer:

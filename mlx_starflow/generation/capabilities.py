@@ -43,6 +43,7 @@ def capabilities(components: Components | None) -> dict[str, Any]:
             "licence": config.licence,
             "attribution": config.attribution,
             "weights": components.fingerprint,
+            "adapters": components.adapter_records(),
         },
         "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
         "defaults": config.defaults.to_dict(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -10,6 +12,7 @@ from typing import Any, TypeVar, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..adapters import Adapter, Attached, Base, read_adapter
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
 from ..config import (
@@ -31,6 +34,7 @@ from ..text import TextEncoder
 from ..vae import Autoencoder, build_vae, read_vae_config, vae_decoding_bytes
 
 T = TypeVar("T")
+Asked = str | Path | tuple[str | Path, float]  # an adapter's directory, alone or with its scale
 
 
 class Components:
@@ -47,18 +51,63 @@ class Components:
         dtype: str | None = None,
         quantize: int | str | None = None,
         tell: Tell | None = None,
+        adapters: Sequence[Asked] = (),
     ) -> None:
+        """``adapters``: directories of adapters, each alone or with its scale. Errors:
+        ModelNotFoundError, ConfigError, WeightsError for one that does not fit this model."""
         self.directory, self.name = directory, name
         self.config: ModelConfig = read_bundle_config(directory)
         self.dtype, self.quantize = dtype, quantize
         self._tell = tell
         self._loaded: dict[str, Any] = {}
         self._fingerprints: dict[str, str] = {}
+        self._attached: Attached | None = None
+        self.adapters: tuple[tuple[Adapter, float], ...] = self._read_adapters(adapters)
 
     @property
     def flow(self) -> Flow:
         """The flow. Errors: ConfigError, WeightsError."""
         return self._once("flow", self._load_flow)
+
+    @cached_property
+    def base(self) -> Base:
+        """What an adapter for this model names as its base."""
+        source = self.config.source
+        return Base(self.config.name, self._stored_fingerprint, source.sha256 if source else "")
+
+    def set_adapters(self, adapters: Sequence[Asked]) -> None:
+        """Put these adapters in the place of those that are on the flow, which is not read again.
+        Errors as for a new one's; the flow then keeps what it has."""
+        before, found = self.adapters, self._read_adapters(adapters)
+        if self.is_loaded("flow"):
+            self._take_off()
+            try:
+                self._attached = Attached(self.flow, found)
+            except BaseException:
+                self._attached = Attached(self.flow, before)
+                raise
+        self.adapters = found
+
+    def adapter_records(self) -> list[dict[str, Any]]:
+        """What a picture's settings say of the adapters: place, scale and fingerprint."""
+        return [
+            {"path": adapter.path, "scale": scale, "weights": adapter.weights}
+            for adapter, scale in self.adapters
+        ]
+
+    def _read_adapters(self, asked: Sequence[Asked]) -> tuple[tuple[Adapter, float], ...]:
+        found = []
+        for one in asked:
+            place, scale = one if isinstance(one, tuple) else (one, 1.0)
+            if not (isinstance(scale, int | float) and math.isfinite(scale)):
+                raise UsageError(f"The scale of the adapter {place} is {scale}; expected a number.")
+            found.append((read_adapter(place, self.flow_config, self.base), float(scale)))
+        return tuple(found)
+
+    def _take_off(self) -> None:
+        if self._attached is not None:
+            self._attached.remove()
+            self._attached = None
 
     @property
     def vae(self) -> Autoencoder | None:
@@ -151,6 +200,8 @@ class Components:
 
     def drop(self, component: str) -> None:
         """Free the memory of a component; it is loaded again when it is used."""
+        if component == "flow":
+            self._attached = None
         if self._loaded.pop(component, None) is not None:
             mx.clear_cache()
 
@@ -171,13 +222,22 @@ class Components:
             f"{shown(prompt)} is not a class of this model: give a number from 0 to {classes - 1}."
         )
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A hash of the flow's stored weights, see ``bundle.fingerprint``."""
+        """A hash of the flow's stored weights and of the adapters on it."""
+        if not self.adapters:
+            return self._stored_fingerprint
+        own = [f"{a.weights} {scale!r}" for a, scale in self.adapters]
+        whole = "\n".join([self._stored_fingerprint, *own])
+        return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _stored_fingerprint(self) -> str:
         return fingerprint(self.path("flow"))
 
     def fingerprint_of(self, component: str) -> str:
-        """A hash of a component's stored weights; "" if the model has no such component."""
+        """A hash of a component's stored weights, and of the adapters on the flow; "" if the model
+        has no such component."""
         if component == "flow":
             return self.fingerprint
         if component not in self._fingerprints:
@@ -189,7 +249,9 @@ class Components:
         def build(config: dict[str, Any]) -> Flow:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
 
-        return cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize))
+        flow = cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize))
+        self._attached = Attached(flow, self.adapters) if self.adapters else None
+        return flow
 
     def _load_vae(self) -> Autoencoder:
         def build(config: dict[str, Any]) -> nn.Module:

@@ -234,6 +234,7 @@ def _metadata(
         "model": components.name,
         "model_name": model.name,
         "weights": components.fingerprint,
+        **({"adapters": components.adapter_records()} if components.adapters else {}),
         "dtype": components.dtype,
         "quantize": components.quantize,
         "precision": weights,

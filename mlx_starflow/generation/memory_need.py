@@ -160,7 +160,7 @@ def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item
         length = _length(flow, block, tokens)
         cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
         # Activations of a pass over the whole sequence, which may be the window.
-        needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
+        needs.append(cache + _MARGIN * rows * layer_bytes(block, tokens, length))
     return int(max(needs))
 
 
@@ -169,11 +169,11 @@ def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) ->
     pass of the learned denoiser."""
     if learned and flow.denoiser is not None:
         length = _length(flow, flow.denoiser, tokens)
-        return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
+        return int(_MARGIN * batch * layer_bytes(flow.denoiser, length, length))
     kept = inputs = largest = 0
     for block in flow.blocks:
         length = _length(flow, block, tokens)
-        layer = _layer_bytes(block, length, length, gradient=True)
+        layer = layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
         inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
@@ -188,7 +188,7 @@ def _keeps_all(flow: FlowConfig, tokens: int, batch: int) -> bool:
     plain, work = 0, 0.0
     for block in flow.blocks:
         length = _length(flow, block, tokens)
-        plain += batch * block.layers * _layer_bytes(block, length, length)
+        plain += batch * block.layers * layer_bytes(block, length, length)
         work += 3 * batch * block.layers * layer_operations(block, 1, length)
     return plain <= CHECKPOINT_BYTES and work <= LARGEST
 
@@ -218,7 +218,7 @@ def _matrices(block: BlockConfig) -> int:
     return block.channels * (2 * inner + 2 * kv + mlp)
 
 
-def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
+def layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
     """Bytes of the activations of one layer for one row, in float32."""
     if not block.layers:
         return 0

@@ -15,6 +15,7 @@ FACTS = frozenset(
     {
         *("generator", "version", "mlx_version", "created_at", "device", "blas", "tf32"),
         *("model", "model_name", "weights", "dtype", "quantize", "precision", "low_ram"),
+        "adapters",
         *(
             "residual",
             "converged",
@@ -30,6 +31,18 @@ FACTS = frozenset(
 )
 
 
+MAX_ADAPTERS = 16
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter that was on the flow."""
+
+    path: str
+    scale: float
+    weights: str  # fingerprint
+
+
 @dataclass(frozen=True)
 class StoredSettings:
     """The settings stored in a picture, with checked types and ranges."""
@@ -42,6 +55,7 @@ class StoredSettings:
     dtype: str | None
     quantize: int | str | None
     weights: str | None  # fingerprint
+    adapters: tuple[StoredAdapter, ...]
     noise: dict[str, Any] | None  # record of noise that was given instead of seeds
     best_of: dict[str, Any] | None  # of --best-of and --auto-seeds
     varied: dict[str, Any] | None  # about the picture that this one was made from
@@ -65,12 +79,25 @@ class StoredSettings:
             dtype=fields.text("dtype", None, one_of=tuple(DTYPES)),
             quantize=_quantize(fields),
             weights=fields.text("weights", None, most=200),
+            adapters=read_stored_adapters(fields),
             noise=noise.data if noise else None,
             best_of=best_of.data if best_of else None,
             varied=varied.data if varied else None,
             command=fields.text("command", None, most=100),
             unknown=tuple(sorted(shown(name) for name in set(data) - known - FACTS)),
         )
+
+
+def read_stored_adapters(fields: Fields) -> tuple[StoredAdapter, ...]:
+    """The adapters that settings name. Errors: as the fields have them."""
+    return tuple(
+        StoredAdapter(
+            one.text("path", most=4096),
+            one.number("scale", 1.0, low=-1e4, high=1e4),
+            one.text("weights", most=200),
+        )
+        for one in fields.many("adapters", (), items=MAX_ADAPTERS)
+    )
 
 
 def _quantize(fields: Fields) -> int | str | None:

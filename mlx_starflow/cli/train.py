@@ -1,0 +1,260 @@
+"""``mlx-starflow train``: teach the model on pictures of one's own."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import Interrupted, UsageError
+from ..generation.components import Components
+from ..hub.acquire import acquire
+from ..training.events import Encoded, Ended, Evaluated, Noted, Previewed, Stepped
+from ..training.options import TrainOptions, read_settings
+from ..training.run import Task
+from ..training.run import train as run
+from ..training.scratch import begin_bundle, finish_bundle
+from . import options as o
+from .console import Console
+from .fetch import Fetching
+from .options import OUTPUT, WHAT, option
+from .picture_options import Fit
+from .train_flags import Training
+from .train_settings import read_yaml
+
+EPILOG = """\b
+Examples:
+  mlx-starflow train --data my-drawings
+  mlx-starflow generate "a fox in snow" --adapter-path adapters
+  mlx-starflow train --data my-cat --prompt "a photo of xyz cat" --adapter-path my-cat-adapter
+  mlx-starflow train --data my-drawings --resume
+  mlx-starflow train -c train.yaml --learning-rate 5e-4
+
+The folder holds pictures with NAME.txt beside each, or train.jsonl with lines of {"image": ...,
+"prompt": ...}, or pictures alone with one --prompt. A tenth is held out (or what is in valid/ or
+valid.jsonl); the bits per dimension of these pictures tell when to stop, and the best adapter is
+kept.
+"""
+Data = Annotated[
+    Path | None, option("--data", panel=WHAT, metavar="DIR", help="A folder of pictures.")
+]
+Prompt = Annotated[
+    str | None,
+    option("--prompt", panel=WHAT, metavar="TEXT", help="What pictures without a caption show."),
+]
+FitData = Annotated[
+    Fit | None,
+    option("--fit", panel=WHAT, help="What to do with pictures of another size: crop around the "
+            "centre and scale, stretch, or refuse (leave them out). Default: crop."),
+]  # fmt: skip
+ConfigFile = Annotated[
+    Path | None,
+    option("--config", "-c", panel=WHAT, metavar="FILE", help="These options as YAML; flags beat "
+            "what is in it."),
+]  # fmt: skip
+AdapterDir = Annotated[
+    Path | None,
+    option("--adapter-path", panel=OUTPUT, metavar="DIR", help="Where the adapter goes. Default: "
+            "adapters."),
+]  # fmt: skip
+Resume = Annotated[
+    bool,
+    option("--resume", panel=OUTPUT, help="Go on with the training in --adapter-path, with the "
+            "numbers that it would have had without stopping."),
+]  # fmt: skip
+ResumeFile = Annotated[
+    Path | None,
+    option("--resume-adapter-file", panel=OUTPUT, metavar="FILE", help="Begin with an adapter's "
+            "weights and a fresh optimizer."),
+]  # fmt: skip
+Previews = Annotated[
+    int,
+    option("--previews", panel=OUTPUT, metavar="N", min=0, max=64, help="Pictures drawn at every "
+            "evaluation, from fixed seeds; 0: none. Default: 2."),
+]  # fmt: skip
+PreviewPrompts = Annotated[
+    list[str] | None,
+    option("--preview-prompt", panel=OUTPUT, metavar="TEXT", help="What they show; several times "
+            "for several. Default: the first captions."),
+]  # fmt: skip
+Scratch = Annotated[
+    bool,
+    option("--from-scratch", panel=WHAT, help="Train a new flow from random weights; autoencoder "
+            "and text encoder are those of --model. Needs --save-path."),
+]  # fmt: skip
+Shape = Annotated[
+    str | None,
+    option("--shape", panel=WHAT, metavar="L,L,...xWIDTH", help="With --from-scratch: layers of "
+            "each block, the deep block last, and their width, such as 1,1,5x256."),
+]  # fmt: skip
+SavePath = Annotated[
+    Path | None,
+    option("--save-path", panel=OUTPUT, metavar="DIR", help="With --from-scratch: the new model."),
+]
+NoiseStd = Annotated[
+    float | None,
+    option("--noise-std", panel=WHAT, metavar="S", min=0.0, help="With --from-scratch: deviation "
+            "of the noise that is added to latents. Default: that of --model."),
+]  # fmt: skip
+
+
+def train(
+    data: Data = None,
+    prompt: Prompt = None,
+    fit: FitData = None,
+    config: ConfigFile = None,
+    from_scratch: Scratch = False,
+    shape: Shape = None,
+    noise_std: NoiseStd = None,
+    *,
+    training: Training,
+    adapter_path: AdapterDir = None,
+    save_path: SavePath = None,
+    resume: Resume = False,
+    resume_adapter_file: ResumeFile = None,
+    previews: Previews = 2,
+    preview_prompt: PreviewPrompts = None,
+    model: o.Model = None,
+    dtype: o.Precision = None,
+    quantize: o.Quantize = None,
+    messages: o.Messages,
+    verbose: o.Verbose = False,
+) -> None:
+    """Teach the model a style or a subject from pictures: LoRA, DoRA, or all of its weights.
+
+    The loss is the exact likelihood. Memory is planned and said first; Ctrl-C saves, and --resume
+    goes on. The adapter's directory goes to standard output; with --json one object.
+    """
+    console = Console(messages.quiet, verbose)
+    stored = read_settings(read_yaml(config), str(config)) if config else {}
+    given = {
+        "data": data, "prompt": prompt, "fit": fit and fit.value, "model": model,
+        "adapter_path": adapter_path, "resume_adapter_file": resume_adapter_file,
+    }  # fmt: skip
+    place: dict[str, Any] = {
+        k: v if v is not None else stored.pop(k, None) for k, v in given.items()
+    }
+    for name in given:
+        stored.pop(name, None)
+    numbers = {**stored, **training.given()}
+    options = TrainOptions(**_for_scratch(numbers) if from_scratch else numbers)
+    if place["data"] is None:
+        raise UsageError("Name the folder of pictures with --data DIR.")
+    if resume and place["resume_adapter_file"]:
+        raise UsageError("--resume goes on with its own weights; leave --resume-adapter-file out.")
+    directory = Path(place["adapter_path"] or "adapters")
+    name, source = place["model"] or "default", place["model"]
+    if from_scratch:
+        if save_path is None or (shape is None and not resume):
+            raise UsageError("--from-scratch needs --shape and --save-path.")
+        template = acquire(source, None, Fetching(console))
+        source = begin_bundle(template, save_path, shape, noise_std, options.seed, resume)
+        name, directory = str(save_path), save_path / "training"
+    elif shape or save_path or noise_std is not None:
+        raise UsageError("--shape, --noise-std and --save-path belong to --from-scratch.")
+    components = Components(
+        acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
+        dtype.value if dtype else None, quantize.recipe if quantize else None, Fetching(console),
+    )  # fmt: skip
+    task = Task(
+        data=Path(place["data"]),
+        adapter_path=directory,
+        prompt=place["prompt"],
+        fit=place["fit"] or "crop",
+        resume=resume,
+        begin_from=Path(place["resume_adapter_file"]) if place["resume_adapter_file"] else None,
+        previews=previews,
+        preview_prompts=tuple(preview_prompt or ()),
+    )
+    summary = _followed(components, task, options, console)
+    if from_scratch:
+        finish_bundle(components, directory)
+        summary["model"] = str(save_path)
+    if messages.json_:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo(str(save_path if from_scratch else directory))
+    if summary["stopped"] == "interrupted":
+        raise Interrupted(
+            f"Interrupted after {summary['iterations']} of {options.iters} steps; all is saved in "
+            f"{directory}. The same command with --resume goes on."
+        )
+
+
+def _for_scratch(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a training from nothing: all weights, by Muon, unless told otherwise."""
+    usual = {"optimizer": "muon", "ema": 0.995, "weight_decay": 0.01, "final_rate": 0.01,
+             "learning_rate": 1e-3, "warmup": 100, "batch_size": 32, "patience": 0}  # fmt: skip
+    if given.get("fine_tune_type", "full") != "full":
+        raise UsageError("--from-scratch trains all weights; leave --fine-tune-type out.")
+    return {**usual, **given, "fine_tune_type": "full"}
+
+
+def _followed(
+    components: Components, task: Task, options: TrainOptions, console: Console
+) -> dict[str, Any]:
+    """Run the training and show it; its summary."""
+    began, bits = time.perf_counter(), math.nan
+    summary: dict[str, Any] = {}
+    with _stopping() as stop:
+        for event in run(components, task, options, stop):
+            if isinstance(event, Noted):
+                console.say(event.sentence)
+            elif isinstance(event, Encoded):
+                share = event.done / event.total
+                console.draw("encode", f"{event.done}/{event.total} pictures", share, None)
+            elif isinstance(event, Stepped):
+                bits = event.bits_per_dim
+                share = event.step / event.steps
+                left = (time.perf_counter() - began) * (1 - share) / share
+                console.draw("train", f"{event.step}/{event.steps}  {bits:.4f} bits/dim", share,
+                             left)  # fmt: skip
+                if event.step % options.steps_per_report == 0:
+                    console.detail(f"Step {event.step}: {bits:.4f} bits/dim")
+            elif isinstance(event, Evaluated):
+                error = event.valid.standard_error
+                more = "" if math.isnan(error) else f" ± {error:.4f}"
+                console.say(
+                    f"Step {event.step}: held out {event.valid.mean:.4f}{more} bits/dim"
+                    + ("" if event.train is None else f", training {event.train:.4f}")
+                    + (" (best, kept)" if event.is_best else "")
+                )
+            elif isinstance(event, Previewed):
+                console.detail(f"Preview: {event.path}")
+            elif isinstance(event, Ended):
+                summary = event.summary
+    console.clear()
+    if summary.get("stopped") == "patience":
+        console.say(
+            f"Stopped: no better for {options.patience} evaluations. Kept is step "
+            f"{summary['best_iteration']}, {summary['valid_bits_per_dim']:.4f} bits/dim."
+        )
+    return summary
+
+
+@contextmanager
+def _stopping() -> Iterator[Any]:
+    """A function that says whether Ctrl-C was pressed; a second one ends at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def press(number: int, frame: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,35 @@
+"""The YAML file of ``train``: plain values, one level of objects, no aliases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import StarflowError, UsageError
+from ..files.regular import read_regular
+
+MOST = 1 << 16  # bytes
+MAX_EVENTS = 2000
+
+
+def read_yaml(path: Path) -> Any:
+    """The object in a YAML file. Errors: UsageError where it is missing, StarflowError where it is
+    no YAML, too large, or uses aliases (which can expand without limit)."""
+    try:
+        text = read_regular(path, MOST).decode("utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StarflowError(f"{path} cannot be read ({error}).") from None
+    try:
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise StarflowError(f"{path}: YAML aliases are not read here.")
+            if number > MAX_EVENTS:
+                raise StarflowError(f"{path} holds too much for a file of options.")
+        return yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StarflowError(f"{path}: this is not YAML ({reason}).") from None

@@ -1,0 +1,118 @@
+"""What a training leaves on disk, every file whole at any moment.
+
+    adapter_config.json           what it is, written before anything else
+    adapters.safetensors          the best by held-out bits so far (the last, where none are held)
+    0000100_adapters.safetensors  numbered copies of the last
+    training_state.safetensors    arrays, optimizer, step and history: what going on needs
+    loss.csv, loss.png            the curve
+    latents.safetensors           encoded pictures
+    previews/                     pictures from fixed seeds
+
+The state is one file, so it cannot be half of one step and half of another.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..adapters.files import CONFIG, WEIGHTS, AdapterConfig
+from ..adapters.saving import write_arrays, write_object
+from ..bundle.load import load_arrays
+from ..bundle.safetensors import read_strings
+from ..errors import StarflowError, UsageError
+from ..files.fields import Fields
+from ..files.json import JSONError, parse_object
+from ..files.regular import is_regular
+from .parameters import Arrays
+
+STATE = "training_state.safetensors"
+_KEY = "mlx-starflow"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is, beside its arrays."""
+
+    step: int = 0
+    best_bits: float | None = None
+    best_step: int = 0
+    worse: int = 0  # evaluations since the best
+    since: tuple[float, ...] = ()  # bits of the steps since the last evaluation
+    rows: tuple[tuple[int, float | None, float | None, float | None], ...] = field(default=())
+    # rows: step, train bits, held-out bits and their standard error, for the curve
+
+    def with_row(
+        self, step: int, train: float | None, valid: float | None, error: float | None
+    ) -> Progress:
+        return replace(self, rows=(*self.rows, (step, train, valid, error)))
+
+
+class Checkpoint:
+    """The directory of a training."""
+
+    def __init__(self, directory: Path, config: AdapterConfig) -> None:
+        self.directory, self.config = directory, config
+        for left in directory.glob(".*.part"):  # of a training that was killed while it wrote
+            left.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Make the directory and say what will be in it. Errors: UsageError where it holds another
+        training already."""
+        for name in (WEIGHTS, STATE):
+            if (self.directory / name).exists():
+                raise UsageError(
+                    f"{self.directory} holds an adapter already ({name}). Go on with it by "
+                    "--resume, or name another --adapter-path."
+                )
+        write_object(self.directory / CONFIG, self.config.to_dict())
+
+    def save_best(self, arrays: Arrays, step: int) -> None:
+        write_arrays(self.directory / WEIGHTS, arrays, {"step": str(step)})
+
+    def save_numbered(self, arrays: Arrays, step: int) -> Path:
+        return write_arrays(self.directory / f"{step:07d}_{WEIGHTS}", arrays, {"step": str(step)})
+
+    def save_state(self, state: Arrays, progress: Progress, identity: str) -> None:
+        about = json.dumps({"identity": identity, **asdict(progress)})
+        write_arrays(self.directory / STATE, state, {_KEY: about})
+
+    def read_state(self, identity: str) -> tuple[Arrays, Progress]:
+        """The state of the last save. Errors: UsageError where there is none or it is of a training
+        with other options or pictures."""
+        path = self.directory / STATE
+        if not is_regular(path):
+            raise UsageError(f"{self.directory} holds no training to resume: {STATE} is missing.")
+        try:
+            fields = Fields(parse_object(read_strings(path).get(_KEY, "{}"), 64 << 20), str(path))
+        except JSONError as error:
+            raise StarflowError(f"{path}: its header is damaged ({error}).") from None
+        if fields.text("identity", "") != identity:
+            raise UsageError(
+                f"{path} was written by a training with other options, pictures or base model; "
+                "going on would not be the same training. Give what it was begun with, or begin "
+                f"from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
+            )
+        rows = fields.data.get("rows", [])
+        progress = Progress(
+            fields.whole("step"),
+            fields.number("best_bits", None),
+            fields.whole("best_step"),
+            fields.whole("worse"),
+            tuple(float(v) for v in fields.data.get("since", [])),
+            tuple(_row(row, path) for row in rows),
+        )
+        arrays = load_arrays(path)
+        mx.eval(arrays)
+        return arrays, progress
+
+
+def _row(row: Any, path: Path) -> tuple[int, float | None, float | None, float | None]:
+    if not isinstance(row, list) or len(row) != 4:
+        raise StarflowError(f"{path}: its history is damaged.")
+    step, train, valid, error = row
+    return int(step), train, valid, error

@@ -1,0 +1,221 @@
+"""Pictures as latents and captions as features: computed once, kept, and drawn in batches.
+
+Everything random in a step comes from the seed and the step's number alone, so a training that was
+interrupted goes on with the numbers it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..adapters.saving import write_arrays
+from ..bundle.load import load_arrays
+from ..config import FlowConfig
+from ..errors import WeightsError
+from ..exact.scoring import noise_kind
+from ..files.regular import is_regular
+from ..flow import Context
+from ..generation.components import Components
+from ..generation.context import PromptRows, prompt_rows
+from ..pictures.arrays import from_picture
+from .data import Example, prepared, read_examples, split, without_duplicates
+
+CACHE = "latents.safetensors"
+_SEEDS = 10_000_019  # between the keys of two seeds
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one part: latents and, for each, the rows of its captions."""
+
+    examples: tuple[Example, ...]
+    latents: mx.array  # (N, h, w, c) float32, clean
+    mirrored: mx.array | None  # the same of the mirror images
+    captions: tuple[tuple[int, ...], ...]  # rows of ``Material.rows``
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a training looks at."""
+
+    train: Part
+    valid: Part | None
+    rows: PromptRows
+    config: FlowConfig
+    notes: tuple[str, ...]
+
+    @property
+    def numbers(self) -> int:
+        """H * W * C of one picture."""
+        return int(np.prod(self.train.latents.shape[1:]))
+
+    def context(self, rows: np.ndarray) -> Context:
+        """Features or labels of captions by row, -1 for none."""
+        if self.rows.rows is None:
+            return None
+        last = self.rows.rows.shape[0] - 1  # the null caption
+        return self.rows.rows[mx.array(np.where(rows < 0, last, rows))]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Progress while pictures are encoded."""
+
+    done: int
+    total: int
+
+
+def read_material(
+    components: Components,
+    folder: Path,
+    prompt: str | None,
+    fit: str,
+    seed: int,
+    flip: bool,
+    cache: Path | None = None,
+    more_prompts: tuple[str, ...] = (),
+) -> Generator[Encoded, None, Material]:
+    """Read, check and encode a folder. ``cache``: a directory where latents are kept, so that the
+    next time only what changed is encoded; ``more_prompts``: encoded too, for previews. The text
+    encoder is dropped afterwards. Errors: those of ``data``, UsageError, TextError."""
+    train, valid, notes = read_examples(folder, prompt)
+    side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
+    latents = _Latents(components, cache)
+    total, done = len(train) + len(valid), 0
+    parts: list[list[Example]] = []
+    for part in (train, valid):
+        usable = []
+        for example in part:
+            found = prepared(example, (side, side), fit, notes)
+            if found is not None:
+                usable.append(found[0])
+                latents.add(*found, flip)
+            done += 1
+            yield Encoded(done, total)
+        parts.append(without_duplicates(usable, notes))
+    latents.save()
+    train, valid = split(parts[0], parts[1], seed, notes)
+    prompts = [p for e in (*train, *valid) for p in e.prompts]
+    rows = prompt_rows(components, [*prompts, *more_prompts])
+    if components.config.text is not None:
+        for cut in rows.cuts:
+            notes.add("A caption longer than the model's text, cut", rows.prompts[cut.prompt][:40])
+    components.drop("text_encoder")
+    return Material(
+        _part(train, latents, rows, flip),
+        _part(valid, latents, rows, False) if valid else None,
+        rows,
+        components.flow_config,
+        notes.sentences(),
+    )
+
+
+def _part(examples: list[Example], latents: _Latents, rows: PromptRows, flip: bool) -> Part:
+    known = {prompt: row for row, prompt in enumerate(rows.prompts)}
+    return Part(
+        tuple(examples),
+        mx.stack([latents.of(e, False) for e in examples]),
+        mx.stack([latents.of(e, True) for e in examples]) if flip else None,
+        tuple(tuple(known.get(p, -1) for p in e.prompts) for e in examples),
+    )
+
+
+class _Latents:
+    """Latents by the digest of the picture, from the file of the last time where it has them."""
+
+    def __init__(self, components: Components, cache: Path | None) -> None:
+        self._components = components
+        self._file = cache / CACHE if cache is not None and components.has("vae") else None
+        self._encoder = components.fingerprint_of("vae")[:16]
+        self._known = self._read()
+        self._found: dict[str, mx.array] = {}
+
+    def _read(self) -> dict[str, mx.array]:
+        if self._file is None or not is_regular(self._file):
+            return {}
+        try:
+            arrays = load_arrays(self._file)
+            mx.eval(arrays)
+        except (WeightsError, RuntimeError):
+            return {}  # it is only a cache
+        return {name: a for name, a in arrays.items() if mx.isfinite(a).all().item()}
+
+    def add(self, example: Example, picture: object, flip: bool) -> None:
+        from PIL import ImageOps
+
+        image = picture.image  # type: ignore[attr-defined]
+        for mirror in (False, True)[: 1 + flip]:
+            key = self._key(example, mirror)
+            if key not in self._found:
+                found = self._known.get(key)
+                if found is None:
+                    found = self._encode(ImageOps.mirror(image) if mirror else image)
+                self._found[key] = found
+
+    def of(self, example: Example, mirror: bool) -> mx.array:
+        return self._found[self._key(example, mirror)]
+
+    def save(self) -> None:
+        if self._file is not None and set(self._found) - set(self._known):
+            write_arrays(self._file, self._found, {})
+
+    def _key(self, example: Example, mirror: bool) -> str:
+        return f"{self._encoder}.{example.digest}{'.mirrored' if mirror else ''}"
+
+    def _encode(self, image: object) -> mx.array:
+        vae = self._components.vae
+        channels = 3 if vae is not None else self._components.flow_config.in_channels
+        x = from_picture(image, channels)  # type: ignore[arg-type]
+        latent = (x if vae is None else vae.encode(x))[0]
+        mx.eval(latent)
+        return latent
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass sees."""
+
+    x: mx.array  # (B, h, w, c), noised
+    context: Context
+
+
+def batch(
+    material: Material, seed: int, step: int, passes: tuple[int, int], size: int, dropout: float
+) -> Batch:
+    """The pictures of pass ``passes[0]`` of ``passes[1]`` of a step: every picture once per epoch,
+    in an order that the seed gives, with a caption drawn from its own or, by ``dropout``, none."""
+    part, first = material.train, (step * passes[1] + passes[0]) * size
+    places = [_place(seed, first + i, len(part)) for i in range(size)]
+    rng = np.random.default_rng([seed, 1, step, passes[0]])
+    rows = np.array([part.captions[p][rng.integers(len(part.captions[p]))] for p in places])
+    rows = np.where(rng.random(size) < dropout, -1, rows)
+    index = mx.array(places)
+    x = part.latents[index]
+    if part.mirrored is not None:
+        mirror = mx.array(rng.random(size) < 0.5)[:, None, None, None]
+        x = mx.where(mirror, part.mirrored[index], x)
+    key = mx.random.key(seed * _SEEDS + step * passes[1] + passes[0])
+    return Batch(with_noise(x, material.config, key), material.context(rows))
+
+
+def _place(seed: int, number: int, total: int) -> int:
+    epoch, place = divmod(number, total)
+    return int(np.random.default_rng([seed, 0, epoch]).permutation(total)[place])
+
+
+def with_noise(x: mx.array, config: FlowConfig, key: mx.array) -> mx.array:
+    """Clean x (B, H, W, C) with the noise of the model's training, drawn for every picture."""
+    if config.noise_std:
+        return x + config.noise_std * mx.random.normal(x.shape, key=key)
+    if noise_kind(config) == "uniform":  # 8-bit pixels
+        pixels = mx.round((x + 1) * 127.5)
+        return (pixels + mx.random.uniform(shape=x.shape, key=key)) / 128 - 1
+    return x

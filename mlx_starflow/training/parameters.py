@@ -1,0 +1,90 @@
+"""What is trained: by name, apart from the flow, and put into it for a pass."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..adapters.attached import changes_of
+from ..adapters.changes import Change, forget_compiled, layers_by_path, put_on, whole_weight
+from ..adapters.files import AdapterConfig
+from ..adapters.targets import targets
+from ..device.typed import parameters_of
+from ..errors import UsageError
+from ..flow import Flow
+
+Arrays = dict[str, mx.array]
+FIXED = ("prior_var",)  # buffers of a flow
+
+
+class Trained:
+    """The arrays of a training and their way into the flow."""
+
+    def __init__(self, flow: Flow, config: AdapterConfig) -> None:
+        """Errors: UsageError for whole weights of a flow that is not float32."""
+        self.flow, self.config = flow, config
+        self._layers = layers_by_path(flow)
+        if config.fine_tune_type == "full" and any(
+            array.dtype != mx.float32 for name, array in parameters_of(flow) if _learns(name)
+        ):
+            raise UsageError(
+                "Whole weights are trained in float32: give --dtype float32 and no --quantize, or "
+                "train an adapter (--fine-tune-type lora)."
+            )
+
+    def initial(self, seed: int) -> Arrays:
+        """What a training begins with: a change of nothing, or the flow's own weights."""
+        if self.config.fine_tune_type == "full":
+            return {name: array for name, array in parameters_of(self.flow) if _learns(name)}
+        found: Arrays = {}
+        key = mx.random.key(seed)
+        for target in targets(self.flow.config, self.config.keys, self.config.num_layers):
+            key, own = mx.random.split(key)
+            bound = target.inputs**-0.5
+            shape = (target.inputs, self.config.rank)
+            found[f"{target.name}.lora_a"] = mx.random.uniform(-bound, bound, shape, key=own)
+            found[f"{target.name}.lora_b"] = mx.zeros((self.config.rank, target.outputs))
+            if self.config.fine_tune_type == "dora":
+                rows = whole_weight(self._layers[target.layer])
+                rows = rows[target.first : target.first + target.outputs]
+                found[f"{target.name}.m"] = mx.linalg.norm(rows, axis=1)
+        mx.eval(found)
+        return found
+
+    def put(self, arrays: Arrays, key: mx.array | None = None) -> None:
+        """Put arrays into the flow, also those that a gradient is taken of. ``key``: of the
+        dropout, None: without. ``arrays`` may be those of some layers only."""
+        if self.config.fine_tune_type == "full":
+            for name, array in arrays.items():
+                path, _, leaf = name.rpartition(".")
+                self._layers[path][leaf] = array
+            return
+        for path, own in self._changes(arrays, key).items():
+            put_on(self._layers[path], own)
+
+    def take_off(self) -> None:
+        """Take an adapter off the flow."""
+        if self.config.fine_tune_type != "full":
+            for target in targets(self.flow.config, self.config.keys, self.config.num_layers):
+                put_on(self._layers[target.layer], None)
+        forget_compiled(self.flow)
+
+    def _changes(self, arrays: Arrays, key: mx.array | None) -> dict[str, Change]:
+        dropped = None
+        if key is not None and self.config.dropout:
+            own = targets(self.flow.config, self.config.keys, self.config.num_layers)
+            keep = 1 - self.config.dropout
+            dropped = {
+                target.name: mx.random.bernoulli(keep, (target.inputs,), one) / keep
+                for target, one in zip(own, mx.random.split(key, len(own)), strict=True)
+            }
+        return changes_of(self.flow, self._layers, self.config, arrays, dropped)
+
+
+def _learns(name: str) -> bool:
+    """Whether likelihood says anything about a weight: not about a learned denoiser's."""
+    return name not in FIXED and not name.startswith("denoiser.")
+
+
+def count(arrays: Arrays) -> int:
+    """Numbers in all arrays."""
+    return sum(array.size for array in arrays.values())

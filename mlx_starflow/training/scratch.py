@@ -1,0 +1,128 @@
+"""A model from nothing: a bundle with a new flow of a chosen shape and the rest of another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_unflatten
+
+from ..adapters.files import WEIGHTS
+from ..bundle.load import (
+    load_arrays,
+    read_bundle_config,
+    read_component_config,
+    write_component,
+    write_json,
+)
+from ..config import BlockConfig, FlowConfig
+from ..device.typed import parameters_of
+from ..errors import UsageError
+from ..flow import Flow
+from ..generation.components import Components
+
+HEAD = 64  # numbers per head, where the width allows it
+SMALL = 0.02  # deviation of embeddings at the beginning
+
+
+def begin_bundle(
+    template: Path, place: Path, shape: str | None, noise_std: float | None, seed: int, resume: bool
+) -> Path:
+    """Make the bundle of a new model with random weights; with ``resume`` it is there already.
+
+    The data's side, channels and text are those of the template, whose autoencoder and text encoder
+    are copied. Errors: UsageError for a shape that cannot be, or a place where something is.
+    """
+    if resume:
+        return place
+    if place.exists():
+        raise UsageError(f"--save-path {place} is there already; name a new directory.")
+    model = read_bundle_config(template)
+    old = FlowConfig.from_dict(read_component_config(template / "flow"), "flow/config.json")
+    config = new_config(old, shape or "", noise_std)
+    staged = place.with_name(f".{place.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    for name, reference in model.components.items():
+        if name != "flow" and (template / reference).is_dir():
+            shutil.copytree(template / reference, staged / reference)
+    flow = new_flow(config, seed)
+    write_component(staged / "flow", config.to_dict(), dict(parameters_of(flow)))
+    vocabulary = template / "vocabulary.json"
+    if vocabulary.is_file():
+        shutil.copy(vocabulary, staged)
+    about = dataclasses.replace(
+        model, name=place.name, source=None, licence="", attribution="",
+        components={**model.components, "flow": "flow"},
+    )  # fmt: skip
+    write_json(staged / "config.json", about.to_dict())
+    os.replace(staged, place)
+    return place
+
+
+def finish_bundle(components: Components, directory: Path) -> None:
+    """Put the best weights of a training into its bundle's flow, in one rename."""
+    place = components.path("flow")
+    arrays = load_arrays(directory / WEIGHTS)
+    flow = components.flow
+    own = {**dict(parameters_of(flow)), **arrays}
+    staged, old = place.with_name(".flow.part"), place.with_name(".flow.old")
+    shutil.rmtree(staged, ignore_errors=True)
+    write_component(staged, flow.config.to_dict(), own)
+    os.replace(place, old)
+    os.replace(staged, place)
+    shutil.rmtree(old)
+
+
+def new_config(like: FlowConfig, shape: str, noise_std: float | None = None) -> FlowConfig:
+    """A flow for the data of another, of a shape such as "1,1,5x256". Errors: UsageError."""
+    match = re.fullmatch(r"(\d{1,3}(?:,\d{1,3})*)x(\d{1,5})", shape.replace(" ", ""))
+    if match is None:
+        raise UsageError(
+            f"--shape {shape!r}: expected layers of each block and their width, such as 1,1,5x256."
+        )
+    layers, width = [int(n) for n in match[1].split(",")], int(match[2])
+    head = next((h for h in (HEAD, 32, 16) if width % h == 0), None)
+    if head is None:
+        raise UsageError(f"--shape {shape!r}: the width must be a multiple of 16.")
+    starflow = like.model_type == "starflow"
+    text = bool(like.text_channels or like.num_classes)
+    blocks = tuple(
+        BlockConfig(
+            layers=count, channels=width, heads=width // head, kv_heads=width // head,
+            head_dim=head, mlp_channels=4 * width, final_norm=starflow,
+            position="spatial" if starflow else "table",
+            conditioned=text and (i == len(layers) - 1 or not starflow),
+            project_text=True,
+            flip=(i % 2 == 0) if starflow else (i % 2 == 1),
+        )
+        for i, count in enumerate(layers)
+    )  # fmt: skip
+    std = like.noise_std if noise_std is None else noise_std
+    return dataclasses.replace(like, blocks=blocks, noise_std=std, denoiser=None)
+
+
+def new_flow(config: FlowConfig, seed: int) -> Flow:
+    """A flow that is the identity: matrices as ``mlx.nn`` draws them, from the seed alone, and
+    outputs of zero."""
+    flow = Flow(config)
+    found = parameters_of(flow)
+    drawn = []
+    for (name, value), key in zip(found, mx.random.split(mx.random.key(seed), len(found)),
+                                  strict=True):  # fmt: skip
+        if ".proj_out." in name:
+            value = mx.zeros_like(value)
+        elif name.endswith(("_embed",)):
+            value = SMALL * mx.random.normal(value.shape, key=key)
+        elif value.ndim == 2 and name != "prior_var":
+            bound = value.shape[1] ** -0.5
+            value = mx.random.uniform(-bound, bound, value.shape, key=key)
+        elif name.endswith(".bias") and "norm" not in name:
+            value = mx.zeros_like(value)
+        drawn.append((name, value))
+    flow.update(tree_unflatten(drawn))
+    mx.eval(parameters_of(flow))
+    return flow

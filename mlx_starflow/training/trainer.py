@@ -1,0 +1,206 @@
+"""One training: its arrays, its optimizer, its step, and the same after an interruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from ..adapters.changes import forget_compiled
+from ..adapters.files import AdapterConfig
+from ..device.typed import scalar
+from ..errors import NumericsError, StarflowError
+from ..exact.likelihood import log_prob
+from ..exact.scoring import noise_kind
+from ..flow import Flow
+from .gradient import gradient
+from .material import Batch, Material, Part, batch, with_noise
+from .muon import muon
+from .options import TrainOptions
+from .parameters import Arrays, Trained
+
+VALID_KEY = 7_000_003  # of the noise of evaluations, which is no step's
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Held-out bits per dimension: a mean and its standard error over pictures (over noise draws
+    where there is one picture)."""
+
+    mean: float
+    standard_error: float
+
+
+class Trainer:
+    """Steps of stochastic gradient descent on the exact likelihood."""
+
+    def __init__(
+        self, flow: Flow, config: AdapterConfig, options: TrainOptions, material: Material
+    ) -> None:
+        """Errors: UsageError for whole weights of a flow that is not float32."""
+        self.options, self.material = options, material
+        self.trained = Trained(flow, config)
+        self.arrays = self.trained.initial(options.seed)
+        self.average: Arrays | None = dict(self.arrays) if options.ema else None
+        self.optimizer = self._optimizer()
+        self.optimizer.init(_slashed(self.arrays))
+        self.step = 0
+        self.trained.put(self.arrays)
+
+    def update(self) -> float:
+        """One step; its bits per dimension, of the batch before the step. Errors: NumericsError."""
+        o, passes = self.options, self.options.grad_accumulation_steps
+        nats, slopes = mx.array(0.0), None
+        for number in range(passes):
+            found = self.batch(number)
+            key = mx.random.key(o.seed * 13 + self.step * passes + number)
+            value, own = gradient(
+                self.trained, self.arrays, found.x, found.context, o.grad_checkpoint, key
+            )
+            nats = nats + value
+            slopes = own if slopes is None else {n: slopes[n] + own[n] for n in own}
+        numbers = passes * o.batch_size * self.material.numbers
+        mean = {n: slope / numbers for n, slope in cast(Arrays, slopes).items()}
+        if o.max_grad_norm:
+            mean, _ = optim.clip_grad_norm(mean, o.max_grad_norm)
+        moved = self.optimizer.apply_gradients(_slashed(mean), _slashed(self.arrays))
+        arrays = {name: moved[name.replace(".", "/")] for name in mean}
+        average = self.average
+        if average is not None:
+            share = min(o.ema, (self.step + 1) / (self.step + 11))
+            average = {n: a + (1 - share) * (arrays[n] - a) for n, a in average.items()}
+        mx.eval(arrays, average, self.optimizer.state)
+        bits = self._bits(scalar(nats) / numbers)
+        if not math.isfinite(bits):
+            raise NumericsError(
+                f"The loss is NaN or infinite after {self.step} steps. Try a lower --learning-rate."
+            )
+        self.arrays, self.average, self.step = arrays, average, self.step + 1
+        self.trained.put(arrays)
+        return bits
+
+    def batch(self, number: int) -> Batch:
+        """What pass ``number`` of the next step sees."""
+        o, passes = self.options, self.options.grad_accumulation_steps
+        return batch(
+            self.material, o.seed, self.step, (number, passes), o.batch_size, o.caption_dropout
+        )
+
+    def kept(self) -> Arrays:
+        """The arrays that are evaluated and saved: the moving average where there is one."""
+        return self.arrays if self.average is None else self.average
+
+    def evaluate(self, part: Part | None = None) -> Bits | None:
+        """Held-out bits per dimension under ``kept``, or those of another part; None without."""
+        part = self.material.valid if part is None else part
+        if part is None:
+            return None
+        with self.showing():
+            return self._evaluate(part)
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """The flow with what is kept, for a block; ready for samplers."""
+        self.put_kept(self.kept())
+        try:
+            yield
+        finally:
+            self.put_kept(self.arrays)
+
+    def put_kept(self, arrays: Arrays) -> None:
+        """Give the flow arrays to draw and score with."""
+        self.trained.put(arrays)
+        forget_compiled(self.trained.flow)
+
+    def _evaluate(self, part: Part) -> Bits:
+        draws, size = self.options.val_draws, self.options.batch_size
+        nats = np.empty((len(part), draws))
+        rows = np.array([captions[0] for captions in part.captions])
+        for draw in range(draws):
+            key = mx.random.key(VALID_KEY + draw)
+            x = with_noise(part.latents, self.material.config, key)
+            for start in range(0, len(part), size):
+                own = slice(start, start + size)
+                context = self.material.context(rows[own])
+                nats[own, draw] = -np.array(log_prob(self.trained.flow, x[own], context))
+        nats /= self.material.numbers
+        if not np.isfinite(nats).all():
+            raise NumericsError("The held-out likelihood is NaN or infinite. Try a lower "
+                                "--learning-rate.")  # fmt: skip
+        scatter = nats.mean(axis=1) if len(part) > 1 else nats[0]
+        error = scatter.std(ddof=1) / math.sqrt(len(scatter)) if len(scatter) > 1 else math.nan
+        return Bits(self._bits(float(nats.mean())), float(error) / math.log(2))
+
+    def _bits(self, nats_per_dim: float) -> float:
+        uniform = not self.material.config.noise_std and noise_kind(self.material.config)
+        offset = math.log(128.0) if uniform == "uniform" else 0.0
+        return (nats_per_dim + offset) / math.log(2)
+
+    def _optimizer(self) -> optim.Optimizer:
+        o = self.options
+
+        def rate(step: mx.array) -> mx.array:
+            rise = mx.minimum(1.0, (step + 1) / max(1, o.warmup))
+            fall = (1 + mx.cos(math.pi * mx.minimum(1.0, step / o.iters))) / 2
+            return o.learning_rate * rise * (o.final_rate + (1 - o.final_rate) * fall)
+
+        if o.optimizer == "muon":
+            return muon(self.arrays, rate, o.weight_decay)
+        return optim.AdamW(rate, weight_decay=o.weight_decay, bias_correction=True)
+
+    # What is on disk
+
+    def state(self) -> Arrays:
+        """Everything that the next step depends on, but for ``step``."""
+        found = {f"arrays.{name}": array for name, array in self.arrays.items()}
+        for name, array in (self.average or {}).items():
+            found[f"average.{name}"] = array
+        held: Any = tree_flatten(self.optimizer.state)
+        for number, (_, leaf) in enumerate(held):
+            whole = not mx.issubdtype(leaf.dtype, mx.floating)
+            found[f"optimizer.{number}"] = leaf.astype(mx.uint32) if whole else leaf
+        return found
+
+    def load(self, state: Arrays, step: int) -> None:
+        """Go on from a ``state``. Errors: StarflowError where it is of another training."""
+        expected = self.state()
+        for name, array in expected.items():
+            if name not in state or state[name].shape != array.shape:
+                raise StarflowError(
+                    f"The training state has no {name!r} of shape {array.shape}: it is of another "
+                    "training. Begin anew in another --adapter-path."
+                )
+        numbers = iter(range(len(state)))
+
+        def leaf(old: mx.array) -> mx.array:
+            return state[f"optimizer.{next(numbers)}"].astype(old.dtype)
+
+        self.optimizer.state = tree_map(leaf, self.optimizer.state)
+        self.arrays = {name: state[f"arrays.{name}"] for name in self.arrays}
+        if self.average is not None:
+            self.average = {name: state[f"average.{name}"] for name in self.arrays}
+        self.step = step
+        self.trained.put(self.arrays)
+
+    def begin_from(self, arrays: Arrays) -> None:
+        """Begin with the arrays of an adapter and a fresh optimizer. Errors: StarflowError."""
+        if set(arrays) != set(self.arrays):
+            raise StarflowError(
+                "The adapter to begin from has other arrays than this training: give the same "
+                "--fine-tune-type, --lora-rank, --lora-keys and --num-layers."
+            )
+        self.arrays = {name: arrays[name].astype(mx.float32) for name in self.arrays}
+        self.average = None if self.average is None else dict(self.arrays)
+        self.trained.put(self.arrays)
+
+
+def _slashed(arrays: Arrays) -> Arrays:
+    """The arrays by names that are no paths of a tree to an optimizer, which splits at dots."""
+    return {name.replace(".", "/"): array for name, array in arrays.items()}

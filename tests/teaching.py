@@ -1,0 +1,43 @@
+"""Folders of pictures to learn from, and adapters made of random numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from mlx_starflow.adapters.files import CONFIG, WEIGHTS, AdapterConfig, expected
+from mlx_starflow.adapters.saving import write_arrays, write_object
+from mlx_starflow.generation.components import Components
+
+QUICK = ("--iters", 6, "--batch-size", 2, "--steps-per-eval", 3, "--previews", 0, "--lora-rank", 4)
+
+
+def pictures(folder: Path, count: int = 8, side: int = 12, captions: bool = True) -> Path:
+    """Pictures of one style, half red and half green, each with a caption beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(4)
+    for i in range(count):
+        pixels = rng.integers(0, 60, (side, side, 3))
+        pixels[:, side // 2 :, i % 2] = 220
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+        if captions:
+            (folder / f"{i:02d}.txt").write_text(("red", "green")[i % 2])
+    return folder
+
+
+def adapter(bundle: Path, folder: Path, size: float = 0.3, seed: int = 0, **changes) -> Path:
+    """An adapter for a bundle that changes its pictures, made of random numbers."""
+    components = Components(bundle, str(bundle))
+    config = AdapterConfig(components.base, **{"rank": 2, **changes})
+    shapes = expected(config, components.flow_config)
+    keys = mx.random.split(mx.random.key(seed), len(shapes))
+    arrays = {
+        name: size * mx.random.normal(shape, key=key) + (1.0 if name.endswith(".m") else 0.0)
+        for (name, shape), key in zip(shapes.items(), keys, strict=True)
+    }
+    write_object(folder / CONFIG, config.to_dict())
+    write_arrays(folder / WEIGHTS, arrays, {})
+    return folder

@@ -1,0 +1,260 @@
+"""Training as a whole: it learns, stops, saves, goes on to the bit, and says what was wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from command import run  # noqa: F401
+from PIL import Image
+from teaching import QUICK, pictures
+
+import mlx_starflow as sf
+from mlx_starflow.adapters.files import CONFIG, WEIGHTS
+from mlx_starflow.adapters.saving import write_arrays
+from mlx_starflow.errors import ImageError
+from mlx_starflow.generation.components import Components
+from mlx_starflow.training import checkpoint
+from mlx_starflow.training.events import Ended, Evaluated, Stepped
+from mlx_starflow.training.options import TrainOptions
+from mlx_starflow.training.run import Task, train
+
+KINDS = {
+    "lora": {}, "dora": {"fine_tune_type": "dora"},
+    "full": {"fine_tune_type": "full", "ema": 0.9, "optimizer": "muon"},
+    "parts": {"lora_keys": ("attention.q", "attention.v", "proj_in", "proj_out")},
+}  # fmt: skip
+PLAIN = dict(iters=8, batch_size=2, steps_per_eval=3, save_every=4, lora_rank=4, flip=True)
+
+
+def followed(bundle, data, place, stop_after=None, resume=False, load=None, **changes):
+    """Events of a training; ``stop_after`` steps it is asked to stop."""
+    components = Components(bundle, str(bundle), **(load or {}))
+    task = Task(data, place, previews=0, resume=resume)
+    events, steps = [], [0]
+    options = TrainOptions(**{**PLAIN, **changes})
+    for event in train(components, task, options, lambda: stop_after == steps[0]):
+        steps[0] += isinstance(event, Stepped)
+        events.append(event)
+    return events
+
+
+def summary(events):
+    return events[-1].summary if isinstance(events[-1], Ended) else None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_going_on_is_not_stopping(colours, tmp_path, kind):
+    """Weights, losses and files, to the bit, wherever it was interrupted."""
+    data = pictures(tmp_path / "data")
+    whole = followed(colours, data, tmp_path / "whole", **KINDS[kind])
+    for after in (1, 4, 5):
+        place = tmp_path / f"after{after}"
+        first = followed(colours, data, place, stop_after=after, **KINDS[kind])
+        assert summary(first)["stopped"] == "interrupted"
+        rest = followed(colours, data, place, resume=True, **KINDS[kind])
+        assert [e for e in (*first, *rest) if isinstance(e, Stepped | Evaluated)] == [
+            e for e in whole if isinstance(e, Stepped | Evaluated)
+        ]
+        for name in (WEIGHTS, f"0000008_{WEIGHTS}", checkpoint.STATE, "loss.csv"):
+            assert (place / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("model", ["colours", "classes", "unconditional"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns(request, tmp_path, model, kind):
+    """Held-out bits fall below the model's own, and the adapter on disk has them."""
+    bundle = request.getfixturevalue(model)
+    side = Components(bundle, "x").config.image_size
+    data = pictures(tmp_path / "data", 12, side, captions=model == "colours")
+    if model != "colours":
+        for i in range(12):
+            text = str(i % 2) if model == "classes" else ""
+            (data / f"{i:02d}.txt").write_text(text)
+    events = followed(bundle, data, tmp_path / "a", iters=12, learning_rate=3e-3, **KINDS[kind])
+    found = summary(events)
+    assert found["valid_bits_per_dim"] < found["base_valid_bits_per_dim"]
+    assert found["stopped"] == "iters" and found["iterations"] == 12
+    with sf.load(bundle, adapters=[tmp_path / "a"]) as pipe:
+        assert pipe.generate("red" if model == "colours" else None, seed=1, steps=8).images
+
+
+def test_a_quantized_base_is_trained_on(wide, tmp_path):
+    """QLoRA: 4-bit weights stay as they are, and the loss falls."""
+    data = pictures(tmp_path / "data", 12)
+    events = followed(wide, data, tmp_path / "a", load={"quantize": 4}, iters=12,
+                      learning_rate=3e-3)  # fmt: skip
+    found = summary(events)
+    assert found["valid_bits_per_dim"] < found["base_valid_bits_per_dim"]
+    refused = pytest.raises(sf.errors.UsageError, match="float32")
+    with refused:
+        followed(wide, data, tmp_path / "b", load={"quantize": 4}, fine_tune_type="full")
+
+
+def test_half_precision_weights_are_trained_on(colours, tmp_path):
+    data = pictures(tmp_path / "data", 12)
+    half = summary(followed(colours, data, tmp_path / "a", load={"dtype": "float16"}))
+    full = summary(followed(colours, data, tmp_path / "b", load={"dtype": "float32"}))
+    assert half["valid_bits_per_dim"] == pytest.approx(full["valid_bits_per_dim"], abs=5e-3)
+
+
+def test_checkpointing_and_accumulation_give_the_same_training(colours, tmp_path):
+    data = pictures(tmp_path / "data")
+    plain = summary(followed(colours, data, tmp_path / "a"))
+    layers = summary(followed(colours, data, tmp_path / "b", grad_checkpoint=True))
+    assert layers["valid_bits_per_dim"] == pytest.approx(plain["valid_bits_per_dim"], abs=1e-6)
+    more = followed(colours, data, tmp_path / "c", batch_size=1, grad_accumulation_steps=2)
+    assert summary(more)["iterations"] == 8
+
+
+def test_it_stops_by_itself_and_keeps_the_best(colours, tmp_path):
+    """On 20 pictures and 2,000 iterations."""
+    data = pictures(tmp_path / "data", 20)
+    events = followed(colours, data, tmp_path / "a", iters=2000, learning_rate=2e-2,
+                      steps_per_eval=5, patience=3, save_every=5)  # fmt: skip
+    found = summary(events)
+    assert found["stopped"] == "patience" and found["iterations"] < 2000
+    evaluated = [e for e in events if isinstance(e, Evaluated)]
+    best = min(evaluated, key=lambda e: e.valid.mean)
+    assert best.step == found["best_iteration"] and best.is_best
+    assert found["valid_bits_per_dim"] == best.valid.mean
+    assert evaluated[-1].valid.mean > best.valid.mean
+    kept = mx.load(str(tmp_path / "a" / WEIGHTS))
+    then = mx.load(str(tmp_path / "a" / f"{best.step:07d}_{WEIGHTS}"))
+    assert all((kept[n] == then[n]).all().item() for n in kept)
+
+
+def test_the_command(run, colours, tmp_path):  # noqa: F811
+    """JSON as the contract has it; files as mlx-lm has them; what exists is not overwritten."""
+    data = pictures(tmp_path / "data")
+    made = run("train", "--data", data, "-m", colours, *QUICK, "--previews", 2, "--json")
+    assert made.status == 0, made.err
+    about = json.loads(made.lines[-1])
+    assert {"iterations", "train_bits_per_dim", "valid_bits_per_dim", "adapter_path",
+            "stopped"} <= set(about)  # fmt: skip
+    config = json.loads((tmp_path / "adapters" / CONFIG).read_text())
+    assert config["fine_tune_type"] == "lora" and config["lora_parameters"]["rank"] == 4
+    names = mx.load(str(tmp_path / "adapters" / WEIGHTS))
+    assert all(n.endswith((".lora_a", ".lora_b")) for n in names)
+    assert "Training needs about" in made.err and "held out" in made.err
+    assert (tmp_path / "adapters/previews/0000003.png").is_file()
+    assert Image.open(tmp_path / "adapters/loss.png").size == (800, 480)
+    again = run("train", "--data", data, "-m", colours, *QUICK)
+    assert again.status == 2 and "--resume" in again.err
+    other = run("train", "--data", data, "-m", colours, *QUICK, "--seed", 5, "--resume")
+    assert other.status == 2 and "other options" in other.err
+    more = run("train", "--data", data, "-m", colours, *QUICK, "--adapter-path", "more",
+               "--resume-adapter-file", "adapters/0000006_adapters.safetensors")  # fmt: skip
+    assert more.status == 0, more.err
+
+
+def test_the_yaml_file_and_flags_over_it(run, colours, tmp_path):  # noqa: F811
+    pictures(tmp_path / "data")
+    (tmp_path / "train.yaml").write_text(
+        f"model: {colours}\ndata: data\niters: 4\nbatch-size: 2\nlearning_rate: 1e-4\n"
+        "adapter_path: mine\nlora_parameters: {rank: 3, scale: 2.0, keys: [mlp.up]}\n"
+    )
+    made = run("train", "-c", "train.yaml", "--previews", 0, "--iters", 2, "--json")
+    assert made.status == 0, made.err
+    assert json.loads(made.lines[-1])["iterations"] == 2
+    config = json.loads((tmp_path / "mine" / CONFIG).read_text())
+    assert config["lora_parameters"]["keys"] == ["mlp.up"]
+    assert config["lora_parameters"]["rank"] == 3
+    for text, said in (
+        ("itres: 4", "itres"),
+        ("iters: many", "iters"),
+        ("a: &x [1]\nb: *x", "alias"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        refused = run("train", "-c", "bad.yaml")
+        assert refused.status in (1, 2) and said in refused.err
+
+
+FAULTS = {
+    "missing captions": (lambda d: (d / "03.txt").unlink(), "without a caption", 0),
+    "broken": (lambda d: (d / "03.png").write_bytes(b"\x89PNG\r\n\x1a\n junk"), "Left out", 0),
+    "unreadable": (lambda d: ((d / "03.png").unlink(), (d / "03.png").mkdir()), "", 0),
+    "tiny": (lambda d: Image.new("RGB", (4, 4)).save(d / "03.png"), "smaller than half", 0),
+    "small": (lambda d: Image.new("RGB", (9, 9)).save(d / "03.png"), "Scaled up", 0),
+    "huge": (lambda d: Image.new("1", (9000, 9000)).save(d / "03.png"), "Left out", 0),
+    "duplicate": (lambda d: shutil.copy(d / "02.png", d / "03.png"), "counted once", 0),
+    "empty caption": (lambda d: (d / "03.txt").write_text(" \n"), "empty caption", 0),
+    "caption of bytes": (lambda d: (d / "03.txt").write_bytes(b"\xff\xfe"), "UTF-8", 0),
+    "one picture": (lambda d: [p.unlink() for p in d.glob("0[1-9].png")], "one picture", 0),
+    "no captions": (lambda d: [p.unlink() for p in d.glob("*.txt")], "--prompt", 2),
+    "no pictures": (lambda d: [p.unlink() for p in d.glob("*.png")], "holds no pictures", 2),
+    "no folder": (lambda d: shutil.rmtree(d), "no such folder", 2),
+    "bad line": (lambda d: (d / "train.jsonl").write_text('{"image": 3}'), "line 1", 1),
+    "outside": (
+        lambda d: (d / "train.jsonl").write_text('{"image": "../x.png", "prompt": "red"}'),
+        "outside", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_the_data_get_a_sentence(run, colours, tmp_path, fault):  # noqa: F811
+    spoil, said, status = FAULTS[fault]
+    data = pictures(tmp_path / "data")
+    spoil(data)
+    made = run("train", "--data", data, "-m", colours, *QUICK)
+    assert made.status == status, made.err
+    assert said in made.err
+
+
+def test_other_layouts(run, colours, tmp_path):  # noqa: F811
+    """train.jsonl with several captions for a picture, valid.jsonl, and one prompt for all."""
+    data = pictures(tmp_path / "data", captions=False)
+    lines = [{"image": f"{i:02d}.png", "prompt": p} for i in range(6) for p in ("red", "blue")]
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (data / "valid.jsonl").write_text(json.dumps({"image": "07.png", "prompt": "red"}))
+    made = run("train", "--data", data, "-m", colours, *QUICK)
+    assert made.status == 0 and "6 pictures to learn from and 1 held out" in made.err, made.err
+    folder = pictures(tmp_path / "folder", captions=False)
+    pictures(folder / "valid", 3)  # three that are in the folder too
+    made = run("train", "--data", folder, "--prompt", "red", "-m", colours, *QUICK,
+               "--adapter-path", "b")  # fmt: skip
+    assert made.status == 0 and "5 pictures to learn from and 3 held" in made.err, made.err
+
+
+def test_a_full_disk_leaves_the_last_file(tmp_path, monkeypatch):
+    path = write_arrays(tmp_path / "a.safetensors", {"x": mx.ones((4,))}, {})
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ImageError, match="No space left"):
+        write_arrays(path, {"x": mx.zeros((4000,))}, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_captions_are_dropped_and_noise_is_added(colours, tmp_path):
+    """A batch is told by its step: noise of its own, and captions dropped at their rate."""
+    from mlx_starflow.training.material import batch, read_material
+
+    components = Components(colours, "x")
+    reading = read_material(components, pictures(tmp_path / "data"), None, "crop", 0, False)
+    try:
+        while True:
+            next(reading)
+    except StopIteration as finished:
+        material = finished.value
+    null = material.rows.rows[-1]
+    dropped, noise = [], []
+    for step in range(300):
+        found = batch(material, 0, step, (0, 1), 4, 0.1)
+        dropped += [(row == null).all().item() for row in found.context]
+        again = batch(material, 0, step, (0, 1), 4, 0.1)
+        assert (found.x == again.x).all().item()
+        clean = min(
+            mx.square(found.x[0] - latent).mean().item() for latent in material.train.latents
+        )
+        noise.append(clean)
+    assert np.mean(dropped) == pytest.approx(0.1, abs=0.03)
+    assert np.sqrt(np.mean(noise)) == pytest.approx(0.2, rel=0.03)  # the model's noise_std

@@ -1,0 +1,101 @@
+"""Models from nothing: the recipe's loss curve, and a bundle that draws."""
+
+from __future__ import annotations
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch_curve
+from command import run  # noqa: F401
+from families import ROUNDING
+from teaching import pictures
+from test_train_gradient import published
+
+import mlx_starflow as sf
+from mlx_starflow.adapters import AdapterConfig, Base
+from mlx_starflow.config import BlockConfig, FlowConfig
+from mlx_starflow.device.typed import parameters_of
+from mlx_starflow.training.material import Batch, Material, Part
+from mlx_starflow.training.options import TrainOptions
+from mlx_starflow.training.scratch import new_config, new_flow
+from mlx_starflow.training.trainer import Trainer
+
+
+class Given(Trainer):
+    """A training whose batches are given."""
+
+    def batch(self, number: int) -> Batch:
+        x, text = torch_curve.batch(self.step)
+        return Batch(mx.array(x.transpose(0, 2, 3, 1)), mx.array(text))
+
+
+def like() -> FlowConfig:
+    """A flow over the data of the curve, of any shape."""
+    block = BlockConfig(layers=1, channels=16, heads=1, kv_heads=1, head_dim=16, mlp_channels=16)
+    return FlowConfig(
+        model_type="starflow", in_channels=torch_curve.CHANNELS, patch_size=2,
+        grid_size=torch_curve.SIDE // 2, blocks=(block,), noise_std=torch_curve.NOISE_STD,
+        text_channels=torch_curve.WIDTH, text_length=torch_curve.LENGTH, sos=True,
+        scale="softplus", soft_clip=4.0,
+    )  # fmt: skip
+
+
+def test_the_loss_curve_of_the_recipe():
+    """PyTorch's, step by step, from the same initial weights on the same batches, within 1 %."""
+    stored = json.loads(torch_curve.FILE.read_text())
+    config = new_config(like(), "1,2x32")
+    flow = new_flow(config, 0)
+    for name, array in parameters_of(flow):
+        drawn = torch_curve.weight(published(name), _shape(name, array))
+        flow.load_weights([(name, mx.array(drawn).reshape(array.shape))], strict=False)
+    c = torch_curve
+    options = TrainOptions(
+        fine_tune_type="full", optimizer="muon", iters=c.STEPS, batch_size=c.BATCH,
+        learning_rate=c.RATE, warmup=c.WARM_UP, final_rate=0.01, weight_decay=c.DECAY, ema=c.EMA,
+    )  # fmt: skip
+    latents = mx.zeros((1, c.SIDE, c.SIDE, c.CHANNELS))
+    material = Material(Part((), latents, None, ()), None, None, config, ())
+    trainer = Given(flow, AdapterConfig(Base("new", "0"), "full"), options, material)
+    bits = np.array([trainer.update() for _ in range(c.STEPS)])
+    wanted = np.array(stored["bits"])
+    assert wanted[:10].mean() - wanted[-10:].mean() > 0.2  # it learns
+    assert np.abs(bits - wanted).max() < 0.01 * ROUNDING * np.abs(wanted).min()
+    found = trainer.batch(0)
+    with trainer.showing():
+        nats = -sf.log_prob(trainer.trained.flow, found.x, found.context).mean().item()
+    last = nats / latents.size / np.log(2)
+    assert last == pytest.approx(stored["averaged"], rel=0.01)
+
+
+def _shape(name: str, array: mx.array) -> tuple[int, ...]:
+    """A weight's shape in a PyTorch checkpoint."""
+    return (1, 1, *array.shape) if name.endswith("sos_embed") else array.shape
+
+
+def test_a_model_of_ones_own(run, colours, tmp_path):  # noqa: F811
+    """Trained from nothing on a folder, stored as a bundle, drawn with; --resume goes on."""
+    data = pictures(tmp_path / "data")
+    line = ("train", "--from-scratch", "--shape", "1,2x32", "--data", data, "-m", colours,
+            "--save-path", "mine", "--batch-size", 4, "--previews", 0,
+            "--steps-per-eval", 5)  # fmt: skip
+    made = run(*line, "--iters", 10, "--json")
+    assert made.status == 0, made.err
+    about = json.loads(made.lines[-1])
+    assert about["valid_bits_per_dim"] < about["base_valid_bits_per_dim"]
+    drawn = run("generate", "red", "-m", "mine", "--seed", 1)
+    assert drawn.status == 0, drawn.err
+    with sf.load("mine") as pipe:
+        assert [b.layers for b in pipe.flow_config.blocks] == [1, 2]
+        assert pipe.config.name == "mine"
+    assert run(*line, "--iters", 10).status == 2  # is there already
+
+
+@pytest.mark.parametrize("shape", ["", "3", "1,2x33", "x64", "1,,2x64"])
+def test_shapes_that_cannot_be(run, colours, tmp_path, shape):  # noqa: F811
+    data = pictures(tmp_path / "data")
+    refused = run("train", "--from-scratch", "--shape", shape, "--data", data, "-m", colours,
+                  "--save-path", "mine")  # fmt: skip
+    assert refused.status == 2 and "--shape" in refused.err
+    assert not (tmp_path / "mine").exists()
