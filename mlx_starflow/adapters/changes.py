@@ -121,6 +121,7 @@ def layers_by_path(flow: Flow) -> dict[str, nn.Module]:
 
 
 def forget_compiled(flow: Flow) -> None:
-    """Drop compiled steps, which hold a block's arrays as constants."""
+    """Drop compiled steps and what was made for them: both hold a block's arrays as constants."""
     for block in flow.blocks:
         block.__dict__.pop("_steps", None)
+        block.__dict__.pop("_step_layers", None)
