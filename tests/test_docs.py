@@ -63,7 +63,7 @@ PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
 
 @pytest.fixture
 def place(converted, tmp_path, monkeypatch):
-    """A directory where the small reference model stands for the embedded one."""
+    """A directory in which the small reference model replaces the embedded one."""
     for module in ("hub.locate", "cli.info", "cli.models"):
         monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", converted)
     monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / ".cache"))
@@ -104,7 +104,7 @@ def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  #
 
 @pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != "README.md"])
 def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
-    """Here the pictures that they begin with are given."""
+    """The pictures that the commands need exist in the directory."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     (place / "paintings").mkdir()
     for name in ("fox.png", "cat.png", "mine.png", "other.png", "new.png", "paintings/a.png"):

@@ -1,4 +1,4 @@
-"""``doctor``: what a CPU can run of it is run, and every check fails when its fault is put in."""
+"""``doctor`` on a CPU; every check fails when the fault that it looks for is present."""
 
 from __future__ import annotations
 
