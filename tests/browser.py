@@ -28,7 +28,7 @@ def chromium() -> Iterator:
 
 
 class Watched:
-    """A page and everything that it asked for or complained of."""
+    """A page, with its requests and its error messages."""
 
     def __init__(self, browser, url: str, **options) -> None:
         self.context = browser.new_context(
@@ -48,7 +48,7 @@ class Watched:
         self.page.wait_for_selector("html[data-ready]", state="attached")
 
     def check(self) -> None:
-        """No request has left the machine, and nothing was complained of."""
+        """Check that no request left the machine and that there were no errors."""
         assert self.hosts <= {urlsplit(self.url).netloc}
         assert not self.complaints, self.complaints
 

@@ -22,7 +22,7 @@ class Outcome:
 
 @pytest.fixture
 def run(capfd, monkeypatch, tmp_path):
-    """run("generate", "red", ...) in an empty directory, tmp_path."""
+    """A function that runs a command, as run("generate", "red", ...), in tmp_path."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments) -> Outcome:

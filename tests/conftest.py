@@ -1,4 +1,4 @@
-"""What all tests share: where the reference numbers are, and converted copies of them."""
+"""Fixtures of all tests: paths of the reference cases, and converted copies of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def case_info(name: str) -> dict:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Converted models and measured windows of the tests stay out of the user's own."""
+    """Tests use a temporary cache instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLX_STARFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -141,7 +141,7 @@ def hub():
 
 @pytest.fixture
 def ask(hub, tmp_path):
-    """ask("resolve", "apple/starflow"): what a process of its own was told and got."""
+    """A function that asks the hub in a new process and returns its messages and result."""
     from hub_client import ask_hub
 
     return partial(ask_hub, hub, tmp_path)

@@ -1,4 +1,4 @@
-"""What a computation consists of, read from its graph: kernels, casts and their sizes.
+"""Count the kernels and casts of a computation, and their sizes, from its graph.
 
 MLX builds its normalizations and attention out of small operations on a CPU and has one kernel for
 each on a GPU. ``one_kernel_each`` puts a single operation of the same shape in their place, so that
@@ -22,8 +22,8 @@ VIEWS = {"Reshape", "Transpose", "Slice", "Split", "Broadcast", "ExpandDims", "S
 
 
 def primitives(function, *arguments) -> list[dict]:
-    """Every operation of function(*arguments), with names, shapes and types of what goes in and
-    comes out. Arrays that are captured count as inputs; the function may take any structure."""
+    """Every operation of function(*arguments), with names, shapes and types of its inputs and
+    outputs. Arrays that are captured count as inputs; the function may take any structure."""
     flat: list[mx.array] = []
 
     def keep(value):

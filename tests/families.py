@@ -100,7 +100,7 @@ FAMILIES: dict[str, FlowConfig] = {
 
 
 def random_flow(config: FlowConfig, seed: int = 0) -> Flow:
-    """A flow with weights large enough that every part of it matters."""
+    """A random flow with large weights, so that every part of it affects the result."""
     flow = Flow(config)
     flat = tree_flatten(flow.parameters())
     keys = mx.random.split(mx.random.key(seed), len(flat))
@@ -131,7 +131,7 @@ def example(config: FlowConfig, batch: int = 2, seed: int = 1, guided: bool = Fa
 
 
 def set_half(flow: Flow, dtype: mx.Dtype) -> None:
-    """What loading weights of this type gives: the layers' matrices and proj_txt take it."""
+    """Convert the layers' matrices and proj_txt to a type, as loading weights does."""
     for path, leaf in tree_flatten(flow.leaf_modules(), is_leaf=nn.Module.is_module):
         if "weight" in leaf and takes_type("flow", f"{path}.weight"):
             leaf.weight = leaf.weight.astype(dtype)

@@ -208,7 +208,7 @@ def need(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def lay_out(folder: Path, recipe: int | str | None) -> None:
-    """The released pipeline converted to bfloat16 or quantized: headers, and files of nothing."""
+    """Write the released pipeline, converted to bfloat16 or quantized, as sparse files."""
     from mlx_starflow.bundle.load import write_json
     from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, TextConfig, VAEConfig
     from mlx_starflow.flow import Flow

@@ -68,7 +68,7 @@ def files_of(case: str, *patterns: str) -> dict[str, bytes]:
 
 
 def repositories() -> dict[str, dict[str, bytes]]:
-    """The small fixtures under the published names, beside files that nobody asked for."""
+    """The small fixtures under the published names, with other files beside them."""
     checkpoint = (case_dir("t2i_tiny") / "checkpoint.pth").read_bytes()
     return {
         "apple/starflow": {CHECKPOINT: checkpoint, "LICENSE": LICENCE, "other.pth": b"0" * 99},

@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def _answer(self, with_body: bool) -> None:
         path = self.path.split("?")[0]

@@ -1,4 +1,4 @@
-"""Products as another device would round them: every one a little off, each time differently."""
+"""Adds small random errors to matrix products, as if another device had rounded them."""
 
 from __future__ import annotations
 

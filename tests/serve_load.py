@@ -80,7 +80,7 @@ def megabytes(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of the server so far, its threads together."""
+    """CPU time of all threads of the server so far."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -127,7 +127,7 @@ def summary(
     alone: list[float],
     options: argparse.Namespace,
 ) -> dict:
-    """What the rounds so far come to."""
+    """A summary of the rounds so far."""
     total = len(rounds) * options.size
     ratios = [b / a for a, b in rounds]
     return {

@@ -27,7 +27,7 @@ from mlx_starflow.server.studio import Studio
 
 @dataclasses.dataclass
 class Running:
-    """A server that answers."""
+    """A running server."""
 
     url: str
     studio: Studio

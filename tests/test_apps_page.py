@@ -1,4 +1,4 @@
-"""The window of docs/apps.md, as it stands there, on a virtual display where there is no other."""
+"""The window program of docs/apps.md runs, on a virtual display if there is no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing samplers: the counts are right, the distances mean what they say."""
+"""The comparison of samplers has correct counts and distances."""
 
 from __future__ import annotations
 

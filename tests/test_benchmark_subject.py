@@ -1,4 +1,4 @@
-"""What a benchmark is asked to run: sampler specs and random flows."""
+"""The input of a benchmark: sampler specifications and random flows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which BLAS mlx gets on Linux, seen from fresh processes: it is decided at import."""
+"""Which BLAS mlx uses on Linux. It is decided at import, so the tests start new processes."""
 
 import ctypes
 import os

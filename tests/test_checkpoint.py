@@ -1,4 +1,4 @@
-"""Bundles are loaded strictly: whatever is missing, extra, misshapen or damaged is named."""
+"""Bundles are checked when loaded: missing, extra, misshapen or damaged tensors are named."""
 
 from __future__ import annotations
 

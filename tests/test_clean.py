@@ -1,4 +1,4 @@
-"""``models clean``: what can be made again goes, everything else stays; completion of names."""
+"""``models clean`` removes only what can be made again; completion of names."""
 
 from __future__ import annotations
 

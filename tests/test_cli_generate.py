@@ -110,7 +110,7 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flag, monkey
 
 
 def test_flags_change_the_picture(run, model):  # noqa: F811
-    """Else the test above would compare one picture with itself."""
+    """Otherwise the test above would compare identical pictures."""
     made = {}
     picture("a.png")
     for flag in ("guidance", "max_sweeps", "denoise", "noise_std", "attention_temperature",

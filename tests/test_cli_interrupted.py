@@ -1,4 +1,4 @@
-"""Ctrl-C in every command says what was finished; what surrounds the program may be missing."""
+"""Ctrl-C in every command prints what was finished; a missing environment is tolerated."""
 
 from __future__ import annotations
 

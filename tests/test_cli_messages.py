@@ -1,4 +1,4 @@
-"""What a person is told: each thing once, shortly, in words that can be acted on."""
+"""Messages of the command line: each is shown once, is short, and says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people get wrong: one sentence that says what to do, the right exit status, no file."""
+"""User mistakes: one sentence that says what to do, the right exit status, no output file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--seed``: several numbers where a command takes several, and no word lost where it does not."""
+"""``--seed`` takes several numbers in some commands, and never swallows other arguments."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_is_no_traceback(environment):
 
 
 def cpu_seconds(arguments: list[str], environment: dict[str, str]) -> float:
-    """Processor time of the fastest of three runs: unlike the clock it knows no neighbours."""
+    """CPU time of the fastest of three runs, which other programs hardly affect."""
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

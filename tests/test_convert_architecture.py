@@ -1,4 +1,4 @@
-"""What a checkpoint is: shapes where they tell, the YAML where they cannot, and their quarrels."""
+"""The architecture of a checkpoint, from shapes and YAML, and contradictions between the two."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def of_case(name: str) -> Architecture:
 
 @pytest.mark.parametrize("name", STARFLOW + TARFLOW)
 def test_the_table_is_the_flow(name):
-    """Every tensor of the file has a place, and together they are exactly the flow's."""
+    """The tensors of the file are exactly those of the flow."""
     found = of_case(name).flow
     layout = {t.name: t.shape for t in flow_layout(found).values()}
     assert layout == {k: v.shape for k, v in tree_flatten(Flow(found).parameters())}
@@ -204,7 +204,7 @@ def test_one_number_of_layers_leaves_the_count_to_blocks(tmp_path):
 
 
 def test_absent_settings_come_from_the_weights(tmp_path):
-    """Whatever shapes tell may be left out of the YAML."""
+    """Settings that follow from shapes may be missing in the YAML."""
     text = (case_dir("t2i_tiny") / "config.yaml").read_text()
     told = r"- (channels|blocks|layers_per_block|txt_size|sos|rope|cond_top_only|use_final_norm):"
     lines = [line for line in text.splitlines() if not re.match(told, line)]

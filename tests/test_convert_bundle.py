@@ -59,7 +59,7 @@ def test_without_companions_the_yaml_names_them(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "code"), [("bfloat16", "BF16"), ("float16", "F16")])
 def test_types(tmp_path, dtype, code):
-    """Layer matrices and proj_txt take the type; ends, norms and biases stay float32."""
+    """Layer matrices and proj_txt have the type; projections, norms and biases stay float32."""
     convert(tmp_path / "bundle", dtype=dtype, verify=True)
     for name, found in types(tmp_path / "bundle" / "flow").items():
         cast = name.endswith((*MATRICES, "proj_txt.weight"))

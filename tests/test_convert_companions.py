@@ -1,4 +1,4 @@
-"""Text encoders and autoencoders given to the converter: those of every form, and misfits."""
+"""Text encoders and autoencoders for the converter: all supported forms, and unsuitable ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversion writes all of its target or nothing."""
+"""A conversion writes its target completely or not at all."""
 
 from __future__ import annotations
 

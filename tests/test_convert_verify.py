@@ -1,4 +1,4 @@
-"""``convert --verify`` lets through what rounding explains, and not twice as much."""
+"""``convert --verify`` accepts differences by rounding, but not twice as much."""
 
 from __future__ import annotations
 

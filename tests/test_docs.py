@@ -64,7 +64,7 @@ PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
 
 @pytest.fixture
 def place(sentences, tmp_path, monkeypatch):
-    """A directory where a tiny model stands for the embedded one."""
+    """A directory in which a tiny model replaces the embedded one."""
     for module in ("hub.locate", "cli.info", "cli.models"):
         monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", sentences)
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,7 @@ def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  #
 
 @pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != "README.md"])
 def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
-    """Here the pictures that they begin with are given."""
+    """The pictures that the commands need exist in the directory."""
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     (place / "paintings").mkdir()
     for name in ("fox.png", "cat.png", "mine.png", "other.png", "new.png", "paintings/a.png"):

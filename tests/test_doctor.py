@@ -1,4 +1,4 @@
-"""``doctor``: what a CPU can run of it is run, and every check fails when its fault is put in."""
+"""``doctor`` on a CPU; every check fails when the fault that it looks for is present."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_stored_numbers_belong_to_the_embedded_weights():
     with sf.load() as pipe:
         assert golden.weights == pipe.fingerprint, (
             f"mlx_starflow/assets/golden.npz was made with other weights than those in the "
-            f"package. Make it anew: {REGENERATE}"
+            f"package. Make it again: {REGENERATE}"
         )
     assert FILE.stat().st_size <= 200_000
 

@@ -1,4 +1,4 @@
-"""Editing a picture: masks to tokens, what the order sees, pixels put back, the likelihood."""
+"""Editing: masks of tokens, the effect of the token order, restored pixels, the likelihood."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The scripts of examples/ run, on a small model; CITATION.cff is what its readers expect."""
+"""The scripts of examples/ run on a small model; CITATION.cff is complete."""
 
 from __future__ import annotations
 

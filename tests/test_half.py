@@ -1,4 +1,4 @@
-"""Half means half: what 16-bit and quantized weights compute in, counted and not believed."""
+"""The types in which 16-bit and quantized weights compute, counted in the graph."""
 
 import mlx.core as mx
 import pytest

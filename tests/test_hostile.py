@@ -1,4 +1,4 @@
-"""Files made to hurt: every one is refused by a named reason, runs nothing, writes nothing, and
+"""Malicious files: every one is refused by a named reason, runs nothing, writes nothing, and
 takes little memory."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ sys.addaudithook(_Watch.hook)
 
 @pytest.fixture
 def watched() -> Iterator[list[str]]:
-    """What was run while the test ran."""
+    """The forbidden audit events of the test."""
     _Watch.seen.clear()
     _Watch.on = True
     yield _Watch.seen
@@ -64,7 +64,7 @@ def test_there_are_enough_of_them():
 
 
 def test_the_disguise_is_good(tmp_path):
-    """The honest model that some of them are made from converts."""
+    """The valid model of which some files are made can be converted."""
     path = tf.save(tmp_path / small_model.FILE_NAME, small_model.arrays())
     convert_checkpoint(ConvertOptions(path, tmp_path / "out", verify=True))
 

@@ -1,4 +1,4 @@
-"""Kept tokens stay, new ones follow the model, and nothing sees what comes after it."""
+"""Kept tokens do not change, new ones follow the model and do not depend on later tokens."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""The installed command does not care what lies in the working directory."""
+"""The installed command works independently of the files in the working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measuring instruments of the recipe's likelihood tables."""
+"""The functions that compute the recipe's likelihood tables."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a request is said to need is what it takes, and the advice about it is right."""
+"""The estimated memory of a request agrees with the measured one, and the advice is right."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_components_are_dropped_where_that_helps(components):
 
 
 def test_the_precision_that_would_fit_is_named(tmp_path):
-    """A flow whose weights outweigh everything else."""
+    """A flow whose weights need most of the memory."""
     folder = colours_bundle(tmp_path / "wide")
     config = json.loads((folder / "flow" / "config.json").read_text())
     wide = {"channels": 256, "heads": 4, "kv_heads": 4, "head_dim": 64, "mlp_channels": 1024}

@@ -1,4 +1,4 @@
-"""A result shows itself in a notebook, and ``generate`` shows its progress there."""
+"""A notebook displays results, and the progress of ``generate``."""
 
 from __future__ import annotations
 

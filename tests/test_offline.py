@@ -1,4 +1,4 @@
-"""A companion that is a hub reference is asked for when it is needed, and not before."""
+"""A component on the hub is downloaded when it is needed, not before."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def referring(converted, tmp_path) -> Path:
 
 @pytest.fixture
 def offline(tmp_path):
-    """Run Python where the hub is an address at which nobody listens."""
+    """Run Python with the address of a hub that does not answer."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MLX_STAR"))}
     environment = kept | {
         "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*",

@@ -1,4 +1,4 @@
-"""JSON and files from outside: limits hold, every wrong value is named, nothing waits for ever."""
+"""Untrusted JSON and files: limits hold, wrong values are named, no call blocks forever."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ EXITS = {
 
 @pytest.mark.parametrize("how", EXITS)
 def test_a_program_ends_in_peace(colours, how):
-    """MLX aborts a process whose threads leave their streams behind."""
+    """MLX aborts a process if threads end without clearing their streams."""
     program = f"import mlx_starflow as sf; pipe = sf.load({str(colours)!r}); {EXITS[how]}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""What fewer bits cost: in likelihood, and in the sample."""
+"""The effect of fewer bits on the likelihood and on the sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line puts aside of a picture's settings, and what a JPEG can hold of them."""
+"""Which settings of a picture the command line overrides, and which a JPEG can store."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_a_failed_certificate_is_repaired(monkeypatch):
     from mlx_starflow.sampling import sliding as module
 
     class Careless(module._Walk):
-        """Commits what is far from settled, until the certificate is asked."""
+        """Accepts tokens that have not converged, so that the final check must find them."""
 
         def __init__(self, block, v, commit, *rest):
             super().__init__(block, v, 1e4 * commit, *rest)

@@ -1,4 +1,4 @@
-"""The secants of the sliding window: right where the dependence is theirs, harmless elsewhere."""
+"""The secants of the sliding window are exact for the modelled dependence, else harmless."""
 
 import mlx.core as mx
 import numpy as np

@@ -1,4 +1,4 @@
-"""Our own routes: events, queue, gallery, and what only a flow can do with a picture."""
+"""The server's own API: events, queue, gallery, edit, vary, interpolate, score, encode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile clients: each is answered as it deserves, and the server goes on drawing."""
+"""Hostile clients get an error with the right status, and the server continues to work."""
 
 from __future__ import annotations
 

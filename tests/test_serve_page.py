@@ -153,7 +153,7 @@ def test_dropping_a_picture_anywhere_reuses_its_settings(page, folder):
 def test_a_picture_without_settings_can_still_be_worked_on(page, tmp_path):
     Image.new("RGB", (300, 200), "teal").save(tmp_path / "plain.png")
     page.locator("#open").set_input_files(tmp_path / "plain.png")
-    page.wait_for_selector("#message:has-text('holds no settings')")
+    page.wait_for_selector("#message:has-text('has no settings')")
     assert page.get_by_role("tab", name="Surprise").is_visible()
     assert not page.get_by_role("button", name="Delete").is_visible()
 
@@ -169,7 +169,7 @@ def test_painting_a_mask_and_editing(watched, page, server):
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.2, steps=4)
     page.mouse.up()
     page.get_by_label("Best of").last.fill("2")
-    page.get_by_role("button", name="Paint anew").click()
+    page.get_by_role("button", name="Redraw").click()
     page.wait_for_selector("#progress", state="visible")
     watched.idle()
     (new,) = set(names(page)) - set(before)
@@ -186,17 +186,15 @@ def test_the_slider_between_two_pictures(watched, page):
     page.locator("#pictures [role=option]").last.click()
     page.get_by_role("tab", name="Between").click()
     page.locator("#other").select_option("picture-4.png")
-    page.get_by_role("button", name="Draw the way").click()
+    page.get_by_role("button", name="Draw the pictures between").click()
     page.wait_for_selector("#progress", state="visible")
     watched.idle()
-    slider = page.get_by_label("Place on the way")
+    slider = page.get_by_label("Position between the two")
     sources = set()
     for place in range(9):
         slider.fill(str(place))
         sources.add(shown(page))
-        assert (
-            page.locator("#picture").get_attribute("alt") == f"Picture {place + 1} of 9 on the way"
-        )
+        assert page.locator("#picture").get_attribute("alt") == f"Picture {place + 1} of 9"
     assert len(sources) == 9
 
 
@@ -218,7 +216,7 @@ def test_the_slider_around_one_picture(watched, page):
 def test_the_surprise_map_is_read_and_the_prompts_compared(watched, page):
     page.locator("#pictures [role=option][data-name='picture-4.png']").click()
     page.get_by_role("tab", name="Surprise").click()
-    lines = page.get_by_label("What it may show, one a line")
+    lines = page.get_by_label("Prompts to compare, one per line")
     assert lines.input_value().split("\n")[0] == "a fox in snow"
     page.get_by_role("button", name="Measure").click()
     page.wait_for_selector("#scores table", timeout=60_000)
@@ -244,7 +242,7 @@ def test_the_gallery_survives_reload_and_restart(watched, page, browser, folder)
 
 
 def test_everything_by_keyboard(watched, page):
-    """Not one pointer event: every step is keys from the top of the page on."""
+    """Every step uses only keys, starting at the top of the page."""
     keys = page.keyboard
 
     def reach(selector: str) -> None:
@@ -361,7 +359,7 @@ def test_a_key_is_asked_for_and_kept(browser, folder, colours):
 
 
 def test_hostile_settings_are_shown_as_text(browser, server, folder):
-    """A picture that came from elsewhere says what it likes in its settings."""
+    """The settings of a picture from elsewhere may contain any text."""
     evil = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'
     from mlx_starflow.pictures.metadata import save_picture
 

@@ -27,7 +27,7 @@ def pipe(colours):
 
 
 class Ear:
-    """A listener that remembers, and can be waited for."""
+    """A listener that records events and can be waited for."""
 
     def __init__(self) -> None:
         self.updates: list[Update] = []

@@ -1,4 +1,4 @@
-"""The command itself: its mistakes, and its end in the middle of a batch."""
+"""The command ``serve``: user mistakes, and stopping in the middle of a batch."""
 
 from __future__ import annotations
 

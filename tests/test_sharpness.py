@@ -1,4 +1,4 @@
-"""The measure of sharpness: what it must say of pictures whose difference is known."""
+"""The measure of sharpness for pictures with known differences."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_half_precision_stays_near(components, case, dtype):
 
 
 def test_gemma_scales_its_embeddings_exactly_at_any_width():
-    """The root of 48 is no bfloat16 number; mlx-lm alone would be off by a thousandth."""
+    """The square root of 48 is not exact in bfloat16; mlx-lm would have an error of 0.1 %."""
     config = {
         "model_type": "gemma3_text",
         "hidden_size": 48,

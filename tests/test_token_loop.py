@@ -1,4 +1,4 @@
-"""What one token of the sequential loop costs: kernels on the device, time on the host."""
+"""The cost of one token of the sequential loop: kernels on the device, CPU time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is promised is what the arithmetic in use can keep, and that costs no more reads."""
+"""The tolerance can be reached with the arithmetic in use, without many more reads."""
 
 import json
 from functools import cache

@@ -1,4 +1,4 @@
-"""What the flow says of a picture that it has drawn."""
+"""The numbers and maps of ``generate --uncertainty``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_numbers_are_those_of_the_sample(model, request):
 
 
 def test_a_number_that_knows_failures_ranks_them():
-    """The instrument of the recipe's table."""
+    """The function behind the recipe's table."""
     rng, failed = np.random.default_rng(0), np.arange(200) % 10 == 0
     found = [
         Uncertainty(np.full((2, 2), 1.0 + bad), rng.random((2, 2)), -1.0 - 5 * bad, rng.random(),

@@ -1,4 +1,4 @@
-"""What the embedded model says of itself, and of words it has never seen."""
+"""The embedded model's card and vocabulary, and unknown words."""
 
 import pytest
 from command import run  # noqa: F401

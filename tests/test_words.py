@@ -1,4 +1,4 @@
-"""The embedded model's words: any phrasing of one wish comes to the same tokens."""
+"""The embedded model's words: phrasings with the same meaning give the same tokens."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_unknown_words_are_unknown_and_named(tokenizer):
 
 
 def test_every_known_word_has_a_meaning(tokenizer):
-    """No listed word is silently unknown, save those that only belong to a phrase."""
+    """Every listed word is known, except words that occur only in phrases."""
     only_in_phrases = {word for word in vocabulary()["words"] if UNKNOWN_ID in ids(tokenizer, word)}
     assert only_in_phrases == {
         "air", "early", "falling", "hot", "outer", "polar", "rubber",

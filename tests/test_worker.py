@@ -1,4 +1,4 @@
-"""The thread behind a pipeline: what a caller that waits for it hears."""
+"""The worker thread of a pipeline, and what its callers receive."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Writes what ``torch.save`` writes, without PyTorch: whole, streamed, or wrong on purpose."""
+"""Write files like those of ``torch.save``, without PyTorch; also faulty ones, for tests."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def tensor(
 
 
 def state_dict(tensors: Mapping[str, bytes]) -> bytes:
-    """A whole pickle: an OrderedDict of tensors pushed by the given instructions."""
+    """A complete pickle: an OrderedDict of tensors pushed by the given instructions."""
     items = b"".join(text(key) + value for key, value in tensors.items())
     return b"\x80\x02" + name("collections", "OrderedDict") + b")R(" + items + b"u."
 

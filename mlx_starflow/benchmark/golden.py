@@ -1,6 +1,6 @@
 """Reference results of the embedded model, stored in the package, for checks on other machines.
 
-They have the fingerprint of the weights. When the embedded weights change, write them anew with
+They have the fingerprint of the weights. When the embedded weights change, write them again with
 ``python -m recipes.default_model.golden``.
 """
 

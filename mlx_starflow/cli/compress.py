@@ -20,7 +20,7 @@ from . import options as o
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory
-from .picture_options import Fit, FitOption, open_model, take_picture
+from .picture_options import Fit, FitOption, Images, open_model, take_picture
 from .prompts import tell_prompts
 
 SUFFIX = ".flow"
@@ -36,13 +36,6 @@ trained on need few bytes; other pictures need more. The compression is lossy: t
 errors of the autoencoder and of the rounding to steps.
 """
 
-Images = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
-        show_default=False,
-    ),
-]  # fmt: skip
 Output = Annotated[
     Path | None,
     option("--output", "-o", panel=OUTPUT, metavar="FILE", help="A file name ending in .flow, or "

@@ -1,4 +1,4 @@
-"""``mlx-starflow edit``: draw part of a picture anew."""
+"""``mlx-starflow edit``: redraw a part of a picture."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ outside the mask the pixels of the given picture are kept.
 Mask = Annotated[
     Path | None,
     option("--mask", panel=WHAT, metavar="FILE", help="A picture of the same size: white "
-            "(or transparent) pixels are drawn anew."),
+            "(or transparent) pixels are redrawn."),
 ]  # fmt: skip
 Boxes = Annotated[
     list[Box] | None,
     option("--box", panel=WHAT, metavar="X,Y,WIDTH,HEIGHT", parser=read_box, help="A rectangle to "
-            "draw anew, in pixels from the top left corner. May be repeated and combined with "
+            "redraw, in pixels from the top left corner. May be repeated and combined with "
             "--mask."),
 ]  # fmt: skip
 Prompt = Annotated[
@@ -91,7 +91,7 @@ def edit(
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Draw the masked part of a picture anew and keep the rest.
+    """Redraw the masked part of a picture and keep the rest.
 
     The new part depends only on the kept part before it in the model's order: see the note below.
     """
@@ -99,7 +99,7 @@ def edit(
     output = output or Path(DEFAULT)
     check_output(output)
     if mask is None and not box:
-        raise UsageError("Choose what to draw anew: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
+        raise UsageError("Choose the part to redraw: --mask FILE or --box X,Y,WIDTH,HEIGHT.")
     seeds = tuple(all_seeds(seed) or [0])
     if best_of:
         if len(seeds) > 1:
@@ -146,7 +146,7 @@ def edit(
 
 
 def _mask(file: Path | None, boxes: list[Box], size: tuple[int, int]) -> np.ndarray:
-    """The mask (height, width) of what is drawn anew: the union of file and boxes."""
+    """The mask (height, width) of the part to redraw: the union of file and boxes."""
     painted = np.zeros(size[::-1], bool) if file is None else open_mask(file, size)
     for box in boxes:
         painted |= box.mask(size)
@@ -157,7 +157,7 @@ def _order(seen: Visibility) -> str:
     """A message about the kept tokens on which the new part depends."""
     side = "top" if seen.from_the_top else "bottom"
     if not seen.kept:
-        return f"The mask covers the whole picture: all of it was drawn anew, from the {side}."
+        return f"The mask covers the whole picture: all of it was redrawn, from the {side}."
     return (
         f"This model draws from the {side}. Of {counted(seen.kept, 'kept token')}, "
         f"{seen.seen_by_all} came before the whole new part and {seen.seen_by_none} after it."

@@ -33,6 +33,13 @@ Image = Annotated[
     Path,
     typer.Argument(metavar="IMAGE", rich_help_panel=WHAT, help="A picture.", show_default=False),
 ]
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
+        show_default=False,
+    ),
+]  # fmt: skip
 PromptOption = Annotated[
     str, option("--prompt", panel=WHAT, help="What the picture shows. Default: no prompt.")
 ]

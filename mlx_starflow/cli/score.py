@@ -19,7 +19,7 @@ from . import options as o
 from .console import Console, counted
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
-from .picture_options import Fit, FitOption, open_model
+from .picture_options import Fit, FitOption, Images, open_model
 from .prompts import tell_prompts
 from .scoring import Scoring
 from .tables import aligned
@@ -39,13 +39,6 @@ TarFlow, bits per dimension are those of the 8-bit pixels, an upper bound on the
 good it looks: simple pictures have high scores (docs/likelihood.md). The posterior is the
 probability of each prompt given the picture, if all are equally probable a priori.
 """
-Images = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
-        show_default=False,
-    ),
-]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
     option("--prompt", panel=WHAT, metavar="TEXT", help="What the picture may show. Repeat it to "

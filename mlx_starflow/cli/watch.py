@@ -24,7 +24,7 @@ from .flags import with_flags
 from .help import SectionedCommand
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
-from .picture_options import Fit, FitOption, PromptOption, open_model, take_picture
+from .picture_options import Fit, FitOption, Images, PromptOption, open_model, take_picture
 
 ANOMALOUS = 3  # exit status of ``check`` if a picture is unusual
 FIT_EPILOG = """\b
@@ -55,13 +55,6 @@ Folder = Annotated[
     list[Path],
     typer.Argument(
         metavar="FOLDER...", rich_help_panel=WHAT, help="Ordinary pictures, or folders of them.",
-        show_default=False,
-    ),
-]  # fmt: skip
-Images = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IMAGE...", rich_help_panel=WHAT, help="Pictures, or folders of pictures.",
         show_default=False,
     ),
 ]  # fmt: skip

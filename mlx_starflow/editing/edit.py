@@ -1,4 +1,4 @@
-"""Drawing a part of a picture anew and keeping the rest. ``exact.infill`` explains the limits."""
+"""Redraw a part of a picture and keep the rest. ``exact.infill`` explains the limits."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FEATHER = 2.0  # pixels over which the new part fades in, inside the mask
 
 @dataclass(frozen=True)
 class EditRequest:
-    """The picture to change, the part to draw anew, and how."""
+    """The picture to change, the part to redraw, and how."""
 
     picture: Image.Image  # of one of the model's sizes
-    mask: np.ndarray  # (height, width) bools, True = draw anew
+    mask: np.ndarray  # (height, width) bools, True = redraw
     prompt: str
     seeds: tuple[int, ...]  # one result per seed, drawn as one batch
     guidance: float
@@ -56,7 +56,7 @@ class Edited:
 
 
 def edit(pipe: Pipeline, request: EditRequest) -> Edited:
-    """Draw the masked part of a picture anew. Errors: UsageError, NumericsError."""
+    """Redraw the masked part of a picture. Errors: UsageError, NumericsError."""
     work = edit_steps(pipe, request)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Infilling: some tokens of a picture are kept, the others are drawn anew.
+"""Infilling: some tokens of a picture are kept, the others are sampled again.
 
 A causal flow cannot sample some tokens given all others exactly. This sampler keeps the tokens
 outside the mask at the input of every block, and draws the others in the block's order:
@@ -37,7 +37,7 @@ from .encoding import encode_block
 def infill(
     flow: Flow, x: mx.array, z: mx.array, free: mx.array, context: Context = None, **options: Any
 ) -> mx.array:
-    """Draw the ``free`` tokens of x anew. Returns (B, H, W, C) float32.
+    """Sample the ``free`` tokens of x again. Returns (B, H, W, C) float32.
 
     x (B, H, W, C): the data to keep, with the noise of training added. z (B, H, W, C): standard
     normal noise. free (H / p, W / p): bools, True to draw a token. context, options: as for

@@ -124,7 +124,7 @@ def fitted(picture: Picture, sizes: list[tuple[int, int]], fit: str = "refuse") 
 
 
 def open_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask file as bools (height, width); True: draw this pixel anew.
+    """A mask file as bools (height, width); True: redraw this pixel.
 
     ``size``: (width, height) that the mask must have. True for white pixels (128 and above), or, if
     the file has transparency, for transparent pixels. Errors: ImageError for another size or a file

@@ -179,7 +179,7 @@ class _Walk:
         """One pass over all tokens: max |b + sigma v - u|, and the first token above tolerance (T
         if there is none).
 
-        The pass also computes all keys anew, so that a repair can start at any token.
+        The pass also computes all keys again, so that a repair can start at any token.
         """
         total = self.block.tokens
         values = self._sweep(0, total)

@@ -52,6 +52,17 @@ class Asked:
         return 1 if self.best_of else len(self.seeds)
 
 
+def read_counts(fields: Fields, limits: Limits) -> tuple[int, int]:
+    """The fields n and best_of, 1 if they are missing. Errors: RequestError."""
+    count = fields.whole("n", 1, limits.pictures, 1) or 1
+    best_of = fields.whole("best_of", 1, limits.best_of, 1) or 1
+    if best_of > 1 and count > 1:
+        raise RequestError(
+            400, "best_of sets the number of pictures and keeps one; leave n out.", "best_of"
+        )
+    return count, best_of
+
+
 def read_asked(
     fields: Fields, limits: Limits, sizes: dict[str, str], prompt_needed: bool = True
 ) -> Asked:
@@ -60,12 +71,7 @@ def read_asked(
     prompt = fields.text("prompt", limits.prompt)
     if prompt is None and prompt_needed:
         raise RequestError(400, "prompt is missing.", "prompt", "missing")
-    count = fields.whole("n", 1, limits.pictures, 1) or 1
-    best_of = fields.whole("best_of", 1, limits.best_of, 1) or 1
-    if best_of > 1 and count > 1:
-        raise RequestError(
-            400, "best_of sets the number of pictures and keeps one; leave n out.", "best_of"
-        )
+    count, best_of = read_counts(fields, limits)
     size = read_size(fields, limits)
     options: dict[str, Any] = {
         "guidance": fields.number("guidance", 0, 100),

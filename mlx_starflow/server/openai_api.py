@@ -140,7 +140,7 @@ class _Images:
         return decoded(data, self._studio.limits)
 
     def _mask(self, body: Body, picture: Image.Image) -> np.ndarray | None:
-        """A mask of what is drawn anew: where the mask or, without one, the picture is transparent.
+        """A mask of the part to redraw: where the mask or, without one, the picture is transparent.
         None if neither is given."""
         data = body.file("mask")
         if data is None:
@@ -160,7 +160,7 @@ class _Images:
         if not mask.any():
             raise RequestError(
                 400,
-                "mask is opaque everywhere; make the part to draw anew transparent.",
+                "mask is opaque everywhere; make the part to redraw transparent.",
                 "mask",
             )
         return mask

@@ -26,7 +26,7 @@ from .answers import (
     stream_answer,
     while_connected,
 )
-from .asked import Asked, read_asked, read_form, read_seeds, read_size
+from .asked import Asked, read_asked, read_counts, read_form, read_seeds, read_size
 from .errors import RequestError
 from .fields import Fields
 from .gallery import LARGEST
@@ -102,7 +102,7 @@ class _Api:
         mask: np.ndarray = mask_of(mask_picture, alpha_only=False)
         if not mask.any():
             raise RequestError(400, "mask is empty: it has no white or transparent pixels.", "mask")
-        count, best_of = self._counts(fields)
+        count, best_of = read_counts(fields, self._studio.limits)
         asked = Asked(
             fields.text("prompt", self._studio.limits.prompt, "") or "",
             read_seeds(fields, max(count, best_of)),
@@ -120,7 +120,7 @@ class _Api:
         body = await read_body(request, self._studio.limits)
         fields = body.fields
         given = self._given(body)
-        count, _ = self._counts(fields)
+        count, _ = read_counts(fields, self._studio.limits)
         asked = Asked(
             fields.text("prompt", self._studio.limits.prompt, "") or "",
             read_seeds(fields, count),
@@ -318,16 +318,6 @@ class _Api:
         if job is None:
             raise RequestError(404, "There is no such job.", "job", "not_found")
         return job
-
-    def _counts(self, fields: Fields) -> tuple[int, int]:
-        limits = self._studio.limits
-        count = fields.whole("n", 1, limits.pictures, 1) or 1
-        best_of = fields.whole("best_of", 1, limits.best_of, 1) or 1
-        if best_of > 1 and count > 1:
-            raise RequestError(
-                400, "best_of sets the number of pictures and keeps one; leave n out.", "best_of"
-            )
-        return count, best_of
 
     def _has_picture(self, body: Body) -> bool:
         return body.file("image") is not None or body.fields.given("picture")

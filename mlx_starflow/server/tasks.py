@@ -34,7 +34,7 @@ def edit_task(
     guidance: float | None,
     best_of: bool,
 ) -> Task:
-    """Draw the masked part of an RGB picture anew, once per seed, or keep only the best.
+    """Redraw the masked part of an RGB picture, once per seed, or keep only the best.
     mask (height, width): bools. The task returns a list of ``Drawn``."""
 
     def work(pipe: Pipeline) -> Generator[float, None, list[Drawn]]:

@@ -53,7 +53,7 @@ PicturePath = Annotated[str, Field(description="Path of a PNG, JPEG or WebP on t
 Box = Annotated[
     list[float] | None,
     Field(
-        description="Part to draw anew: left, top, right, bottom as fractions of the sides.",
+        description="Part to redraw: left, top, right, bottom as fractions of the sides.",
         min_length=4,
         max_length=4,
     ),
@@ -141,12 +141,12 @@ class _Tools:
         box: Box = None,
         mask: Annotated[
             str | None,
-            Field(description="Path of a mask of the same size: white is drawn anew."),
+            Field(description="Path of a mask of the same size: white is redrawn."),
         ] = None,
         seed: Seed = None,
         best_of: Annotated[int, Field(ge=1, le=8)] = 4,
     ) -> list[Any]:
-        """Draw part of a picture anew and keep the rest. Give either box or mask."""
+        """Redraw part of a picture and keep the rest. Give either box or mask."""
         picture = await asyncio.to_thread(open_picture, path)
         image = picture.image
         if (box is None) == (mask is None):

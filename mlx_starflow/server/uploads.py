@@ -148,7 +148,7 @@ def opaque(picture: Image.Image) -> Image.Image:
 
 
 def mask_of(picture: Image.Image, alpha_only: bool) -> np.ndarray:
-    """A mask (height, width) of bools, True = draw anew: transparent pixels; in a picture without
+    """A mask (height, width) of bools, True = redraw: transparent pixels; in a picture without
     transparent pixels, white ones, unless it is RGBA and ``alpha_only``."""
     if picture.mode == "RGBA":
         clear = np.asarray(picture.getchannel("A")) < 128

@@ -1,4 +1,4 @@
-"""The model card, written from the measurements of a run, so that its numbers cannot drift."""
+"""The model card, filled in from the reports of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _distances(row: dict) -> str:
 
 
 def render_card(run: Path, recipe: Recipe) -> str:
-    """Markdown; every number from the reports under `run` and from the recipe's settings."""
+    """Return the card in Markdown, with the numbers of the reports in `run` and the settings."""
     vae, flow, judge, found = (
         read_json(run / name / "report.json") for name in ("vae", "flow", "classifier", "evaluate")
     )

@@ -1,4 +1,4 @@
-"""A small convolutional network that names subject, place, colour and number: it judges samples."""
+"""A small convolutional network that recognizes subject, place, colour and number in samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .state import half_precision, load_state, save_state
 
 NATURAL = "natural"
 KINDS = {"subject": SUBJECTS, "place": PLACES, "colour": (NATURAL, *COLOURS), "count": COUNTS}
-_SIDE = 64  # pictures are halved first: enough to tell everything apart
+_SIDE = 64  # pictures are scaled to this size first, which is enough to recognize everything
 
 
 class Judge(nn.Module):
@@ -53,9 +53,9 @@ def prepare(pictures: np.ndarray) -> Tensor:
 
 
 def colour_name(scene: Scene) -> str:
-    """The colour that is seen: a natural one within a shade of a named one goes by its name.
+    """The colour to recognize: a natural colour close to a named one counts as the named one.
 
-    A natural car is red and a natural star yellow; nobody could tell them from asked-for ones.
+    For example, a natural car looks red and a natural star yellow.
     """
     if scene.colour is not None:
         return scene.colour
@@ -76,7 +76,7 @@ def labels_of(scenes: list[Scene]) -> dict[str, np.ndarray]:
 
 
 def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Flips, a little shift, blur of nothing but noise: samples are never as clean as paintings."""
+    """Random flips, small shifts and noise, because samples are less clean than paintings."""
     flip = torch.rand(len(x), generator=generator) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(-1), x)
     dy, dx = (int(torch.randint(-3, 4, (), generator=generator)) for _ in range(2))

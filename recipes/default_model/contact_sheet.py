@@ -1,4 +1,4 @@
-"""The contact sheet of the README: six subjects in six places, seeds 0 to 35, nothing selected.
+"""Make the README's contact sheet: six subjects in six places, seeds 0 to 35, none left out.
 
 python -m recipes.default_model.contact_sheet [BUNDLE] [--output docs/contact-sheet.png]
 """

@@ -1,4 +1,4 @@
-"""Paintings on disk: pictures in one growing array per split, scenes and captions beside it."""
+"""Paintings on disk: one array of pictures per split, and a file of scenes and captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .painter import Scene, caption, paint_many
 from .settings import DataSettings
 
 _CHUNK = 2048
-# Held-out paintings come from a series of seeds that training never touches.
+# Held-out paintings have seeds that are not used for training.
 _HELD_OUT_SEED = 1_000_000
 
 
@@ -21,14 +21,14 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    """Replace the file in one step, so that an interruption never leaves half of it."""
+    """Replace the file in one step, so that an interruption never leaves it incomplete."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=1))
     partial.replace(path)
 
 
 def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda text: None) -> None:
-    """Paint one split chunk by chunk; a later call goes on after the last finished chunk."""
+    """Paint one split chunk by chunk; a later call continues after the last finished chunk."""
     folder.mkdir(parents=True, exist_ok=True)
     held_out = split == "held_out"
     count = settings.held_out if held_out else settings.train
@@ -39,7 +39,7 @@ def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda tex
         np.lib.format.open_memmap(pictures, "w+", np.uint8, shape).flush()
     array = np.lib.format.open_memmap(pictures, "r+")
     if array.shape != shape:
-        raise ValueError(f"{pictures} holds {array.shape}, the recipe wants {shape}: remove it")
+        raise ValueError(f"{pictures} has the shape {array.shape}; expected {shape}. Remove it.")
     lines = folder / f"{split}.jsonl"
     done = read_json(folder / f"{split}.json").get("done", 0)
     kept = lines.read_text().splitlines(keepends=True)[:done] if lines.exists() else []

@@ -1,11 +1,11 @@
-"""What makes the deep block hard to invert in parallel, and what was tried about it.
+"""Measure ways to invert the deep block in parallel.
 
     python -m recipes.default_model.deep_block [BUNDLE] [--prompts N] [--guidance W]
 
-Counts, over prompts, the passes over the deep block's weights that the sliding window needs: by
-window, tolerance and first guess, with and without secants, and from the draft of a quantized
-copy. Every result is compared with the sequential one. Results go to standard output as a Markdown
-table.
+Counts the passes over the deep block's weights that the sliding window needs, as a mean over
+prompts: by window, tolerance and first guess, with and without secants, and starting from the
+sample of a quantized copy. Every result is compared with the sequential sample. The results are
+printed as a Markdown table.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ PROMPTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One prompt's deep block: its noise in the block's order, context and right answer."""
+    """The inversion of the deep block for one prompt, and its correct result."""
 
-    v: mx.array  # (1, T, D)
+    v: mx.array  # (1, T, D): noise in the block's token order
     context: mx.array  # (2, L, C): caption, null caption
     answer: mx.array  # (1, T, D), by the sequential sampler
 
 
 class GuessingWalk(_Walk):
-    """The sliding window with a better first guess than its noise for tokens not yet seen: mean
-    and scale of a token already seen, with the token's own noise."""
+    """The sliding window with another first guess for new tokens than their noise: mean and scale
+    of an earlier token ("neighbour" or "row"), with the token's own noise."""
 
     def __init__(self, *arguments, guess: str):
         super().__init__(*arguments, secants=False)
@@ -69,7 +69,7 @@ class GuessingWalk(_Walk):
         self.seen = max(self.seen, stop)
         back = 1 if self.guess == "neighbour" else self.block.grid.width
         source = np.arange(self.seen, self.block.tokens)
-        source -= back * -(-(source - self.seen + 1) // back)  # the nearest one seen
+        source -= back * -(-(source - self.seen + 1) // back)  # the nearest computed token
         source = np.maximum(source, 0)
         unseen = self.sigmas[:, source] * self.noise[:, self.seen :] + self.means[:, source]
         self.u[:, self.seen :] = unseen

@@ -1,4 +1,4 @@
-"""Does the shipped bundle draw what it is asked? Judged by the classifier on random prompts."""
+"""Whether the shipped bundle draws what prompts ask for, judged by the classifier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .two_samples import told_apart
 
 
 def random_prompts(count: int, seed: int) -> tuple[list[str], list[Scene]]:
-    """Scenes as training draws them, from other seeds, in phrasings that tell place and colour."""
+    """Random scenes with other seeds than in training, and captions that name place and colour."""
     prompts, scenes = [], []
     for i in range(count):
         rng = np.random.default_rng([seed, i, 7])
@@ -31,7 +31,7 @@ def random_prompts(count: int, seed: int) -> tuple[list[str], list[Scene]]:
 
 
 def shares(judge: Judge, pictures: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
-    """Share of pictures in which the judge sees what was asked, per kind and for all at once."""
+    """Share of pictures in which the judge recognizes the request, per kind and for all kinds."""
     labels, found = labels_of(scenes), predict(judge, pictures)
     right = {kind: found[kind] == labels[kind] for kind in KINDS}
     right["all at once"] = np.logical_and.reduce([right[kind] for kind in KINDS])
@@ -39,7 +39,7 @@ def shares(judge: Judge, pictures: np.ndarray, scenes: list[Scene]) -> dict[str,
 
 
 def missed(judge: Judge, pictures: np.ndarray, scenes: list[Scene]) -> list[str]:
-    """What was asked and what was seen, for every picture that misses something."""
+    """The requested and the recognized content of every picture in which they differ."""
     labels, found = labels_of(scenes), predict(judge, pictures)
     lines = []
     for i in range(len(scenes)):
@@ -54,7 +54,7 @@ def missed(judge: Judge, pictures: np.ndarray, scenes: list[Scene]) -> list[str]
 
 
 def draw(pipe, prompts: list[str], folder: Path, **options) -> np.ndarray:
-    """Pictures (N, H, W, 3) of the shipped pipeline, prompt i with seed i; kept one by one."""
+    """Pictures (N, H, W, 3) of the pipeline, prompt i with seed i; each is stored in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for i, prompt in enumerate(prompts):
@@ -93,7 +93,7 @@ def diversity(pipe, folder: Path, seeds: int = 12, **options) -> dict[str, float
 def evaluate_bundle(
     folder: Path, bundle: Path, judge: Judge, count: int, say=lambda line: None, seed: int = 11
 ) -> dict:
-    """The table of the model card, also written to ``report.json``."""
+    """Return the measurements of the model card, and write them to ``report.json``."""
     import mlx_starflow as sf
 
     pipe = sf.load(bundle)

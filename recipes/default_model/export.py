@@ -1,4 +1,4 @@
-"""The trained parts as ordinary published files, and from them the bundle by the converter."""
+"""Write the trained parts in the published formats, and run the converter on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKPOINT = "paintings_128x128.pth"
 
 
 def published_settings(shape: FlowShape, image_size: int, noise_std: float) -> dict:
-    """The YAML's keys and values, as STARFlow checkpoints are published with them."""
+    """The settings in the form of the YAML files of published STARFlow checkpoints."""
     return {
         "img_size": image_size,
         "txt_size": shape.text_size,
@@ -42,7 +42,7 @@ def published_settings(shape: FlowShape, image_size: int, noise_std: float) -> d
 
 
 def write_checkpoint(path: Path, state: dict, settings: dict) -> None:
-    """``.pth`` and the YAML beside it."""
+    """Write the ``.pth`` file and a YAML file with the same name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: p.detach().float().contiguous() for name, p in state.items()}, path)
     lines = "".join(f"- {key}: {value}\n" for key, value in settings.items())
@@ -61,7 +61,7 @@ def export_files(folder: Path, flow_folder: Path, vae: Path, tokenizer, recipe: 
 
 
 def convert_bundle(folder: Path, bundle: Path, recipe: Recipe, dtype: str = "bfloat16") -> None:
-    """Run the converter on the exported files and add what the command line tells a person."""
+    """Run the converter on the exported files; add the vocabulary and the default guidance."""
     from convert.bundle import convert_steps
     from convert.options import ConvertOptions
 

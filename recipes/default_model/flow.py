@@ -20,9 +20,9 @@ SOFTPLUS_SHIFT = 0.541324854612918
 
 @dataclass(frozen=True)
 class FlowShape:
-    """Everything that decides the parameters and the mathematics of a flow."""
+    """All settings that determine the parameters and the computation of a flow."""
 
-    grid: int = 8  # training grid side in tokens; the rotary extent as well
+    grid: int = 8  # tokens per side of the training grid, which is also the rotary extent
     channel_size: int = 4  # latent channels
     patch_size: int = 2
     channels: int = 256
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         self.register_buffer("row_order", order, persistent=False)
 
     def forward(self, s, table=None, cache: dict | None = None, temperature: float = 1.0):
-        """Causal attention; with `cache` the rows continue those already in it."""
+        """Causal attention; with `cache` the rows follow those that are already in it."""
         batch, rows, width = s.shape
         weight, bias = self.qkv.weight, self.qkv.bias
         if table is not None:
@@ -115,7 +115,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """One autoregressive affine transformation of a token sequence (in the block's own order)."""
+    """One autoregressive affine transformation of a token sequence, in the block's token order."""
 
     def __init__(self, shape: FlowShape, layers: int, reverse: bool, conditioned: bool):
         super().__init__()

@@ -1,8 +1,8 @@
-"""The numbers that ``mlx-starflow doctor`` compares with, made anew for the embedded weights.
+"""Write the reference numbers of ``mlx-starflow doctor`` for the embedded weights.
 
     python -m recipes.default_model.golden
 
-To be run whenever the embedded weights change, on a CPU in float32.
+Run it on a CPU whenever the embedded weights change. It computes in float32.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How the deep block's tokens depend on one another, and what that does to small errors.
+"""Measure how the deep block's tokens depend on one another, and how much errors grow.
 
     python -m recipes.default_model.jacobian [--prompts N]
 
-For samples of the embedded model, the Jacobian of the map u -> sigma(u) v + b(u) of all tokens, by
-central differences: the share of its squared entries by how far back a token looks, and the
-largest factor by which a residual can grow into an error of the sample, |(I - J)^-1|. Takes a
-minute or two a prompt.
+For samples of the embedded model, computes the Jacobian J of the map u -> sigma(u) v + b(u) of all
+tokens with central differences. Prints the share of its squared entries by the distance of the two
+tokens, and the largest factor between a residual and the error of the sample, |(I - J)^-1|. Takes
+one or two minutes per prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEP, AT_ONCE = 1e-3, 32
 
 
 def jacobian(bench: Bench, case: Case) -> np.ndarray:
-    """(T D, T D), rows: what a number of a token becomes, columns: what it depends on."""
+    """The Jacobian (T D, T D): derivatives of the rows' numbers by the columns' numbers."""
     tokens, channels = case.answer.shape[1:]
     size = tokens * channels
     context = mx.repeat(case.context, AT_ONCE, axis=0)

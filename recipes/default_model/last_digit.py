@@ -1,9 +1,10 @@
-"""How far float32 can tell samples apart: the sequential sample of the benchmark's prompts when
-every number of the noise moves to a neighbouring float32.
+"""Measure the effect of float32 rounding on samples.
 
     python -m recipes.default_model.last_digit [BUNDLE] [--prompts N] [--repeat K]
 
-No sampler can promise to be nearer to the sequential sample than it is to itself.
+Draws the benchmark's prompts with the sequential sampler, then again with every number of the noise
+changed to a neighbouring float32 number. The difference of the two samples limits how near any
+float32 sampler can be expected to come to the sequential sample.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from mlx_starflow.flow import Flow
 
 
 def moved(noise: mx.array, rng: np.random.Generator) -> mx.array:
-    """Every number replaced by the next float32 above or below it, at random."""
+    """The noise with every number replaced by the next float32 above or below it, at random."""
     numbers = np.array(noise)
     towards = np.where(rng.random(numbers.shape) < 0.5, -np.inf, np.inf)
     return mx.array(np.nextafter(numbers, towards.astype(np.float32)))
 
 
 def distances(flow: Flow, subject: Subject, repeat: int) -> list[float]:
-    """For every case, the largest difference of ``repeat`` moved samples, in deviations."""
+    """For every case, the largest difference of ``repeat`` changed samples, in standard
+    deviations."""
     rng, found = np.random.default_rng(0), []
     for noise, context in zip(subject.noises, subject.contexts, strict=True):
         options = dict(guidance=subject.guidance, sampler="sequential", certify=False)

@@ -1,4 +1,4 @@
-"""Paintings as latents and token ids: what the flow's training reads, so that no VAE runs in it."""
+"""Paintings as latents and token ids, so that the training of the flow needs no VAE."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def encode_split(
     say=lambda text: None,
     device: str = "cpu",
 ) -> None:
-    """Write SPLIT.npy (n, C, h, w) and, where asked, SPLIT.flipped.npy: scaled means, float16.
-
-    Goes on after the last finished chunk.
+    """Write SPLIT.npy (n, C, h, w) and, if `settings.flipped`, SPLIT.flipped.npy: the scaled means
+    of the latents in float16. A later call continues after the last finished chunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures, scale = open_pictures(paint, split), model.config.scaling_factor
@@ -57,7 +56,7 @@ def encode_split(
 
 
 def tokenize_split(folder: Path, paint: Path, split: str, tokenizer, length: int) -> None:
-    """Write SPLIT.tokens.npy (n, captions, length) uint16; a few hold <unk>, to train on."""
+    """Write SPLIT.tokens.npy (n, captions, length) uint16; a few training captions have <unk>."""
     _, captions = read_scenes(paint, split)
     ids = tokenize(tokenizer, [text for texts in captions for text in texts], length)
     if split == "train":
@@ -67,7 +66,7 @@ def tokenize_split(folder: Path, paint: Path, split: str, tokenizer, length: int
 
 
 def open_latents(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n or 2n rows: as painted, then flipped) and tokens (n, captions, length)."""
+    """Latents (n or 2n rows: unchanged, then flipped) and tokens (n, captions, length)."""
     parts = [np.load(folder / f"{split}.npy")]
     if (folder / f"{split}.flipped.npy").exists():
         parts.append(np.load(folder / f"{split}.flipped.npy"))

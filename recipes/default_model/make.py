@@ -1,6 +1,6 @@
-"""``python -m recipes.default_model.make``: from nothing to the bundle, stage by stage.
+"""``python -m recipes.default_model.make``: make the embedded model, stage by stage.
 
-Every stage skips what is complete and goes on where it was interrupted.
+Finished work is skipped, and an interrupted stage continues where it stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SPLITS = ("held_out", "train")
 
 
 class Log:
-    """Lines on standard output and in the run's log, with the time of day."""
+    """Prints lines and appends them to the run's log file, with the time of day."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -85,7 +85,7 @@ def _flow_job(run: Path, recipe: Recipe, log: Log) -> None:
 
 
 def _beginning(recipe: Recipe, words: dict[str, int]):
-    """Fills flow and text encoder with the weights of the bundle to begin from."""
+    """Return a function that loads the weights of `recipe.flow.start` into flow and encoder."""
     bundle = Path(recipe.flow.start)
 
     def begin(flow, encoder) -> None:
@@ -143,7 +143,7 @@ def _classifier(run: Path, recipe: Recipe, log: Log) -> None:
 
 
 def _vae_folder(run: Path) -> Path:
-    """The autoencoder to ship: with the polished decoder, where there is one."""
+    """The autoencoder to ship: the one with the polished decoder, if there is one."""
     polished = run / "polish" / "vae"
     return polished if polished.exists() else run / "vae" / "vae"
 
@@ -175,7 +175,7 @@ _RUN: dict[str, Callable[[Path, Recipe, Log], None]] = {
 
 
 def make(run: Path, recipe: Recipe, stages: tuple[str, ...] = STAGES) -> None:
-    """Run the stages in order; the bundle comes to RUN/bundle, the measurements to RUN/evaluate."""
+    """Run the stages in order. Writes the bundle to RUN/bundle, the report to RUN/evaluate."""
     run.mkdir(parents=True, exist_ok=True)
     log = Log(run / "log.txt")
     for stage in STAGES:
@@ -186,9 +186,11 @@ def make(run: Path, recipe: Recipe, stages: tuple[str, ...] = STAGES) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the embedded model.")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, to try the road")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes, to test the stages")
     parser.add_argument("--run", type=Path, help="folder of this run")
-    parser.add_argument("--stage", action="append", choices=STAGES, help="only this; repeatable")
+    parser.add_argument(
+        "--stage", action="append", choices=STAGES, help="run only this stage; repeatable"
+    )
     options = parser.parse_args()
     name = "toy" if options.toy else "main"
     run = options.run or Path(__file__).parent / "runs" / name

@@ -14,7 +14,7 @@ from .state import half_precision
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: five Newton–Schulz steps."""
+    """Approximately the nearest semi-orthogonal matrix, by five Newton–Schulz steps."""
     x = matrix.bfloat16() if half_precision(matrix.device.type) else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
@@ -26,7 +26,7 @@ def _orthogonal(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalised; the matrices are shared out among the processes."""
+    """SGD with orthogonalised momentum; each process orthogonalises a part of the matrices."""
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
                     mine = parts % world() == rank()
                     done.append(_orthogonal(matrix) if mine else torch.zeros_like(matrix))
                     parts += 1
-                # Entries of the size that AdamW's updates have, so that rates are comparable.
+                # Scaled to the size of AdamW's updates, so that learning rates are comparable.
                 updates.append(torch.cat(done) * 0.2 * max(done[0].shape) ** 0.5)
             if world() > 1:
                 flat = torch.cat([u.reshape(-1) for u in updates])
@@ -68,7 +68,7 @@ def build_optimizers(
     matrix_rate: float,
     decay: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer per kind of parameter; each group remembers its peak rate."""
+    """Muon for the matrices, AdamW for the rest; "peak" of a group is its peak learning rate."""
     matrices = [p for name, p in named if is_matrix(name, p)]
     rest = [p for name, p in named if not is_matrix(name, p)]
     built = [
@@ -88,6 +88,6 @@ def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 
 
 def cosine(step: int, total: int, warm_up: int, floor: float = 0.01) -> float:
-    """Linear warm-up, then half a cosine down to `floor`."""
+    """The factor of the learning rate: linear warm-up, then half a cosine down to `floor`."""
     warm = min(1.0, (step + 1) / warm_up)
     return warm * (floor + (1 - floor) * (1 + math.cos(math.pi * min(1.0, step / total))) / 2)

@@ -1,7 +1,7 @@
 """Data-parallel training on the cores of one machine: one single-threaded process per core.
 
-Two threads inside one process meet at a barrier in every operation, so another busy program on
-either core stalls both; processes meet once per step.
+Threads of one process wait for each other in every operation, so another busy program on one core
+slows all of them. Processes wait for each other only once per step.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def world() -> int:
 
 
 def share(batch: int) -> slice:
-    """This process's rows of a batch."""
+    """The rows of a batch that this process computes."""
     size = batch // world()
     return slice(rank() * size, (rank() + 1) * size)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes, in one exchange."""
+    """Replace every gradient by its mean over the processes, with one message."""
     if world() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -44,7 +44,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def agree(flag: bool) -> bool:
-    """Process 0's answer, so that all stop or save at the same step."""
+    """Return the flag of process 0 in all processes, so that they stop or save together."""
     if world() == 1:
         return flag
     value = torch.tensor([float(flag)])
@@ -63,14 +63,14 @@ def _enter(index: int, count: int, meeting: str, function: Callable, arguments: 
 
 
 def _end_with_parent(parent: int) -> None:
-    # A killed parent cannot end its children, and orphans would train on beside the next run.
+    # When the parent is killed, its children would continue to train next to the following run.
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def launch(function: Callable, arguments: tuple, processes: int) -> None:
-    """Run `function(*arguments)` in `processes` processes; in this one where one is enough."""
+    """Run `function(*arguments)` in `processes` processes; on a GPU or for one, in this process."""
     if processes <= 1 or torch.cuda.is_available():
         function(*arguments)
         return

@@ -1,9 +1,9 @@
-"""Train the decoder on latents as the flow gives them, so that what is drawn comes out sharp.
+"""Train the decoder further on latents from the flow, so that drawn pictures become sharp.
 
-Three kinds, in fixed shares of a step: clean latents of paintings; latents that were noised and
-denoised by the flow, which blurs them as it blurs samples, yet whose painting is known; and samples
-of the flow for the captions of paintings. The first two are compared with their painting, the last
-only by the statistics of its patches. Encoder and flow stay as they are.
+Each step uses three kinds of latents, in fixed shares: clean latents of paintings; latents of
+paintings that were noised and then denoised by the flow, which blurs them as much as samples; and
+samples of the flow for the captions of paintings. The first two are compared with their painting,
+samples only by the statistics of patches. Encoder and flow do not change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHARES = {"clean": 0.25, "denoised": 0.375, "drawn": 0.375}
 
 @dataclass(frozen=True)
 class Latents:
-    """Scaled latents (n, C, h, w) and, for each, the row of the painting it goes with."""
+    """Scaled latents (n, C, h, w) and, for each, the row of its painting."""
 
     values: np.ndarray
     rows: np.ndarray
@@ -48,7 +48,8 @@ def latents_for_polish(
     guidance: float,
     say=lambda line: None,
 ) -> dict[str, Latents]:
-    """The three kinds, from latents and token ids of the training paintings; kept in `folder`."""
+    """Return the three kinds of latents by name, made from latents and token ids of the training
+    paintings and stored in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     latents, tokens = train
     count = min(len(tokens), len(latents))
@@ -93,7 +94,7 @@ def latents_for_polish(
 def _batch(
     kinds: dict[str, Latents], pictures: np.ndarray, settings: PolishSettings, step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """For each kind, latents and paintings of one step: crops first, whole ones at the end."""
+    """For each kind, latents and paintings of one step: crops at first, whole ones at the end."""
     rng = np.random.default_rng([settings.seed, step])
     size, cells = pictures.shape[1], kinds["clean"].values.shape[-1]
     factor = size // cells

@@ -1,9 +1,10 @@
-"""Polish the decoder of a finished bundle; its flow, encoder and words stay what they are.
+"""Polish the decoder of a finished bundle, without changes to flow, encoder and vocabulary.
 
 python -m recipes.default_model.polish_bundle BUNDLE OUTPUT --work FOLDER [--paintings 3072]
 
-Paints scenes in the bundle's own words, lets its flow denoise and draw, and trains the decoder on
-what comes out (``polish``). FOLDER keeps every stage, so that an interrupted run goes on.
+Paints scenes that the bundle's vocabulary can describe, denoises and samples with its flow, and
+trains the decoder on the resulting latents (``polish``). FOLDER has the result of every stage, so
+that an interrupted run can continue.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .tokenizer import PAD_ID
 from .vae import encode_pictures, new_autoencoder
 from .warm_start import scaling_factor, start_autoencoder, start_encoder, start_flow
 
-_SEED = 8_000_000  # of the scenes; `sharpness` measures on others
+_SEED = 8_000_000  # of the scenes; `sharpness` uses other seeds
 
 
 def fitting_recipe(bundle: Path, recipe: Recipe) -> Recipe:
@@ -76,7 +77,7 @@ def _training_data(work: Path, bundle: Path, model, tokenizer, recipe: Recipe, c
 
 
 def write_decoder(bundle: Path, model, output: Path) -> None:
-    """`output`: the bundle with the decoder of `model`."""
+    """Write a copy of the bundle with the decoder of `model` to `output`."""
     if output.resolve() != bundle.resolve():
         shutil.copytree(bundle, output, dirs_exist_ok=True)
     path = output / "vae" / "model.safetensors"
@@ -90,7 +91,9 @@ def write_decoder(bundle: Path, model, output: Path) -> None:
         new = state[name].detach().cpu()
         new = new.permute(0, 2, 3, 1) if new.ndim == 4 else new
         if new.shape != old.shape:
-            raise ValueError(f"{name} is {tuple(new.shape)}, the bundle has {tuple(old.shape)}")
+            raise ValueError(
+                f"{name} has the shape {tuple(new.shape)}; the bundle has {tuple(old.shape)}"
+            )
         held[name] = new.to(old.dtype).contiguous()
     partial = path.with_suffix(".partial")
     save_file(held, partial, metadata)

@@ -1,4 +1,4 @@
-"""Two spatial axes and a text axis as rotary angles over neighbouring pairs."""
+"""Rotary position embedding with a text axis and two spatial axes, over neighbouring pairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def rotary_table(
 ) -> Tensor:
     """Cosines and sines (2, L + T, head_dim / 2) for [text; image tokens in raster order].
 
-    Positions are scaled to the training grid's side `extent`, whatever the grid or text length.
+    Positions are scaled to the side `extent` of the training grid, for every grid and text length.
     """
     angles = head_dim // 2
     spatial = angles - TEXT_ANGLES if text_size else angles
@@ -34,16 +34,18 @@ def rotary_table(
 
 
 def split_pairs(head_dim: int, rows: int) -> Tensor:
-    """Row order of a q or k projection (rows = heads · head_dim) that puts pair halves apart.
+    """Order of the rows (heads · head_dim) of a q or k projection in which the first numbers of all
+    pairs precede the second numbers.
 
-    Scores do not change when q and k are permuted alike, and contiguous halves rotate far faster.
+    Attention scores do not change if q and k have the same permutation, and contiguous halves are
+    rotated much faster.
     """
     head = torch.arange(head_dim).view(-1, 2).t().reshape(-1)
     return (torch.arange(0, rows, head_dim)[:, None] + head).reshape(-1)
 
 
 class _Rotate(torch.autograd.Function):
-    """x·cos + swap(x)·(−sin, sin); its own inverse with the sine negated, hence its gradient."""
+    """x·cos + swap(x)·(−sin, sin). Its gradient is the rotation by the negative angle."""
 
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,6 +65,6 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate x (B, n, ..., head_dim), halves apart as by `split_pairs`, by each row's angles."""
+    """Rotate x (B, n, ..., head_dim), in the order of `split_pairs`, by the angles of each row."""
     cos, sin = table.to(x.dtype).view(2, table.shape[1], *[1] * (x.ndim - 3), -1)
     return _Rotate.apply(x, cos, sin)

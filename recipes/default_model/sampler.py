@@ -1,4 +1,4 @@
-"""Noise → latent: the exact inverse, token after token, with a key-value cache."""
+"""Sampling: the exact inverse of the flow, token after token, with a KV cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .flow import Block, STARFlow
 
 
 def _guided(sigma, mean, weight: float):
-    """Both halves of the batch (captions, null captions) → one σ and mean for each pair."""
+    """Combine σ and mean of the halves of a batch (captions, null captions) by guidance."""
     sigma_c, sigma_u = sigma.chunk(2)
     mean_c, mean_u = mean.chunk(2)
     s = (sigma_c / sigma_u).clamp(max=1).square()
@@ -64,7 +64,7 @@ def invert(
     guidance: float = 0.0,
     attention_temperature: float = 1.0,
 ) -> list[Tensor]:
-    """Noise z (B, C, H, W) → the latents after 0, 1, … K inverted blocks (the last: the sample).
+    """Noise z (B, C, H, W) → the latents after 0, 1, … K inverted blocks; the last is the sample.
 
     With guidance > 0 `text` has 2B rows: the captions, then the null captions.
     """

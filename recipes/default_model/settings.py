@@ -1,4 +1,4 @@
-"""Every number of the recipe in one place: the shipped model's, and a toy's for tests."""
+"""All settings of the recipe: of the shipped model, and of a tiny model for tests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .flow import FlowShape
 @dataclass(frozen=True)
 class DataSettings:
     train: int = 60_000  # paintings
-    held_out: int = 2_000  # paintings never trained on, from another series of seeds
+    held_out: int = 2_000  # paintings that are not used for training, with other seeds
     size: int = 128  # pixels per side
-    encoded: int = 60_000  # of the training paintings, those the flow learns from
-    flipped: bool = False  # encode them mirrored as well
+    encoded: int = 60_000  # training paintings that are encoded for the flow
+    flipped: bool = False  # also encode them mirrored
     captions: int = 6  # phrasings kept per painting
     seed: int = 1
     workers: int = 2
@@ -24,17 +24,17 @@ class VAESettings:
     channels: tuple[int, ...] = (16, 32, 64, 128)
     latent_channels: int = 6
     norm_groups: int = 8
-    images: int = 9_000  # images seen in all, counted in full pictures
-    crop: int = 64  # side of the crops of the first part; the rest sees whole pictures
-    crop_share: float = 0.75
-    batch: int = 8  # whole pictures per step (crops: as many pixels per half step)
+    images: int = 9_000  # pictures of all steps; crops are counted by their pixels
+    crop: int = 64  # side of the crops in the first part of the training; later whole pictures
+    crop_share: float = 0.75  # of the pictures, used as crops
+    batch: int = 8  # whole pictures per step (steps with crops have half as many pixels)
     learning_rate: float = 3e-3
-    latent_noise: float = 0.12  # of the latents' own standard deviation, while training
+    latent_noise: float = 0.12  # in training; relative to the latents' standard deviation
     kl_weight: float = 1e-6
     edge_weight: float = 0.1  # of the gradient term
     patch_weight: float = 0.03  # of the distance of patch statistics
-    # A bundle to begin from: its first `start_channels` latent channels are held near where they
-    # were, so that its flow remains a good beginning.
+    # A bundle to start from. The first `start_channels` latent channels are kept similar to the
+    # bundle's, so that the flow can start from the bundle too.
     start: str = ""
     start_channels: int = 6
     anchor_weight: float = 0.02
@@ -48,7 +48,7 @@ class TextSettings:
     heads: int = 4
     head_dim: int = 32
     feed_forward: int = 256
-    length: int = 16  # tokens, <bos> included
+    length: int = 16  # tokens, with <bos>
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ class FlowSettings:
             channel_size=6, layers_per_block=(1, 1, 5), text_size=16, text_width=128
         )
     )
-    images: int = 160_000  # images seen in all
+    images: int = 160_000  # pictures of all steps
     batch: int = 64
-    # The last part of the training sees only paintings kept back until then: less is memorised.
-    fresh_step: int = 2018  # from this step on only rows from `fresh_row`, before it the others
-    fresh_row: int = 40_000  # 0: all rows all the time
+    # The last part of the training uses only paintings that were not used before, which reduces
+    # memorisation.
+    fresh_step: int = 2018  # from this step on only rows from `fresh_row` on, before only others
+    fresh_row: int = 40_000  # 0: all rows in all steps
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 2e-3  # Muon, for the matrices inside the layers
     weight_decay: float = 0.01
@@ -71,20 +72,20 @@ class FlowSettings:
     caption_dropout: float = 0.1
     ema: float = 0.995
     save_seconds: float = 240.0
-    start: str = ""  # a bundle to begin from, with `start_channels` latent channels
+    start: str = ""  # a bundle to start from, with `start_channels` latent channels
     start_channels: int = 6
     seed: int = 3
 
 
 @dataclass(frozen=True)
 class PolishSettings:
-    denoised: int = 1_536  # paintings noised and denoised by the flow, as samples are
-    drawn: int = 512  # pictures drawn by the flow for the captions of paintings
+    denoised: int = 1_536  # paintings whose latents are noised and then denoised by the flow
+    drawn: int = 512  # samples of the flow for the captions of paintings
     steps: int = 1_200
-    pictures: int = 4  # per step, counted in full pictures
-    crop: int = 64  # pixels; the last part of the steps sees whole pictures
-    crop_share: float = 0.8
-    clean_noise: float = 0.08  # of the latents' deviation, on clean latents
+    pictures: int = 4  # per step; crops are counted by their pixels
+    crop: int = 64  # side of the crops in pixels; the last part of the steps uses whole pictures
+    crop_share: float = 0.8  # of the steps
+    clean_noise: float = 0.08  # on clean latents; relative to their standard deviation
     learning_rate: float = 1e-3
     edge_weight: float = 0.1
     patch_weight: float = 0.06
@@ -95,7 +96,7 @@ class PolishSettings:
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    images: int = 60_000  # images seen in all
+    images: int = 60_000  # pictures of all steps
     batch: int = 64
     learning_rate: float = 2e-3
     seed: int = 4
@@ -111,7 +112,7 @@ class Recipe:
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     guidance: float = 2.0  # default of the shipped model
     evaluated: int = 300  # prompts
-    # For the model card: what the shipped run took.
+    # For the model card: the cost of the shipped run.
     compute: str = (
         "Two cores of a server CPU, shared with other work: paintings 6 minutes, VAE 20, "
         "encoding 8, flow 63. The flow's schedule was shortened from 3,906 to 2,500 steps "
@@ -124,7 +125,7 @@ def full() -> Recipe:
 
 
 def toy() -> Recipe:
-    """Every stage in seconds, to show that the road is passable; the pictures are noise."""
+    """Settings with which every stage takes seconds, for tests; the pictures are noise."""
     return Recipe(
         data=DataSettings(
             train=96, held_out=16, size=64, encoded=64, flipped=True, captions=2, workers=1

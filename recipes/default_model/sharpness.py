@@ -1,9 +1,10 @@
-"""How far pictures are from paintings in their fine structure, measured without any network.
+"""Measure how much the fine structure of pictures differs from paintings, without a network.
 
 ``swd`` is the sliced Wasserstein distance between 7×7 patches on a Laplacian pyramid (Karras et
 al., arXiv 1710.10196, section 5), ``gradient_energy`` the mean absolute difference of
-neighbouring pixels. As a command: what a bundle draws, and what its autoencoder gives back, against
-held-out paintings of the same captions; other paintings show how small the distances can be.
+neighbouring pixels. As a command, this compares a bundle's samples and its autoencoder's
+reconstructions with held-out paintings of the same captions. For comparison it also measures other
+paintings, which show how small the distances can be.
 
 python -m recipes.default_model.sharpness [BUNDLE] [--count 96] [--output FILE]
 """
@@ -21,11 +22,11 @@ from .painter import Scene, caption, paint, random_scene
 
 LEVELS = 4
 _PATCH = 7
-_PATCHES = 32  # from each picture and level; fewer patches raise all distances
+_PATCHES = 32  # from each picture and level; with fewer patches all distances are larger
 _DIRECTIONS = 128
-_REPEATS = 6  # of the drawing of patches and directions; the distances are averaged
-_PHRASINGS = 20  # tried for each scene
-_SEED = 9_000_000  # of the scenes: a series that no training touches
+_REPEATS = 6  # random choices of patches and directions; the distances are averaged
+_PHRASINGS = 20  # captions that are tried for each scene
+_SEED = 9_000_000  # of the scenes; not used for training
 _KERNEL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 
@@ -41,7 +42,7 @@ def _blur(x: np.ndarray) -> np.ndarray:
 
 
 def _up(x: np.ndarray) -> np.ndarray:
-    """Twice the size: zeros between the pixels, then the blur with four times the weight."""
+    """Double the size: zeros between the pixels, then the blur with four times the weight."""
     n, height, width, channels = x.shape
     wide = np.zeros((n, 2 * height, 2 * width, channels), np.float32)
     wide[:, ::2, ::2] = x
@@ -79,11 +80,11 @@ def _project(patches: np.ndarray, mean, deviation, directions: np.ndarray) -> np
 def swd(pictures: np.ndarray, reference: np.ndarray, seed: int = 0) -> list[float]:
     """Distance ×1000 at each level, finest first, of pictures (N, H, W, 3) uint8 to as many others.
 
-    Both sets are brought to the reference's mean and deviation of each channel and level. Patches
-    are taken at places drawn separately for the two sets.
+    Both sets are normalized with the reference's mean and standard deviation of each channel and
+    level. The places of the patches are chosen at random, separately for the two sets.
     """
     if pictures.shape != reference.shape:
-        raise ValueError(f"pictures are {pictures.shape}, the reference {reference.shape}")
+        raise ValueError(f"pictures have shape {pictures.shape}; expected {reference.shape}")
     rng = np.random.default_rng(seed)
     distances = []
     for ours, theirs in zip(pyramid(pictures), pyramid(reference), strict=True):
@@ -104,13 +105,13 @@ def _level_distance(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generat
 
 
 def gradient_energy(pictures: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring pixels, pixels in [0, 1], across and down."""
+    """Mean absolute difference of horizontal and vertical neighbours, pixels in [0, 1]."""
     x = pictures.astype(np.float32) / 255
     return float(np.abs(np.diff(x, axis=2)).mean() + np.abs(np.diff(x, axis=1)).mean())
 
 
 def compare(pictures: np.ndarray, reference: np.ndarray) -> dict:
-    """Distances of the levels, their mean, and gradient energy relative to the reference's."""
+    """Distances of the levels, their mean, and the gradient energy relative to the reference's."""
     distances = swd(pictures, reference)
     return {
         "distances": [round(d, 1) for d in distances],
@@ -122,7 +123,7 @@ def compare(pictures: np.ndarray, reference: np.ndarray) -> dict:
 def scenes_and_captions(
     count: int, vocabulary: dict, seed: int = _SEED
 ) -> tuple[list[Scene], list[str]]:
-    """Held-out scenes and one caption of each, in the words of a bundle's ``vocabulary.json``."""
+    """Held-out scenes and a caption of each, with only words of a bundle's ``vocabulary.json``."""
     shown = {name: set(vocabulary[name]) for name in ("subject", "place", "colour")}
     words, scenes, captions = set(vocabulary["words"]), [], []
     i = 0
@@ -151,7 +152,7 @@ def paint_all(scenes: list[Scene], size: int) -> np.ndarray:
 
 
 def reconstruct(pipe, pictures: np.ndarray) -> np.ndarray:
-    """Pictures (N, H, W, 3) through the bundle's encoder and decoder."""
+    """Encode and decode pictures (N, H, W, 3) with the bundle's autoencoder."""
     import mlx.core as mx
 
     latents = pipe.vae.encode(mx.array(pictures.astype(np.float32) / 127.5 - 1))
@@ -159,7 +160,7 @@ def reconstruct(pipe, pictures: np.ndarray) -> np.ndarray:
 
 
 def measure(pipe, count: int = 96) -> dict:
-    """The three rows: other paintings, the autoencoder's reconstructions, what the bundle draws."""
+    """Compare other paintings, reconstructions and samples with paintings of the same captions."""
     size = pipe.config.image_size
     scenes, captions = scenes_and_captions(2 * count, read_vocabulary(pipe.directory))
     paintings, others = np.split(paint_all(scenes, size), 2)

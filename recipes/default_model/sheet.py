@@ -1,4 +1,4 @@
-"""Pictures from the PyTorch flow, to look at while it trains (the shipped ones are MLX's)."""
+"""Pictures from the PyTorch flow, to look at during training (shipped ones are drawn by MLX)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sample_latents(
     length: int,
     denoised: bool = True,
 ) -> torch.Tensor:
-    """Scaled latents (N, C, h, w) of the prompts, denoised by the score where asked."""
+    """Samples for the prompts: scaled latents (N, C, h, w), optionally denoised with the score."""
     text = encode(encoder, tokenize(tokenizer, prompts, length))
     null = encode(encoder, null_ids(length, len(prompts)))
     side = flow.shape.grid * flow.shape.patch_size

@@ -1,4 +1,4 @@
-"""Training states on disk: written beside and renamed, so a kill never leaves half of one."""
+"""Training states on disk, written to a new file and renamed, so none is ever incomplete."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def load_state(path: Path, device: str = "cpu") -> dict | None:
-    """The last saved state, or None where training has not begun."""
+    """The last saved state, or None if there is none."""
     if not path.exists():
         return None
     return torch.load(path, map_location=device, weights_only=True)
 
 
 def step_generator(seed: int, step: int, device: str = "cpu") -> torch.Generator:
-    """All randomness of one step comes from (seed, step): a resumed run repeats it exactly."""
+    """The random generator of one step, which depends only on seed and step, so that a resumed run
+    computes the same numbers."""
     return torch.Generator(device).manual_seed(seed * 10_000_019 + step)
 
 
@@ -35,7 +36,7 @@ def pick_device() -> str:
 
 @lru_cache
 def half_precision(device: str) -> bool:
-    """Whether bfloat16 arithmetic is quicker here: on GPUs and on CPUs with instructions for it."""
+    """Whether bfloat16 arithmetic is faster: on GPUs and on CPUs with instructions for it."""
     if device != "cpu":
         return True
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

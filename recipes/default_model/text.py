@@ -1,4 +1,4 @@
-"""A tiny Gemma-3 text model, trained together with the flow, and token ids for it."""
+"""A tiny Gemma-3 text encoder, trained together with the flow, and its token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tokenizer import build_tokenizer as build_tokenizer
 
 
 def tokenize(tokenizer, captions: list[str], length: int) -> Tensor:
-    """Token ids (N, length) int64, padded right and cut at the tail."""
+    """Token ids (N, length) int64, padded or truncated at the end."""
     held = tokenizer(
         captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     )
@@ -22,9 +22,9 @@ def tokenize(tokenizer, captions: list[str], length: int) -> Tensor:
 
 
 def with_unknown(ids: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """The ids with <unk> in a ``share`` of the rows, in front of one token or in its place.
+    """Add <unk> to a ``share`` of the rows of ids, before a random token or in its place.
 
-    A prompt with a word nobody taught then still draws what the other words say.
+    So the model learns to follow the other words of a prompt with an unknown word.
     """
     ids = ids.clone()
     for row in torch.nonzero(torch.rand(len(ids), generator=generator) < share).flatten():
@@ -61,29 +61,29 @@ def build_encoder(settings: TextSettings, vocabulary_size: int):
         attn_implementation="sdpa",
         use_cache=False,
     )
-    # mlx-lm reads these two forms; the layer types say the same.
+    # The same information as layer_types, in the form that mlx-lm reads.
     config.sliding_window_pattern = 2
     return Gemma3ForCausalLM(config)
 
 
 def encode(encoder, ids: Tensor) -> Tensor:
-    """Last hidden states (N, L, width) float32, padding zeroed.
+    """Last hidden states (N, L, width) float32, with zeros for padding.
 
-    Attention is causal and the padding stands right, so no mask is needed for the real tokens.
+    Attention is causal and the padding is at the end, so the other tokens need no mask.
     """
     hidden = encoder.model(input_ids=ids).last_hidden_state
     return hidden.float() * (ids != PAD_ID)[..., None]
 
 
 def null_ids(length: int, count: int = 1) -> Tensor:
-    """The tokens of the null caption ""."""
+    """The token ids (count, length) of the null caption ""."""
     ids = torch.full((count, length), PAD_ID)
     ids[:, 0] = BOS_ID
     return ids
 
 
 def save_encoder(encoder, tokenizer, folder: Path) -> None:
-    """An ordinary transformers directory: config, weights, tokenizer."""
+    """Write a transformers directory: config, weights, tokenizer."""
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "config.json"

@@ -1,4 +1,4 @@
-"""The word tokenizer of the embedded model: any phrasing becomes the painter's few tokens."""
+"""The word tokenizer of the embedded model, which maps every phrasing to a few tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PAD_ID, EOS_ID, BOS_ID, UNKNOWN_ID = range(4)
 
 
 def build_core():
-    """The ``tokenizers.Tokenizer``: <bos> in front, <unk> for words that have no meaning here.
+    """The ``tokenizers.Tokenizer``; it starts with <bos> and uses <unk> for unknown words.
 
-    It lower-cases, drops punctuation, articles and lead-ins ("a picture of") and replaces synonyms
-    and plurals, all by the rules of ``painter.words``.
+    It changes text to lower case, removes punctuation, articles and openings ("a picture of") and
+    replaces synonyms and plurals, with the rules of ``painter.words``.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -30,15 +30,15 @@ def build_core():
 
 
 def build_tokenizer(words: list[str]):
-    """``build_core`` as transformers saves and loads it.
+    """``build_core`` in the form that transformers saves and loads.
 
-    ``words``: those that are promised to be known. Errors: ValueError for one no rule mentions.
+    ``words``: words that must be known. Errors: ValueError for one that has no rule.
     """
     from transformers import PreTrainedTokenizerFast
 
     unheard = set(words) - set(known_words())
     if unheard:
-        raise ValueError(f"no rule of painter/words.py explains {sorted(unheard)}")
+        raise ValueError(f"painter/words.py has no rule for {sorted(unheard)}")
     return PreTrainedTokenizerFast(
         tokenizer_object=build_core(),
         bos_token=BOS,

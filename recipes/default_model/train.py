@@ -1,4 +1,4 @@
-"""Exact maximum likelihood of noised latents given captions: flow and text encoder together."""
+"""Train flow and text encoder together, by exact maximum likelihood of noised latents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .settings import FlowSettings, TextSettings
 from .state import half_precision, load_state, pick_device, save_state, step_generator
 from .text import UNKNOWN_ID, build_encoder, encode, null_ids
 
-# So that a word never seen is nearly ignored, not a surprise.
+# Share of tokens replaced by <unk>, so that the model learns to ignore unknown words.
 _UNKNOWN_SHARE = 0.01
 
 
@@ -31,7 +31,7 @@ def nats_per_dimension(z: Tensor, logdets: list[Tensor]) -> Tensor:
 
 
 def to_bits(nats: float) -> float:
-    """Bits per latent dimension from `nats_per_dimension`."""
+    """Convert a mean of `nats_per_dimension` to bits per latent dimension."""
     return (nats + 0.5 * math.log(2 * math.pi)) / math.log(2)
 
 
@@ -58,7 +58,7 @@ class Trainer:
         self.step = 0
 
     def batch(self, latents: np.ndarray, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
-        """This process's share of the step's batch: noised latents and caption ids."""
+        """This process's rows of the step's batch: noised latents and caption ids."""
         s, step = self.settings, self.step
         first, last = (0, s.fresh_row) if step < s.fresh_step else (s.fresh_row, len(latents))
         if not 0 < s.fresh_row < len(latents):
@@ -155,9 +155,9 @@ def train_flow(
     stop_after: int | None = None,
     begin=None,
 ) -> None:
-    """Train to the end (or to step `stop_after`); `folder` holds the state and the averages.
+    """Train to the end (or to step `stop_after`); state and averages are saved in `folder`.
 
-    `begin(flow, encoder)` fills in the weights to begin from, where they are not random.
+    `begin(flow, encoder)`: loads initial weights; None for random ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = settings.images // settings.batch
@@ -191,13 +191,13 @@ def train_flow(
 
 
 def load_averaged(folder: Path, settings: FlowSettings, text: TextSettings, words: int):
-    """The trained flow and encoder (averaged weights), ready to be used; and the step."""
+    """Return the trained flow and encoder with averaged weights, and the training step."""
     state = load_state(folder / "average.pt")
     flow, encoder = STARFlow(settings.shape), build_encoder(text, words)
     flow.load_state_dict(state["flow"])
     missing, extra = encoder.load_state_dict(state["encoder"], strict=False)
     if extra or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"encoder state does not fit: missing {missing}, extra {extra}")
+        raise ValueError(f"encoder state: missing keys {missing}, unexpected keys {extra}")
     return flow.eval(), encoder.eval(), state["step"]
 
 
@@ -205,7 +205,7 @@ def load_averaged(folder: Path, settings: FlowSettings, text: TextSettings, word
 def measured_bits(
     flow: STARFlow, encoder, data: tuple[np.ndarray, np.ndarray], noise_std: float, count: int
 ) -> float:
-    """Bits per dimension in float32 of evenly spaced rows with fixed noise."""
+    """Bits per dimension of evenly spaced rows, with fixed noise, computed in float32."""
     latents, tokens = data
     rows = np.unique(np.linspace(0, len(latents) - 1, count).astype(int))
     x, ids = rows_of(latents, tokens, rows, np.random.default_rng(0))

@@ -1,7 +1,7 @@
-"""Can a small network tell what the bundle draws from paintings? 50 % would mean that it cannot.
+"""Measure how well a small network can distinguish a bundle's samples from paintings (50 %: not).
 
-The network is trained on half of the pictures and asked about the other half; then the halves
-change places, and the two shares of right answers are averaged. Both sides have the same captions.
+The network is trained on half of the pictures and tested on the other half, then the other way
+round; the two accuracies are averaged. Samples and paintings have the same captions.
 
 python -m recipes.default_model.two_samples [BUNDLE] [--count 400] [--output FILE]
 """
@@ -68,7 +68,7 @@ def _share_right(x: Tensor, y: Tensor, asked: Tensor, truth: Tensor, steps: int,
 def told_apart(
     pictures: np.ndarray, paintings: np.ndarray, steps: int = _STEPS, seed: int = 5
 ) -> float:
-    """Share of right answers on pictures that the network was not trained on; both sets uint8."""
+    """Accuracy on pictures that the network was not trained on. Both sets are uint8."""
     half = len(pictures) // 2
     folds = []
     for part in (slice(0, half), slice(half, 2 * half)):

@@ -21,7 +21,7 @@ from .warm_start import start_autoencoder
 
 
 def new_autoencoder(settings: VAESettings, size: int):
-    """An untrained AutoencoderKL; one level per entry of `channels`, halving between levels."""
+    """An untrained AutoencoderKL with one level per entry of `channels`, each half the size."""
     from diffusers import AutoencoderKL
 
     levels = len(settings.channels)
@@ -70,7 +70,7 @@ def _batch(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) 
 def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator, anchor=None):
     with torch.autocast(x.device.type, torch.bfloat16, enabled=half_precision(x.device.type)):
         mean = model.encode(x).latent_dist.mean
-        # The decoder must forgive what the flow gets slightly wrong: it never sees exact ones.
+        # Noise makes the decoder robust against the small errors of latents from the flow.
         noise = torch.randn(mean.shape, generator=generator, device=x.device)
         z = mean + settings.latent_noise * mean.detach().float().std() * noise
         y = model.decode(z).sample
@@ -101,7 +101,7 @@ def reconstruction_psnr(model, pictures: np.ndarray, device: str = "cpu") -> flo
 
 @torch.no_grad()
 def encode_pictures(model, pictures: np.ndarray, device: str = "cpu", flip: bool = False) -> Tensor:
-    """Mean latents (n, C, h, w), as the encoder gives them (unscaled), float32."""
+    """Mean latents (n, C, h, w) of the encoder, unscaled, in float32."""
     parts = []
     for start in range(0, len(pictures), 64):
         x = to_tensor(pictures[start : start + 64], device)
@@ -112,7 +112,7 @@ def encode_pictures(model, pictures: np.ndarray, device: str = "cpu", flip: bool
 
 
 def _begin(model, settings: VAESettings, size: int, device: str):
-    """Load the bundle to begin from, if any; returns its autoencoder, which the new one follows."""
+    """Load `settings.start` into the model, if given. Returns the bundle's autoencoder or None."""
     if not settings.start:
         return None
     start_autoencoder(model, Path(settings.start), settings.start_channels)
@@ -190,7 +190,7 @@ def _finish(folder, model, pictures, held_out, settings: VAESettings, device: st
     latents = encode_pictures(model, pictures[:: max(1, len(pictures) // 2000)], device)
     std = latents.std().item()
     model.register_to_config(scaling_factor=1.0 / std)
-    # The log-variance half was not trained: make it state the noise the decoder was trained with.
+    # The log-variances were not trained; set them to the noise that the decoder was trained with.
     c = settings.latent_channels
     with torch.no_grad():
         model.quant_conv.weight[c:] = 0

@@ -1,7 +1,7 @@
-"""What the autoencoder is trained by: pixels, edges, and the statistics of patches.
+"""The loss of the autoencoder: pixels, edges, and the statistics of patches.
 
-The last is the sliced Wasserstein distance that `sharpness` measures, as a differentiable loss: it
-needs no network, and it is what keeps fine lines from being averaged away.
+The statistics of patches are compared with the sliced Wasserstein distance of `sharpness`, here as
+a differentiable loss. It needs no network and prevents fine lines from becoming blurred.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _PATCH = 7
-# The distance of each level, finest first, counts this much.
+# Weight of the distance of each level, finest first.
 _LEVEL_WEIGHTS = (1.0, 0.7, 0.4, 0.2)
 _STRIDES = (3, 2, 1, 1)
 
@@ -50,10 +50,12 @@ def patch_statistics(
 ) -> Tensor:
     """Sliced Wasserstein distance of 7×7 patches of pictures y to those of x, over the levels.
 
-    y and x need not show the same scenes, only as many pixels; each level is scaled to unit
-    deviation of x. Without `remainder` the coarsest level, which holds the colours, is left out.
+    y and x may show different scenes but must have the same shape. Each level is divided by the
+    standard deviation of x. Without `remainder` the coarsest level (the colours) is left out.
     """
-    levels = min(len(_LEVEL_WEIGHTS), (min(x.shape[-2:]) // 8).bit_length())  # none below 8×8
+    levels = min(
+        len(_LEVEL_WEIGHTS), (min(x.shape[-2:]) // 8).bit_length()
+    )  # the smallest has 8×8 pixels or more
     total, weights = y.new_zeros(()), 0.0
     bands = list(zip(pyramid(y, levels), pyramid(x, levels), strict=True))
     for i, (ours, theirs) in enumerate(bands if remainder else bands[:-1]):
@@ -74,7 +76,7 @@ def patch_statistics(
 
 def gradient_statistics(y: Tensor, x: Tensor) -> Tensor:
     """Wasserstein distance between the differences of neighbouring pixels of y and of x, relative
-    to their mean size: it sees the ripples in flat places that the patches' scale hides."""
+    to their mean size. It detects ripples in flat regions, which patch statistics do not."""
     total = y.new_zeros(())
     for ours, theirs in zip(edges(y), edges(x), strict=True):
         sides = [d.transpose(0, 1).flatten(1)[:, ::2].sort(1).values for d in (ours, theirs)]
@@ -85,7 +87,7 @@ def gradient_statistics(y: Tensor, x: Tensor) -> Tensor:
 def picture_loss(
     y: Tensor, x: Tensor, edge_weight: float, patch_weight: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of reconstructions y of x; also the squared error and the patch distance alone."""
+    """Return the loss of reconstructions y of x, the squared error and the patch distance."""
     squared = F.mse_loss(y, x)
     edge = sum(F.l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True))
     loss = squared + edge_weight * (edge + F.l1_loss(y, x))

@@ -1,5 +1,6 @@
-"""Begin from a finished bundle: its weights as PyTorch state, fitted to more latent channels or
-words than it has. What is new starts without influence, so that nothing learned is lost.
+"""Start training from a finished bundle, also with more latent channels or words than it has.
+
+New weights are set such that they have no effect at first, so that the result is unchanged.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from .flow import FlowShape
 
-_NEW_GAIN = 8.0  # brings the random rows about to the old channels' deviation
+_NEW_GAIN = 8.0  # gives new channels about the standard deviation of the old ones
 
 
 def read_component(bundle: Path, name: str) -> dict[str, Tensor]:
-    """float32 weights of a component, convolutions as PyTorch stores them (out, in, kh, kw)."""
+    """float32 weights of a component, with convolutions in PyTorch's order (out, in, kh, kw)."""
     held = load_file(bundle / name / "model.safetensors")
     return {
         key: (value.permute(0, 3, 1, 2) if value.ndim == 4 else value).float().contiguous()
@@ -30,7 +31,7 @@ def scaling_factor(bundle: Path) -> float:
 
 
 def start_autoencoder(model, bundle: Path, old_channels: int, seed: int = 0) -> None:
-    """Load the bundle's autoencoder into one that has the same widths and more latent channels."""
+    """Load the bundle's autoencoder into one with the same widths and more latent channels."""
     state, fresh = read_component(bundle, "vae"), model.state_dict()
     generator = torch.Generator().manual_seed(seed)
     c = fresh["post_quant_conv.weight"].shape[0]
@@ -40,8 +41,8 @@ def start_autoencoder(model, bundle: Path, old_channels: int, seed: int = 0) -> 
     extra = c - old_channels
     if not extra:
         return
-    # Encoder: the new means look at the last features with random rows of the old ones' size.
-    # The old means are mixed from all old rows, those of the log-variances included.
+    # Encoder: the new means are computed from the last features with random rows of the same size
+    # as the old rows. The old means use all old rows, those of the log-variances too.
     for part in ("weight", "bias"):
         old = state[f"encoder.conv_out.{part}"]
         grown = fresh[f"encoder.conv_out.{part}"]
@@ -74,7 +75,7 @@ def start_autoencoder(model, bundle: Path, old_channels: int, seed: int = 0) -> 
 
 
 def _published(key: str) -> str:
-    """The checkpoint's name of a flow weight of the bundle."""
+    """The name in the checkpoint of a flow weight of the bundle."""
     for ours, theirs in (
         (".layers.", ".attn_blocks."),
         (".mlp.up.", ".mlp.main.0."),
@@ -85,13 +86,13 @@ def _published(key: str) -> str:
 
 
 def _token_places(shape: FlowShape, old_channels: int) -> Tensor:
-    """Where the old channels' numbers stand in a token (row, column, channel fastest)."""
+    """Indices of the old channels' numbers in a token (row, column, channel fastest)."""
     places = torch.arange(shape.token_size).view(-1, shape.channel_size)
     return places[:, :old_channels].reshape(-1)
 
 
 def start_flow(flow, bundle: Path, old_channels: int) -> None:
-    """Load the bundle's flow; a flow over more channels leaves the new ones as they are."""
+    """Load the bundle's flow; if the new flow has more channels, it maps these to themselves."""
     state = {_published(k): v for k, v in read_component(bundle, "flow").items()}
     shape = flow.shape
     places = _token_places(shape, old_channels)
@@ -114,11 +115,13 @@ def start_flow(flow, bundle: Path, old_channels: int) -> None:
             both = torch.cat([places, places + shape.token_size])
             value[both] = old
         else:
-            raise ValueError(f"{name}: {tuple(old.shape)} does not grow to {tuple(value.shape)}")
+            raise ValueError(
+                f"{name}: {tuple(old.shape)} cannot be extended to {tuple(value.shape)}"
+            )
 
 
 def start_encoder(encoder, bundle: Path, words: dict[str, int]) -> None:
-    """Load the bundle's text encoder into one with other words: known words keep their vectors."""
+    """Load the bundle's text encoder into one with other words; known words keep their vectors."""
     state = read_component(bundle, "text_encoder")
     listed = json.loads((bundle / "text_encoder" / "tokenizer.json").read_text())
     old_words = listed["model"]["vocab"]

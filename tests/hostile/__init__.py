@@ -1,1 +1,1 @@
-"""Files that were made to hurt."""
+"""Malicious files."""

@@ -1,4 +1,4 @@
-"""Zip archives, safetensors files and other things that are not what they say they are."""
+"""Malicious zip archives, safetensors files and other files, for test_hostile.py."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Make = Callable[[Path], Path]
 
 
 def good(path: Path) -> bytes:
-    """The bytes of an honest archive."""
+    """The bytes of a valid archive."""
     return tf.archive(path, GOOD, DATA).read_bytes()
 
 
 def changed(edit: Callable[[bytearray], bytes | bytearray | None]) -> Make:
-    """An honest archive after ``edit``."""
+    """A valid archive, changed by ``edit``."""
 
     def make(path: Path) -> Path:
         data = bytearray(good(path))
@@ -245,7 +245,7 @@ OTHERS: dict[str, tuple[Make, str]] = {
 
 
 def weights(change: Callable[[dict[str, np.ndarray]], None]) -> Make:
-    """An honest model with some of its weights changed."""
+    """A valid model with some changed weights."""
 
     def make(path: Path) -> Path:
         arrays = small_model.arrays()

@@ -72,7 +72,7 @@ sys.addaudithook(_Ran.hook)
 
 
 def seeds(folder: Path) -> dict[str, bytes]:
-    """Honest files of every form."""
+    """Valid files of every form."""
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     arrays = {"blocks.0.a": array, "blocks.0.b": array.astype(np.float16)}
     arrays["blocks.0.c"] = array.astype(np.int64)
@@ -117,7 +117,7 @@ def in_archive(pickled: bytes, path: Path) -> bytes:
 
 
 def read(path: Path) -> str:
-    """What became of a file: "tensors", or the kind of refusal."""
+    """Read a file. Returns "tensors", or the kind of refusal."""
     try:
         if path.suffix == ".yaml":
             read_settings(path)

@@ -1,4 +1,4 @@
-"""Honest JSON, text and bytes, changed at random in ways that break programs."""
+"""Valid JSON, text and bytes, changed at random in ways that often break programs."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def stack_global(module: str, attribute: str) -> bytes:
 
 
 def laughs() -> bytes:
-    """A tuple of two of a tuple of two of ...: tiny here, 2^60 things to whoever walks it."""
+    """A nested tuple that is small but has 2^60 items when it is traversed."""
     body = b")q\x000"
     for i in range(60):
         body += b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) + b"0"

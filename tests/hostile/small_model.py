@@ -1,4 +1,4 @@
-"""The smallest honest TarFlow checkpoint: what the hostile ones are disguised as."""
+"""The smallest valid TarFlow checkpoint, of which the malicious ones are made."""
 
 from __future__ import annotations
 

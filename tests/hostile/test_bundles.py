@@ -1,4 +1,4 @@
-"""Bundles and tokenizers made to hurt: nothing is built from what was not checked, no foreign
+"""Malicious bundles and tokenizers: nothing is built from what was not checked, no foreign
 memory is read, and what nobody listed is not looked at."""
 
 from __future__ import annotations

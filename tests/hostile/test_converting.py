@@ -1,4 +1,4 @@
-"""Checkpoints and their companions, made to hurt or damaged: refused in little time and memory, and
+"""Malicious or damaged checkpoints, text encoders and VAEs: refused in little time and memory, and
 nothing is read or written that does not belong to them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a report says of its own numbers is true, whatever the options are."""
+"""Reports describe their numbers correctly, with all options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise files made to hurt: refused by a sentence and with little memory."""
+"""Malicious noise files: refused by a sentence and with little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures made to hurt: no program is started, no memory filled, no file lost or half-written."""
+"""Malicious pictures: no program is started, no memory filled, no file lost or half-written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that would wait for ever are refused: from a forked child and from a signal handler."""
+"""Calls that would block forever are refused: in a forked child and in a signal handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// The form: what to draw, filled from a picture's settings, kept between visits.
+// The form with the prompt and the settings. It can be filled from a picture's settings and is kept
+// between visits.
 
 const at = (id) => document.getElementById(id);
 const KEPT = "mlx-starflow-form";
@@ -39,7 +40,7 @@ export class Form {
     at("steps").disabled = at("sampler").value === "sequential";
   }
 
-  // What is sent to the server; a seed that is not locked is drawn anew.
+  // The request for the server; unless the seed is locked, it has a new random seed.
   wish() {
     const typed = at("seed").value.trim();
     const seed = Number(typed);
@@ -67,7 +68,7 @@ export class Form {
     return wish;
   }
 
-  // Take over the settings of a picture.
+  // Fill the form with the settings of a picture.
   fill(settings) {
     const set = (id, value) => (at(id).value = value ?? "");
     set("prompt", settings.prompt);

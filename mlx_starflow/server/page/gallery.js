@@ -1,4 +1,4 @@
-// The gallery: a list that arrow keys walk, newest first, and that the folder's pictures survive in.
+// The gallery: the pictures of the output folder, newest first; arrow keys move the selection.
 
 import { ask } from "./server.js";
 
@@ -92,7 +92,7 @@ export class Gallery {
     this.onChoose(row);
   }
 
-  // Go on from the chosen picture by so many places.
+  // Move the selection by a number of places.
   step(by, focus) {
     if (!this.rows.length) return;
     const now = [...list.children].findIndex((item) => item.getAttribute("aria-selected") === "true");
@@ -116,14 +116,14 @@ export class Gallery {
   }
 }
 
-// What a picture is called for people.
+// The title of a picture.
 export function titleOf(row) {
   const settings = row.settings ?? {};
   const prompt = settings.prompt || "Picture";
   return settings.seed === undefined ? prompt : `${prompt}, seed ${settings.seed}`;
 }
 
-// A picture that is dragged out becomes a file elsewhere.
+// A picture that is dragged to another program becomes a file there.
 export function offer(event, row) {
   const url = new URL(row.url, location.href).href;
   event.dataTransfer.effectAllowed = "copy";

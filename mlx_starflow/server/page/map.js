@@ -1,4 +1,4 @@
-// The surprise map: bits of every token, as colours over the picture and as numbers to read.
+// The surprise map: the bits of every token, as colours over the picture and as text.
 
 const STOPS = [
   [22, 11, 57], [86, 16, 110], [147, 38, 103], [202, 66, 75], [240, 112, 32], [252, 176, 20], [250, 236, 130],

@@ -8,7 +8,7 @@ export class Mask {
     this.picture = picture;
     this.pen = canvas.getContext("2d", { willReadFrequently: true });
     this.brush = 14; // percent of the picture's width
-    this.at = null; // where the keys' brush is, as shares of the sides
+    this.at = null; // position of the keyboard brush, as fractions of width and height
     this.last = null;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -18,7 +18,7 @@ export class Mask {
     canvas.addEventListener("blur", () => this.point(null));
   }
 
-  // Put an empty mask over the picture that is shown.
+  // Put an empty mask over the shown picture.
   async start() {
     await this.picture.decode().catch(() => {});
     const { naturalWidth: width, naturalHeight: height } = this.picture;
@@ -50,7 +50,7 @@ export class Mask {
     return (this.brush / 200) * this.canvas.width;
   }
 
-  // From the pointer to pixels of the picture, which is fitted into the canvas's box.
+  // The pointer's position in pixels of the picture, which is scaled to fit the canvas.
   place(event) {
     const box = this.canvas.getBoundingClientRect();
     const scale = Math.min(box.width / this.canvas.width, box.height / this.canvas.height);
@@ -112,7 +112,7 @@ export class Mask {
     this.point(next);
   }
 
-  // Where the keys' brush is: a ring beside the canvas's pixels, so that it is not in the mask.
+  // Show the position of the keyboard brush as a ring that is not part of the mask.
   point(place) {
     this.at = place ?? this.at;
     if (!this.ring) {
@@ -133,7 +133,7 @@ export class Mask {
     });
   }
 
-  // Black and white, white to be painted anew; null where nothing is painted.
+  // The mask as a black picture, white where to redraw; null if nothing is painted.
   async png() {
     const { width, height } = this.canvas;
     const pixels = this.pen.getImageData(0, 0, width, height);

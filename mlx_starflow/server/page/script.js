@@ -1,4 +1,4 @@
-// The studio: the form, drawing with previews, the picture shown, dropping and keys.
+// The page: form, drawing with previews, the shown picture, drag and drop, keys.
 
 import { Form } from "./form.js";
 import { Gallery, offer, titleOf } from "./gallery.js";
@@ -14,8 +14,8 @@ const studio = {
   form: null,
   gallery: null,
   tools: null,
-  shown: null, // {name?, url, settings?, file?}: what the tools work on
-  controller: null, // of the work that is being done
+  shown: null, // {name?, url, settings?, file?}: the picture for the tools
+  controller: null, // AbortController of the running work
   job: null,
 
   say(text, bad = false) {
@@ -23,7 +23,7 @@ const studio = {
     at("message").classList.toggle("bad", bad);
   },
 
-  // Show a picture of the gallery or a dropped one, and let the tools work on it.
+  // Show a picture of the gallery or a dropped one, and use it in the tools.
   show(row) {
     this.shown = row;
     this.look(row.url, titleOf(row));
@@ -36,7 +36,7 @@ const studio = {
     this.tools.changed();
   },
 
-  // Only the pixels: a preview, or a frame on the way.
+  // Show only the pixels of a preview or of a frame.
   look(url, alt, rough = false) {
     picture.src = url;
     picture.alt = alt;
@@ -49,7 +49,7 @@ const studio = {
     return this.controller !== null;
   },
 
-  // Do some work with progress; returns what the last event said, null if it was cancelled.
+  // Do some work with progress. Returns the last event, or null if it was cancelled.
   async work(path, body, onEvent = () => {}) {
     if (this.busy) return null;
     this.controller = new AbortController();
@@ -137,7 +137,7 @@ function tellFacts(row) {
   if (settings.width) add("", `${settings.width}×${settings.height}`);
 }
 
-// Draw what the form says.
+// Draw with the settings of the form.
 async function draw() {
   if (studio.busy) return;
   const wish = studio.form.wish();
@@ -169,7 +169,7 @@ async function draw() {
   studio.say(rows.length > 1 ? `${rows.length} pictures are drawn.` : "The picture is drawn.");
 }
 
-// Back to the picture that was shown before work that came to nothing.
+// Show the previous picture again after work without a result.
 function restore() {
   showStrip([]);
   const said = at("message").textContent, bad = at("message").classList.contains("bad");
@@ -203,7 +203,7 @@ function showStrip(rows) {
   });
 }
 
-// A picture from outside: its settings into the form, itself under the tools.
+// A dropped or opened picture: put its settings into the form, and use it in the tools.
 async function use(file) {
   const row = { url: URL.createObjectURL(file), file };
   try {
@@ -219,7 +219,7 @@ async function use(file) {
   studio.say(
     row.settings
       ? "Its settings are in the form."
-      : "This picture holds no settings; it can be edited, varied and measured.",
+      : "This picture has no settings; it can be edited, varied and measured.",
   );
   showStrip([]);
   studio.gallery.mark(null);

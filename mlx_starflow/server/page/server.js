@@ -24,7 +24,7 @@ async function failure(answer) {
   try {
     error = (await answer.json()).error ?? {};
   } catch {
-    // not JSON: the status has to do
+    // not JSON: only the status is known
   }
   return new Failure(error.message ?? `The server answered ${answer.status}.`, answer.status, error.code);
 }
@@ -35,7 +35,7 @@ export async function ask(path, options = {}) {
   return answer.json();
 }
 
-// POST a JSON object or a FormData and yield the events that come back, as objects.
+// POST a JSON object or a FormData and yield the events of the answer as objects.
 export async function* events(path, body, signal) {
   const form = body instanceof FormData;
   const answer = await fetch(path, {

@@ -1,4 +1,4 @@
-// What can be done with the picture that is shown: edit, vary, go to another one, measure.
+// The tools for the shown picture: edit, vary, interpolate to another one, measure.
 
 import { Mask } from "./mask.js";
 import { SurpriseMap } from "./map.js";
@@ -35,7 +35,7 @@ export class Tools {
     at("opacity").addEventListener("input", () => this.map.setOpacity(Number(at("opacity").value)));
   }
 
-  // Another picture is shown.
+  // Called when another picture is shown.
   changed() {
     this.frames = [];
     at("place").disabled = true;
@@ -58,7 +58,7 @@ export class Tools {
     return this.studio.shown?.settings?.prompt ?? at("prompt").value.trim();
   }
 
-  // The prompt, and it with other words of the same kind in it.
+  // The prompt, and copies of it with one word replaced by others of the same kind.
   alternatives(prompt) {
     const rows = [prompt];
     const kinds = this.studio.facts.vocabulary?.kinds ?? {};
@@ -105,7 +105,7 @@ export class Tools {
     next.focus();
   }
 
-  // A form with the picture that is shown, by its name or as the file it came from.
+  // A form with the shown picture, by its name or as the file it was read from.
   body(fields) {
     const form = new FormData();
     const { name, file } = this.studio.shown;
@@ -126,7 +126,7 @@ export class Tools {
   async edit() {
     const mask = await this.mask.png();
     if (!mask) {
-      this.studio.say("Paint over what shall be drawn anew.", true);
+      this.studio.say("Paint over the part to redraw.", true);
       at("paint").focus();
       return;
     }
@@ -148,7 +148,7 @@ export class Tools {
     this.studio.say("The picture is drawn.");
   }
 
-  // The slider shows a variation without keeping it; a button keeps the one that is shown.
+  // The slider shows a variation without saving it; a button saves the shown one.
   async vary(keep) {
     const strength = at("strength").value;
     const form = this.body({
@@ -175,8 +175,8 @@ export class Tools {
     if ([...select.options].some((option) => option.value === before)) select.value = before;
     at("between-go").disabled = !select.options.length;
     at("other-told").textContent = select.options.length
-      ? "Pictures on the way from this one to another of the gallery."
-      : "Draw another picture first: this goes from one to the other.";
+      ? "Pictures between this one and another one of the gallery."
+      : "Draw another picture first; this tool needs two.";
   }
 
   async between() {
@@ -201,7 +201,7 @@ export class Tools {
   showFrame() {
     const place = Number(at("place").value);
     if (!this.frames[place]) return;
-    this.studio.look(this.frames[place], `Picture ${place + 1} of ${this.frames.length} on the way`);
+    this.studio.look(this.frames[place], `Picture ${place + 1} of ${this.frames.length}`);
     at("place").setAttribute("aria-valuetext", `${place + 1} of ${this.frames.length}`);
   }
 
@@ -211,7 +211,7 @@ export class Tools {
     if (!done) return;
     this.map.draw(done.map, Number(at("opacity").value));
     showScores(done);
-    this.studio.say("Light places surprise the model most. Point at one to read its bits.");
+    this.studio.say("Light places are the least probable for the model. Point at one to read its bits.");
   }
 }
 
@@ -232,13 +232,13 @@ function showScores(done) {
   const rows = table.createTBody();
   for (const row of done.prompts) {
     const line = rows.insertRow();
-    line.insertCell().textContent = row.prompt || "(nothing said)";
+    line.insertCell().textContent = row.prompt || "(no prompt)";
     line.insertCell().textContent = row.gain.toFixed(1);
     line.insertCell().textContent = row.bits_per_dim.toFixed(3);
     const cell = line.insertCell();
     const meter = document.createElement("meter");
     meter.value = row.posterior;
-    meter.setAttribute("aria-label", `Probability of ${row.prompt || "nothing said"}`);
+    meter.setAttribute("aria-label", `Probability of ${row.prompt || "no prompt"}`);
     cell.append(meter, ` ${(100 * row.posterior).toFixed(1)} %`);
   }
   at("scores").replaceChildren(table);

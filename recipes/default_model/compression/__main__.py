@@ -1,11 +1,11 @@
-"""All figures of docs/compression.md, by one command:
+"""Measure all tables of docs/compression.md:
 
 python -m recipes.default_model.compression --page docs/compression.md \
     --plot docs/images/rate-distortion.png
 
-Tables go to standard output in Markdown, with --page between the marks of the page. The paintings
-come from a series of seeds of their own. The curves' rows are kept in --folder, so that an
-interrupted run goes on where it was.
+The tables are printed in Markdown; with --page they are also written between the markers of the
+page. The paintings have seeds that are not used elsewhere. The rows of the curves are stored in
+--folder, so that an interrupted run can continue.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def main() -> None:
     parser.add_argument("--some", type=int, default=48, help="paintings for captions and kinds")
     parser.add_argument("--round-trips", type=int, default=500)
     parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--repaired", type=int, default=1_000, help="of them with a right checksum")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="what long parts keep")
+    parser.add_argument(
+        "--repaired", type=int, default=1_000, help="of them with a correct checksum"
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="stored results of long parts")
     parser.add_argument("--page", type=Path, help="also write the tables into this page")
     parser.add_argument("--plot", type=Path, help="also draw the curves (needs matplotlib)")
     options = parser.parse_args()

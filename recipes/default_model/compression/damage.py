@@ -1,4 +1,4 @@
-"""Damaged files and round trips, in numbers."""
+"""Measurements of the codec with damaged files and round trips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ARITHMETICS = {
 
 
 def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[str, float]:
-    """How many pictures give the same numbers when decoded from their bytes."""
+    """Count the pictures whose decoded numbers are exactly the coded ones."""
     exact = portable = 0
     for i, pixels in enumerate(pictures):
         made = codec.compress_picture(pipe, Image.fromarray(pixels), step)
@@ -45,8 +45,11 @@ def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[
 
 
 def elsewhere(pipe: Pipeline, pictures: np.ndarray, step: float) -> dict[str, dict[str, float]]:
-    """How many files are decoded by processes with other matrix products, see ARITHMETICS.
-    "differing": in how many pictures a mean of the deep block comes out different there."""
+    """Count the files that processes with other matrix products decode, see ARITHMETICS.
+
+    "differing": the number of pictures for which such a process computes other means in the deep
+    block.
+    """
     with tempfile.TemporaryDirectory() as folder:
         inputs = []
         for i, pixels in enumerate(pictures):
@@ -79,8 +82,10 @@ def _seen(model: Path, folder: str, changes: dict[str, str]) -> list[dict]:
 def mutations(
     pipe: Pipeline, pictures: np.ndarray, count: int, repaired: int, say
 ) -> dict[str, float]:
-    """Damage files in ``count`` ways; in ``repaired`` of them the checksum over the bytes is made
-    right again, so that the decoder has to run. What became of them."""
+    """Decompress ``count`` damaged files and count the results.
+
+    In ``repaired`` of them the checksum of the file is corrected, so that the decoder runs.
+    """
     files = [codec.compress(pipe, Image.fromarray(p), 0.5) for p in pictures]
     rng = np.random.default_rng(3)
     found: Counter[str] = Counter()
@@ -95,7 +100,7 @@ def mutations(
             codec.decompress(pipe, broken)
             found["decoded"] += 1
         except StarflowError as error:
-            late = "do not decode" in str(error) or "cannot be read" in str(error)
+            late = "decoded numbers" in str(error) or "cannot be read" in str(error)
             found["found by the numbers' checksum" if late else "refused before decoding"] += 1
         slowest = max(slowest, time.perf_counter() - began)
         if i % 500 == 499:
@@ -111,7 +116,7 @@ def mutations(
 
 
 def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
-    """One file changed in one of six ways."""
+    """Return a random file with one of six kinds of damage."""
     data = bytearray(files[int(rng.integers(len(files)))])
     at = int(rng.integers(len(data)))
     kind = int(rng.integers(6))
@@ -120,9 +125,9 @@ def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
     elif kind == 1:  # several bytes
         for place in rng.integers(len(data), size=int(rng.integers(1, 8))):
             data[place] = int(rng.integers(256))
-    elif kind == 2:  # cut off
+    elif kind == 2:  # truncated
         del data[at:]
-    elif kind == 3:  # a piece left out or doubled
+    elif kind == 3:  # a piece removed or repeated
         length = int(rng.integers(1, 20))
         data[at:at] = data[at : at + length] if rng.random() < 0.5 else b""
         del data[at : at + (length if rng.random() < 0.5 else 0)]
@@ -134,7 +139,7 @@ def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def with_right_check(data: bytes) -> bytes:
-    """The file with the checksum of its bytes made right, where its header can be followed."""
+    """Return the file with a corrected checksum, or unchanged if its header cannot be read."""
     try:
         place = file.header_end(data)
         (check,) = struct.unpack_from(">I", data, place)
@@ -146,7 +151,7 @@ def with_right_check(data: bytes) -> bytes:
 def other_pictures(
     pipe: Pipeline, paintings: np.ndarray, step: float
 ) -> dict[str, dict[str, float]]:
-    """Mean bytes and PSNR of pictures that the model was not made for."""
+    """Mean bytes and PSNR of kinds of pictures that the model was not trained on."""
     rng = np.random.default_rng(7)
     kinds = {"paintings": lambda p, _: p, **OUTLIERS}
     table = {}

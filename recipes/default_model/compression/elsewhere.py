@@ -1,4 +1,4 @@
-"""What a process with an arithmetic of its own makes of compressed files; called by ``damage``.
+"""Decode compressed files in a process with other arithmetic; ``damage`` starts it.
 
 python -m recipes.default_model.compression.elsewhere MODEL FOLDER
 """
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _last_digits(flow, u: np.ndarray, context) -> str:
-    """The deep block's means of one picture, bit by bit."""
+    """The first bytes of the deep block's means of one picture, in hexadecimal."""
     block = flow.blocks[deep_block(flow)]
     _, b = block.parameters_of(mx.array(u[None]), flow.training_grid(), context)
     return np.array(b).tobytes().hex()[:4000]

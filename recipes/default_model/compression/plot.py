@@ -8,7 +8,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def plot(curves: Curves, png: float, path: Path) -> None:
-    """PSNR over bytes for every format; needs matplotlib."""
+    """Plot PSNR over bytes for every format into a file. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,9 @@
 """Rate and distortion of the codec on paintings.
 
-Every file is really written. The pictures are restored from its numbers several at once, which
-is the same but for rounding as ``decompress`` one by one, and faster; that ``decompress`` finds the
-same numbers in the bytes is measured by ``damage.round_trips``."""
+Every file is made completely. To save time, the pictures are restored from the coded numbers in
+batches instead of with ``decompress``; the results are the same up to rounding. That ``decompress``
+finds the same numbers in the file is measured by ``damage.round_trips``.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +32,11 @@ _BATCH = 10  # pictures restored at once
 def measured(
     pipe: Pipeline, pictures: np.ndarray, steps: tuple[float, ...], log: Path, say=print
 ) -> list[dict]:
-    """One row for every picture and step: bytes, code, ideal, PSNR. Rows in ``log`` are kept, so
-    that an interrupted run goes on where it was; rows of other weights are left out."""
+    """Return one row for every picture and step: bytes, code, ideal, PSNR.
+
+    log: file of finished rows, with which an interrupted run continues. Rows of other weights are
+    ignored.
+    """
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     rows = [r for r in rows if r["weights"] == pipe.fingerprint]
     names = [content(p) for p in pictures]
@@ -52,7 +56,7 @@ def measured(
 
 
 def content(pixels: np.ndarray) -> str:
-    """A name for a picture by what is in it: another painter's rows are not mistaken for ours."""
+    """A hash of the pixels as the picture's name, so that a row belongs to exactly this picture."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]
 
 
@@ -73,7 +77,7 @@ def _rows(pipe: Pipeline, pictures: np.ndarray, which: list[int], step: float) -
 
 
 def by_step(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Means over the pictures, and the code's length beside the ideal one."""
+    """Means over the pictures, and by how much the code is longer than the ideal length."""
     table = {}
     for step in sorted({r["step"] for r in rows}):
         own = [r for r in rows if r["step"] == step]

@@ -1,4 +1,4 @@
-"""Other picture formats at a quality: bytes and PSNR, by Pillow's encoders."""
+"""Other picture formats: bytes and PSNR at each quality, with Pillow's encoders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-# Each at its most thorough setting that is still reasonable for small pictures.
+# Each with the most thorough setting that is still fast enough for small pictures.
 FORMATS: dict[str, tuple[str, tuple[int, ...], dict]] = {
     "WebP": ("WEBP", (0, 1, 2, 5, 10, 15, 20, 30, 40), {"method": 6}),
     "AVIF": ("AVIF", (0, 2, 5, 10, 15, 20, 30), {"speed": 2, "subsampling": "4:2:0"}),
@@ -46,7 +46,7 @@ def png_bytes(pictures: np.ndarray) -> float:
 
 
 def bytes_at(points: list[tuple[float, float]], quality: float) -> float:
-    """Bytes at a PSNR, straight between neighbours in (dB, log bytes); NaN outside the curve."""
+    """Bytes at a PSNR, by linear interpolation in (dB, log bytes); NaN outside the curve."""
     points = sorted(points, key=lambda p: p[1])
     size, found = np.array(points).T
     if not found[0] <= quality <= found[-1]:

@@ -1,1 +1,1 @@
-"""What the likelihood of the default model is good for, measured: one command for all tables."""
+"""Measurements of the embedded model's likelihoods, for docs/likelihood.md."""

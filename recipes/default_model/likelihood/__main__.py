@@ -1,10 +1,10 @@
-"""All tables about likelihood, by one command:
+"""Measure all tables of docs/likelihood.md:
 
 python -m recipes.default_model.likelihood --judge recipes/default_model/runs/main/classifier
 
-Tables go to standard output in Markdown, with --output to a JSON file as well, and with --page
-into a page: between the lines <!-- PART --> and <!-- end --> of each part. The paintings come from
-a series of seeds of their own: no model and no judge has seen them.
+The tables are printed in Markdown. --output also writes them to a JSON file, --page to a page,
+between the lines <!-- PART --> and <!-- end --> of each part. The paintings have seeds that were
+used to train neither the model nor the judge.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=60, help="prompts of best-of")
     parser.add_argument("--doubts", type=int, default=600, help="pictures of doubt")
     parser.add_argument("--edits", type=int, default=40)
-    parser.add_argument("--draws", type=int, default=4, help="noise draws a score")
+    parser.add_argument("--draws", type=int, default=4, help="noise draws per score")
     parser.add_argument("--output", type=Path, help="also write all numbers here, as JSON")
     parser.add_argument("--page", type=Path, help="also write the tables into this page")
     options = parser.parse_args()
@@ -77,13 +77,13 @@ def _measure(part: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 
 
 def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from ..classifier import load_classifier  # PyTorch is needed here and nowhere else
+    from ..classifier import load_classifier  # only these parts need PyTorch
     from ..evaluate import random_prompts
     from .doubt import ranks_of_failures
     from .following import best_of, edits
 
     if options.judge is None:
-        sys.exit(f"{part} needs --judge, the classifier that the recipe has trained")
+        sys.exit(f"{part} needs --judge, the folder of the recipe's classifier.")
     judge = load_classifier(options.judge)
     if part == "doubt":
         return ranks_of_failures(pipe, judge, *random_prompts(options.doubts, SEED + 4))
@@ -96,12 +96,12 @@ def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str,
 
 
 def write_into(page: Path, part: str, text: str) -> None:
-    """Replace what stands between the marks of a part; a page without them is an error."""
+    """Replace the text between the markers of a part; exits if the page does not have them."""
     old = page.read_text()
     pattern = rf"(<!-- {part} -->\n).*?(<!-- end -->)"
     new, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.DOTALL)
     if count != 1:
-        sys.exit(f"{page} has no place for {part}: <!-- {part} --> ... <!-- end -->")
+        sys.exit(f"{page} has no markers for {part}: <!-- {part} --> ... <!-- end -->")
     page.write_text(new)
 
 

@@ -1,4 +1,4 @@
-"""Do the numbers of ``generate --uncertainty`` rank failures? The recipe's classifier judges."""
+"""Whether the numbers of ``generate --uncertainty`` detect failures, judged by the classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlx_starflow.pipeline import Pipeline
 from ..painter import Scene
 from .separation import auroc
 
-# Each number, turned so that more of it should mean a worse picture.
+# Each number, with the sign for which a larger value should mean a worse picture.
 NUMBERS = {
     "-log p": lambda u: -u.log_p,
     "-gain": lambda u: -u.gain,
@@ -26,9 +26,9 @@ NUMBERS = {
 def ranks_of_failures(
     pipe: Pipeline, judge, prompts: list[str], scenes: list[Scene], guidance: float | None = None
 ) -> dict[str, dict[str, float]]:
-    """AUROC of each number for telling pictures in which the judge misses something (subject,
-    place or colour) from the others, with its standard error; prompt i has seed i."""
-    from ..classifier import KINDS, labels_of, predict  # PyTorch is needed here and nowhere else
+    """AUROC of each number, with its standard error, for separating pictures in which the judge
+    does not recognize subject, place, colour or count from the others. Prompt i has seed i."""
+    from ..classifier import KINDS, labels_of, predict  # imports PyTorch
 
     pictures, found = [], []
     for i, prompt in enumerate(prompts):
@@ -41,7 +41,7 @@ def ranks_of_failures(
 
 
 def table_of(found: list[Uncertainty], failed: np.ndarray) -> dict[str, dict[str, float]]:
-    """A row for each number; NaN where all or none failed."""
+    """A row for each number; NaN if all pictures failed, or none."""
     rows = {}
     for name, number in NUMBERS.items():
         values = np.array([number(u) for u in found])
@@ -58,7 +58,7 @@ def table_of(found: list[Uncertainty], failed: np.ndarray) -> dict[str, dict[str
 
 
 def standard_error(area: float, positives: int, negatives: int) -> float:
-    """Of an AUROC (Hanley and McNeil 1982)."""
+    """The standard error of an AUROC (Hanley and McNeil 1982); NaN without both kinds."""
     if not positives or not negatives:
         return math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)

@@ -1,5 +1,5 @@
-"""Whether likelihood chooses samples that follow their prompt better; and edits. The judge is the
-recipe's classifier, which knows nothing of the flow."""
+"""Whether samples chosen by likelihood follow their prompt better, and whether edits do. The judge
+is the recipe's classifier, which was trained without the flow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ CHOICES = (1, 4, 16)
 def best_of(
     pipe: Pipeline, judge: Judge, prompts: list[str], scenes: list[Scene]
 ) -> dict[str, dict[str, float]]:
-    """Shares of prompts whose subject, place and colour the judge finds in the picture kept out of
-    1, 4 and 16, by the gain log p(x | prompt) - log p(x | null), and out of 16 by the least gain
-    and by log p(x | prompt). The same 16 pictures serve all rows: the groups of 4 and the single
-    pictures are averaged over."""
+    """Shares of prompts whose subject, place and colour the judge recognizes in the chosen picture.
+
+    Chosen are the greatest gain log p(x | prompt) - log p(x | null) of 1, 4 and 16 pictures, the
+    least gain of 16 and the greatest log p(x | prompt) of 16. All rows use the same 16 pictures;
+    the groups of 4 and of 1 are averaged.
+    """
     total, asked = max(CHOICES), labels_of(scenes)
     right, gains, log_p = [], [], []
     for i, prompt in enumerate(prompts):
@@ -63,8 +65,12 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def edits(
     pipe: Pipeline, judge: Judge, paintings: np.ndarray, scenes: list[Scene], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Paint another subject over the one in the picture: how often the judge finds it, the one
-    that was there and the place; and the kept pixels' PSNR before they are put back."""
+    """Replace the subject of each painting by another one.
+
+    Returns how often the judge recognizes the new subject, the old one and the place, the share of
+    redrawn pixels, the PSNR of the kept pixels before they are put back, and how often they are
+    exact afterwards.
+    """
     rows: dict[str, list[list[float]]] = {"one draw": [], f"most probable of {draws}": []}
     rng = np.random.default_rng(11)
     for painting, scene in zip(paintings, scenes, strict=True):

@@ -1,4 +1,4 @@
-"""Pictures that are no paintings of the recipe, each in its own way."""
+"""Kinds of pictures that the recipe does not paint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def shuffled_patches(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The painting cut into squares and put together at random."""
+    """The painting cut into squares, in random order."""
     n = picture.shape[0] // _PATCH
     parts = (
         picture.reshape(n, _PATCH, n, _PATCH, 3).swapaxes(1, 2).reshape(n * n, _PATCH, _PATCH, 3)
@@ -41,8 +41,8 @@ def constant(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def other_drawing(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A drawing of something that the painter cannot draw, over sky and ground, in colours of the
-    painting (or its colours alone would give it away)."""
+    """A drawing of an object that the recipe does not paint, with sky and ground, in colours of the
+    painting, so that it cannot be recognized by its colours."""
     side, half = picture.shape[0] * _SUPERSAMPLE, picture.shape[0] // 2
     sky, ground = _colour(picture[: half // 2], rng), _colour(picture[-half // 2 :], rng)
     ink, fill = _colour(picture[half:], rng), _colour(picture[half // 2 : -half // 2], rng)

@@ -1,4 +1,4 @@
-"""How exactly a picture comes back from its noise, by the precision of the flow's matrices."""
+"""How exactly encoding and decoding return a latent, by the precision of the flow's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling paintings from other pictures by likelihood: where it works and where it fails."""
+"""How well likelihood separates paintings from other kinds of pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
 
 
 def compressed_bits(picture: np.ndarray) -> float:
-    """Bits of the picture as a PNG, per number: how complex a general compressor finds it."""
+    """Bits of the picture as a PNG, per number, as a measure of its complexity."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
     return 8 * file.tell() / picture.size
@@ -40,12 +40,13 @@ def separation(
     """AUROC of four scores for every kind of outlier, made from the ``paintings`` themselves.
 
     likelihood   minus the bits per dimension
-    corrected    minus what is left of them after a straight line through the compressed size
-                 (after arXiv 1909.11480, whose difference of two code lengths in bits needs both
-                 to be of the same data; ours are of a noised latent and of pixels, hence a fit)
-    typical      minus the distance from the mean of the bits per dimension, either way
-    corrected, typical   the same of what is left
-    The line, the means and nothing else come from ``calibration``, paintings of their own.
+    corrected    minus the residual of a straight line that predicts them from the compressed size
+                 (arXiv 1909.11480 uses the difference of two code lengths of the same data; ours
+                 are of a noised latent and of pixels, so a line is fitted instead)
+    typical      minus the absolute difference from the mean bits per dimension
+    corrected, typical   minus the absolute residual
+
+    The line and the mean are fitted to ``calibration``, other paintings.
     """
     own_bits = bits_per_dim(pipe, calibration, draws)
     own_size = np.array([compressed_bits(p) for p in calibration])

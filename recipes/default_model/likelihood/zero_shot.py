@@ -1,5 +1,5 @@
-"""Naming what a painting shows by nothing but its likelihood under captions; and what the number
-of noise draws is worth."""
+"""Classification of paintings by their likelihood with different captions, and the effect of the
+number of noise draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_starflow.pipeline import Pipeline
 
 from ..painter import PLACES, SUBJECTS, Scene
 
-# One plain phrase for each place, as captions of the training have it.
+# One phrase for each place that occurs in captions of the training.
 PLACE_PHRASES = {
     "snow": "in snow", "forest": "in a forest", "desert": "in the desert", "beach": "on the beach",
     "meadow": "in a meadow", "mountains": "in the mountains", "city": "in the city",
@@ -24,8 +24,8 @@ PLACE_PHRASES = {
 def zero_shot(
     pipe: Pipeline, paintings: np.ndarray, scenes: list[Scene], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Accuracy for 1, 2, 4 ... ``draws`` draws: the subject among all by "a SUBJECT", then the
-    place among all by "a SUBJECT PLACE" with the subject found before."""
+    """Accuracy for 1, 2, 4 ... ``draws`` draws of the subject, by the prompts "a SUBJECT", and of
+    the place, by the prompts "a SUBJECT PLACE" with the subject found before."""
     options = ScoreOptions(draws=draws)
     x = latents_of(pipe, [Image.fromarray(p) for p in paintings])
     by_subject = score_pictures(
@@ -62,11 +62,11 @@ def _places(pipe: Pipeline, x: mx.array, subjects: list[str], options: ScoreOpti
 def draws_and_errors(
     pipe: Pipeline, paintings: np.ndarray, captions: list[str], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Standard error in nats of the mean over K draws, for K = 1, 4, 16, ...: of log p(x | its
-    caption) and of its difference to the null caption, whose draws are the same.
+    """Standard error in nats of the mean over K draws, for K = 1, 2, 4, ...: of log p(x | caption)
+    and of its difference from the null caption, with the same draws for both.
 
-    Measured, not derived: the spread of the means of disjoint groups of K among all ``draws``,
-    root mean square over the paintings.
+    It is the standard deviation of the means of disjoint groups of K among all ``draws``, root mean
+    square over the paintings.
     """
     rows = []
     for picture, caption in zip(paintings, captions, strict=True):

@@ -1,4 +1,4 @@
-"""A seeded painter of small picture-book scenes with captions."""
+"""A program that paints small picture-book scenes with captions from seeds."""
 
 from .captions import caption, vocabulary
 from .compose import paint

@@ -1,4 +1,4 @@
-"""Captions for scenes: many phrasings over one small, closed list of words."""
+"""Captions for scenes: many phrasings with a small, fixed vocabulary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from .scene import COLOURS, PLACES, SIZES, SUBJECTS, TIMES, WEATHERS, Scene
 from .words import known_words, names, plural
 
-# Where a subject is when nobody says where: captions leave out these places far more often.
+# The usual places of a subject; captions leave these out far more often.
 HOME = {
     "fox": ("forest", "snow"), "cat": ("city", "meadow"), "dog": ("meadow", "beach"),
     "rabbit": ("meadow", "snow"), "bear": ("forest", "mountains"), "lion": ("desert", "meadow"),
@@ -110,7 +110,7 @@ def _noun_phrase(scene: Scene, rng: np.random.Generator, bare: bool) -> str:
     phrase = " ".join([*words, noun])
     draw = rng.random()
     if scene.count > 1:
-        # A dropped number leaves the plural, which still says "more than one" where it has a form.
+        # The number may be left out if the plural differs from the singular.
         told = draw < 0.93 or noun == scene.subject
         return (f"{_choose(rng, _COUNT_WORDS[scene.count])} {phrase}" if told else phrase) + after
     if bare:
@@ -123,9 +123,8 @@ def _noun_phrase(scene: Scene, rng: np.random.Generator, bare: bool) -> str:
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One caption of the scene, in lower case.
 
-    The subject is always told, the place nearly always where it is not the subject's home; colour
-    whenever it is not the natural one; size, count, time and weather mostly where they are not the
-    defaults.
+    It always names the subject, nearly always a place that is not usual for the subject and a
+    colour that is not natural, and mostly size, count, time and weather that are not the defaults.
     """
     says_place = rng.random() > (0.3 if scene.place in HOME[scene.subject] else 0.015)
     told_time = scene.place != "night sky" and rng.random() < (
@@ -176,7 +175,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """What can be drawn, by kind, and under ``"words"`` every word that has a meaning."""
+    """The names of everything that can be drawn, by kind; under ``"words"`` all known words."""
     return {
         "subjects": list(SUBJECTS),
         "places": list(PLACES),

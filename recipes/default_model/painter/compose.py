@@ -1,4 +1,4 @@
-"""One picture from one scene: sky, place, what carries the subject, the subject, the weather."""
+"""Paint a scene: sky, place, support of the subject, subject, weather."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _contact_shadow(picture: np.ndarray, scene: Scene, layout: Layout) -> np.nda
 
 
 def _merge(picture: np.ndarray, subject: Image.Image, height: float) -> np.ndarray:
-    """Lay the subject in with a lit and a dark side and a soft rim that sets it off."""
+    """Add the subject to the picture, with a lit and a dark side and a soft contrasting rim."""
     size = picture.shape[0]
     layer = np.asarray(subject, np.float32)
     alpha = layer[:, :, 3:] / 255
@@ -142,7 +142,7 @@ def _glow(picture: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def _front_water(picture: np.ndarray, scene: Scene, layout: Layout) -> np.ndarray:
-    """Water closing over the foot of what floats in it."""
+    """Paint water over the lower part of floating subjects."""
     x, y = _grid(picture.shape[0])
     night = scene.time == "night"
     water = np.asarray((20, 50, 100) if night else (40, 124, 188), np.float32)
@@ -160,7 +160,7 @@ def _front_water(picture: np.ndarray, scene: Scene, layout: Layout) -> np.ndarra
 
 
 def paint(scene: Scene, size: int = 128) -> Image.Image:
-    """The scene as an RGB picture, size x size pixels; the same scene gives the same bytes."""
+    """Paint the scene as an RGB picture of size x size pixels; the result is deterministic."""
     layout = plan(scene, np.random.default_rng([scene.seed, 1]))
     background = _background(scene, layout, size, np.random.default_rng([scene.seed, 2]))
     picture = np.asarray(background, np.float32)

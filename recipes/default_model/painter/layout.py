@@ -1,4 +1,4 @@
-"""Where the subjects of a scene stand and on what."""
+"""Positions and support of the subjects of a scene."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .subjects import CENTRE, FLYING_WIDTH, SCALE, WIDTH
 
 _HEIGHT = {"small": 0.36, "medium": 0.57, "big": 0.72}
 _GAP = 0.045  # between neighbours, as a share of the picture
-_UPRIGHT = ("house", "castle", "lighthouse", "car", "train")  # hardly lean
+_UPRIGHT = ("house", "castle", "lighthouse", "car", "train")  # tilted only a little
 _BASE = {"small": 0.84, "medium": 0.90, "big": 0.94}
 
 
 @dataclass(frozen=True)
 class Spot:
-    """One subject: its origin and height as shares of the picture, and its pose."""
+    """One subject: its origin and height, as fractions of the picture, and its pose."""
 
     x: float
     base: float
@@ -30,7 +30,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Layout:
-    """All spots and what carries them: ground, water, island, cloud, puddle or air."""
+    """All spots, and their support: ground, water, island, cloud, puddle or air."""
 
     spots: tuple[Spot, ...]
     support: str
@@ -54,9 +54,9 @@ def _support(scene: Scene, coin: float) -> str:
 
 
 def plan(scene: Scene, rng: np.random.Generator) -> Layout:
-    """Place one to three subjects beside each other, or three in the air around a middle.
+    """Place one to three subjects side by side; three in the air form a triangle.
 
-    They never overlap and, unless a single one is big, keep inside the picture.
+    They do not overlap and stay inside the picture, except that a single big one may be cropped.
     """
     support = _support(scene, rng.random())
     width = WIDTH[scene.subject]
@@ -96,7 +96,7 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
             if scene.subject == "rocket":
                 lean = 0.35 if scene.count == 1 else 0.15
                 tilt += lean if mirrored else -lean
-            x += math.sin(tilt) * height / 2  # what flies leans about its middle
+            x += math.sin(tilt) * height / 2  # in the air, tilt about the centre
         elif support == "puddle" and scene.subject == "fish":
             base -= 0.07
         elif support == "water":
@@ -108,7 +108,7 @@ def plan(scene: Scene, rng: np.random.Generator) -> Layout:
 
 
 def box_of(scene: Scene, size: int) -> np.ndarray:
-    """(size, size) bools: a box around the subject of a scene with one subject."""
+    """The mask (size, size) of a box around the subject of a scene with one subject."""
     spot = plan(scene, np.random.default_rng([scene.seed, 1])).spots[0]
     half = 0.5 * max(WIDTH[scene.subject], 1.0) * spot.height + 0.06
     rows = (spot.base - spot.height - 0.08, spot.base + 0.08)

@@ -1,4 +1,4 @@
-"""Colours: the named ones, each subject's natural one, and how the light of day changes them."""
+"""Named colours, each subject's natural colour, and the light at each time of day."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NAMED: dict[str, RGB] = {
     "grey": (146, 148, 158),
     "black": (50, 47, 56),
 }
-# Where a subject's own colour is much like a named one it is the named one, or within a shade of
-# it, so that nobody has to tell the two apart.
+# A natural colour that is similar to a named one is the named one or very close to it, so that the
+# two need not be distinguished.
 NATURAL: dict[str, RGB] = {
     "fox": (236, 120, 38),
     "cat": NAMED["grey"],
@@ -63,7 +63,7 @@ NATURAL: dict[str, RGB] = {
 
 @dataclass(frozen=True)
 class Coat:
-    """The tones of one subject: its colour, lighter and darker by one step, and its name."""
+    """The tones of one subject: name, base colour, and a lighter and a darker tone."""
 
     name: str | None
     base: RGB
@@ -72,7 +72,7 @@ class Coat:
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """``a`` with ``share`` of ``b`` in it."""
+    """Interpolate from ``a`` (share 0) to ``b`` (share 1)."""
     return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
 
 
@@ -83,7 +83,8 @@ def coat_of(subject: str, colour: str | None) -> Coat:
     return Coat(colour, base, mix(base, (255, 250, 240), 0.34), mix(base, (44, 34, 74), shade))
 
 
-# Multipliers for scenery and, milder, for the subject, so that its colour keeps its name.
+# Multipliers for the scenery, and weaker ones for the subject, so that its colour stays
+# recognizable.
 SCENERY_LIGHT: dict[str, RGB] = {
     "day": (1.0, 1.0, 1.0),
     "dawn": (1.0, 0.87, 0.91),

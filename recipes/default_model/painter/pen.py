@@ -1,4 +1,4 @@
-"""Drawing of smooth shapes in a local frame: every shape becomes one filled polygon."""
+"""Draw smooth shapes in local coordinates; every shape is one filled polygon."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def smooth(points, closed: bool = True) -> np.ndarray:
 
 
 class Pen:
-    """Draws on an image in a frame with its own origin, unit, flip, tilt and light.
+    """Draws on an image in coordinates with an origin, unit, flip, tilt and light.
 
-    ``up`` turns the y axis upwards (subjects stand on y = 0); scenery uses y downwards, 0 to 1.
+    ``up``: the y axis points upwards (subjects stand on y = 0); for scenery it points downwards,
+    from 0 to 1.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Pen:
         self._origin = np.asarray(origin, float)
 
     def tone(self, colour: RGB, lit: bool = False) -> tuple[int, int, int]:
-        """The colour under this pen's light; ``lit`` for what shines by itself."""
+        """The colour in this pen's light; ``lit``: the object emits light, so it stays the same."""
         light = (1.0, 1.0, 1.0) if lit else self.light
         return tuple(max(0, min(255, round(c * k))) for c, k in zip(colour, light, strict=True))
 

@@ -1,4 +1,4 @@
-"""Places: each painted as a few large shapes that name it at any time of day."""
+"""Places, each painted as a few large shapes that are recognizable at any time of day."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _hill(pen: Pen, rng: Rng, level: float, swing: float, top: RGB, bottom: RGB)
 
 
 def _sides(rng: Rng, low: float = 0.04, high: float = 0.2) -> tuple[float, float]:
-    """One spot near the left edge and one near the right."""
+    """Random x coordinates near the left and the right edge."""
     return low + (high - low) * rng.random(), 1 - low - (high - low) * rng.random()
 
 
@@ -244,11 +244,11 @@ def _city(pen: Pen, rng: Rng, time: str) -> None:
 
 
 def _night_sky(pen: Pen, rng: Rng, time: str) -> None:
-    """Nothing stands in it: sky.py has already painted all of it."""
+    """Nothing to paint: sky.py has painted everything."""
 
 
 def _sky(pen: Pen, rng: Rng, time: str) -> None:
-    """Clouds along the lower edge: high above the ground."""
+    """Clouds along the lower edge, as seen high above the ground."""
     colour, under = {
         "day": ((255, 255, 255), (212, 228, 242)),
         "dawn": ((255, 240, 232), (236, 200, 212)),

@@ -1,4 +1,4 @@
-"""What a picture shows: the closed vocabulary of scenes and how one is drawn at random."""
+"""Scenes, their fixed sets of subjects, places and so on, and random scenes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTS = (1, 2, 3)
 TIMES = ("day", "dawn", "sunset", "night")
 WEATHERS = ("clear", "cloudy", "rain", "snowfall", "fog")
 
-# Weather that would hide what makes the place recognisable is left out of random scenes.
+# Random scenes do not use weather that would make the place hard to recognize.
 _PLAUSIBLE_WEATHER = {
     "snow": ("cloudy", "snowfall", "fog"),
     "forest": ("cloudy", "rain", "snowfall", "fog"),
@@ -40,9 +40,10 @@ _PLAUSIBLE_WEATHER = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture, fully determined: the same scene always gives the same bytes.
+    """The content of one picture; the same scene is always painted with the same bytes.
 
-    ``colour`` None means the subject's natural colour; ``seed`` drives pose and placement.
+    ``colour``: None is the subject's natural colour. ``seed`` determines pose and placement.
+    Errors: ValueError for a value that is not in the sets above.
     """
 
     subject: str
@@ -76,7 +77,7 @@ def _pick(rng: np.random.Generator, options: tuple, weights: tuple[float, ...] |
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene drawn at random; size, count, time and weather mostly keep their defaults."""
+    """A random scene; size, count, time and weather mostly have their defaults."""
     subject = _pick(rng, SUBJECTS)
     place = _pick(rng, PLACES)
     colour = _pick(rng, COLOURS) if rng.random() < 0.6 else None

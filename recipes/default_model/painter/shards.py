@@ -1,4 +1,4 @@
-"""Many paintings at once, and shards of them on disk."""
+"""Paint many pictures, in memory or as shards on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 64
 
 
 def _scene_and_caption(seed: int, index: int) -> tuple[Scene, str]:
-    # Each picture has its own stream, so that picture i does not depend on how many are asked.
+    # Each picture has its own random stream, so that it does not depend on the number of pictures.
     rng = np.random.default_rng([seed, index])
     scene = random_scene(rng)
     return scene, caption(scene, rng)
@@ -40,7 +40,7 @@ def _paint_range(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str],
 def paint_many(
     n: int, seed: int, size: int = 128, workers: int = 2, start: int = 0
 ) -> tuple[np.ndarray, list[str], list[Scene]]:
-    """Paintings ``start`` to ``start + n`` of the endless series of ``seed``.
+    """Paint the pictures ``start`` to ``start + n - 1`` of the series of ``seed``.
 
     Returns uint8 pictures (n, size, size, 3), their captions and their scenes. With more than one
     worker the calling script must be a file and start its work under ``if __name__ == "__main__"``.
@@ -59,8 +59,8 @@ def paint_many(
     if workers <= 1 or len(jobs) == 1:
         gather(map(_paint_range, jobs))
     else:
-        # "spawn": forking a process that runs a deep-learning library's threads can hang. An
-        # executor, not a Pool: it raises where a worker cannot start, and a Pool would wait.
+        # "spawn", because a forked copy of a process with threads of a deep-learning library can
+        # hang. An executor raises an error if a worker cannot start; a Pool would wait forever.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             gather(pool.map(_paint_range, jobs))
@@ -72,8 +72,8 @@ def write_shards(
 ) -> Iterator[Path]:
     """Write ``count`` paintings as ``paintings-SEED-NNNNN.npz`` and yield each shard's path.
 
-    A shard holds ``images`` (k, size, size, 3) uint8, ``captions`` and ``scenes`` (JSON), both
-    string arrays of length k. Finished shards are kept, so an interrupted run goes on where it was.
+    A shard has ``images`` (k, size, size, 3) uint8, ``captions`` and ``scenes`` (JSON), both
+    string arrays of length k. Finished shards are kept, so an interrupted run can continue.
     """
     output.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate(range(0, count, shard)):

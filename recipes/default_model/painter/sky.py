@@ -37,7 +37,7 @@ def _gradient(kind: str, weather: str, side: int, reach: float) -> Image.Image:
 
 
 def sky(side: int, time: str, weather: str, deep: bool, horizon: float) -> Image.Image:
-    """The bare sky, side x side, its lightest band at the horizon (``deep``: the night sky)."""
+    """The empty sky, side x side pixels, lightest at the horizon. ``deep``: the night sky."""
     return _gradient("deep" if deep else time, weather, side, 1.0 if deep else horizon).copy()
 
 
@@ -48,7 +48,7 @@ def stars(pen: Pen, rng: np.random.Generator, count: int, below: float) -> None:
 
 
 def sun_or_moon(pen: Pen, time: str, weather: str, x: float, deep: bool, horizon: float) -> None:
-    """The light of the sky at ``x``; hidden by rain, snowfall and fog except in the night sky."""
+    """Paint the sun or the moon at ``x``. In rain, snowfall and fog only the night sky has it."""
     hidden = weather in ("rain", "snowfall", "fog")
     if deep or (time == "night" and not hidden):
         r, y = (0.105, 0.19) if deep else (0.07, 0.15)
@@ -72,7 +72,7 @@ def cloud(pen: Pen, x: float, y: float, size: float, colour: RGB, under: RGB) ->
 
 
 def clouds(pen: Pen, rng: np.random.Generator, weather: str, time: str, deep: bool) -> None:
-    """A few clouds: none to two in clear weather, a covered sky otherwise."""
+    """Paint clouds: at most two in clear weather, a covered sky otherwise."""
     colour, under = {
         "day": ((252, 253, 255), (214, 226, 238)),
         "dawn": ((255, 234, 226), (228, 190, 206)),

@@ -1,4 +1,4 @@
-"""Weather laid over a finished picture: rain, snowfall and fog."""
+"""Weather painted over a finished picture: rain, snowfall and fog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 @lru_cache(maxsize=64)
 def _mask(kind: str, side: int, variant: int) -> np.ndarray:
-    """How much of the veil covers each pixel, (side, side, 1), one of a few cached variants."""
+    """The opacity (side, side, 1) of one of a few cached variants of the weather."""
     rng = np.random.default_rng([variant, 77])
     if kind == "fog":
         y = np.linspace(0, 1, side)[:, None]

@@ -1,7 +1,7 @@
-"""What words mean: synonyms, plurals and lead-ins, each brought to one of a few plain tokens.
+"""The meaning of words: rules that replace synonyms, plurals and opening phrases by a few tokens.
 
-The same rules are written into the tokenizer, so that every phrasing of one wish reaches the model
-as the same tokens. ``understood`` applies them in Python.
+The tokenizer has the same rules, so that all phrasings of a prompt with the same meaning reach the
+model as the same tokens. ``understood`` applies the rules in Python.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from functools import lru_cache
 
 from .scene import COLOURS, SUBJECTS, TIMES, WEATHERS
 
-PLURAL = "+"  # follows a noun that stood in the plural; nobody can type it
-UNKNOWN = "?"  # stands for one or more words in a row that have no meaning here
+PLURAL = "+"  # follows a noun in the plural; punctuation in a prompt cannot become this token
+UNKNOWN = "?"  # stands for one or more unknown words in a row
 
-# Token → what says the same. Articles are gone when these are looked up, and phrases come before
-# their words.
+# Token → phrases with the same meaning. Articles have been removed before, and phrases are replaced
+# before single words.
 _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rocket", ("space rocket", "space ship", "rocket ship")),
     ("balloon", ("hot air balloon",)),
@@ -107,7 +107,7 @@ _PLURALS = {
     "fish": "fish", "goldfish": "goldfish", "sheep": "sheep", "home": "homes",
 }  # fmt: skip
 _ARTICLES = ("a", "an", "the")
-# Said politely, or of every picture, or between the words that matter: the model is not told them.
+# Words that are removed: polite words, words for any picture, and words without importance.
 _UNTOLD = (
     "please", "draw", "paint", "make", "create", "generate", "show", "give", "render", "imagine",
     "can", "could", "would", "you", "i", "me", "us", "want", "my", "your", "see", "let", "lets",
@@ -126,7 +126,7 @@ _TOLD = (
     "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "sea", "sky", "nightsky",
     *TIMES, *WEATHERS,
 )  # fmt: skip
-TOKENS = (*dict.fromkeys(_TOLD), PLURAL)  # every token a caption can come to, in a fixed order
+TOKENS = (*dict.fromkeys(_TOLD), PLURAL)  # every token that captions consist of, in a fixed order
 
 
 def plural(noun: str) -> str:
@@ -139,12 +139,12 @@ def plural(noun: str) -> str:
 
 
 def names(subject: str) -> tuple[str, ...]:
-    """The subject's name and the single words that mean the same."""
+    """The subject's name and its synonyms of one word."""
     return (subject, *_WORDS.get(subject, ()))
 
 
 def _meanings() -> list[tuple[str, tuple[str, ...]]]:
-    """(token, what means it), phrases first, plurals of subjects included."""
+    """(token, phrases or words with this meaning), phrases first, with plurals of subjects."""
     table = []
     for token, phrases in _PHRASES:
         if token.split()[-1] in SUBJECTS:
@@ -161,15 +161,15 @@ def _meanings() -> list[tuple[str, tuple[str, ...]]]:
 
 @lru_cache(maxsize=1)
 def rules() -> tuple[tuple[str, str], ...]:
-    """(pattern, what replaces it), to be applied in this order to a prompt in lower case.
+    """(pattern, replacement) pairs, to be applied in this order to a prompt in lower case.
 
-    The patterns mean the same to Python's ``re`` and to the tokenizers library.
+    The patterns match the same text in Python's ``re`` and in the tokenizers library.
     """
 
     def any_of(phrases: tuple[str, ...]) -> str:
         return rf"\b(?:{'|'.join(sorted(phrases, key=len, reverse=True))})\b"
 
-    # Punctuation parts phrases ("a flower, grey, sky" has no grey sky), hyphens do not.
+    # Punctuation separates phrases ("a flower, grey, sky" has no grey sky), hyphens do not.
     found = [(r"[-_\u2010\u2011]+", " "), (r"[^\w\s]+", " ; ")]
     found += [(any_of(_ARTICLES), " "), (r"\s+", " ")]
     found += [(any_of(phrases), token) for token, phrases in _meanings()]
@@ -180,7 +180,7 @@ def rules() -> tuple[tuple[str, str], ...]:
 
 
 def understood(text: str) -> list[str]:
-    """The tokens a prompt comes to, with UNKNOWN for words that mean nothing here."""
+    """The tokens of a prompt, with UNKNOWN for unknown words."""
     text = text.lower()
     for pattern, token in rules():
         text = re.sub(pattern, token, text)
@@ -188,7 +188,7 @@ def understood(text: str) -> list[str]:
 
 
 def known_words() -> list[str]:
-    """Every word that has a meaning here, sorted; numbers as digits are among them."""
+    """Every known word, sorted, numbers as digits included."""
     phrases = [*_ARTICLES, *_UNTOLD, *TOKENS]
     phrases += [phrase for _, options in _meanings() for phrase in options]
     return sorted({word for phrase in phrases for word in phrase.split()} - {PLURAL, "nightsky"})

@@ -1,9 +1,9 @@
-"""All figures of docs/watch.md, by one command:
+"""Measure all tables of docs/watch.md:
 
 python -m recipes.default_model.watching --page docs/watch.md
 
-The paintings come from series of seeds of their own. Measurements are kept in --folder, so that an
-interrupted run goes on where it was.
+The paintings have seeds that are not used elsewhere. Measurements are stored in --folder, so that
+an interrupted run can continue.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def say(line: str) -> None:
 
 
 def measured(pipe: Pipeline, folder: Path, name: str, pictures: list[np.ndarray]) -> Measured:
-    """Measurements of pictures, a chunk at a time, kept on disk for these weights."""
+    """Measure pictures in chunks; the results for these weights are stored on disk."""
     context, whole = contexts_of(pipe, [""]), None
     for start in range(0, len(pictures), _CHUNK):
         chunk = pictures[start : start + _CHUNK]
@@ -84,8 +84,8 @@ def measured(pipe: Pipeline, folder: Path, name: str, pictures: list[np.ndarray]
 
 
 def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """For each painting a reference of n others, drawn anew: how many p-values are at most RATE;
-    and the spread of the rate between references that stay the same for all other paintings."""
+    """The share of p-values that are at most RATE, for each painting with a new random reference of
+    n others; and the range of this share over 20 fixed references with 100 other paintings each."""
     paintings = paint_many(options.count, SEED, pipe.config.image_size, 1)[0]
     all_ = measured(pipe, options.folder, "ordinary", list(paintings))
     rng, n, result = np.random.default_rng(1), len(all_), {}
@@ -111,7 +111,7 @@ def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[
 
 
 def _interval(n: int, p: float) -> tuple[float, float]:
-    """Shares between which 95 % of binomial draws lie."""
+    """The interval that contains 95 % of binomial draws, as shares of n."""
     term, total, low, high = (1 - p) ** n, 0.0, None, n
     for k in range(n + 1):
         total += term
@@ -137,7 +137,7 @@ def kinds(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def defects(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Detection of local defects, and whether the map is right about the place."""
+    """Detection of local defects, and how often the map shows the right place."""
     size = pipe.config.image_size
     reference = _reference(pipe, options)
     paintings, _, scenes = paint_many(4 * options.each, SEED + 3, size, 1)
@@ -169,8 +169,8 @@ def _detected(reference: Measured, found: Measured) -> dict[str, float]:
 
 
 def _placed(reference: Measured, found: Measured, boxes: list, size: int) -> dict[str, float]:
-    """How often a token is above the map's threshold; how often the most unusual token touches
-    the defect, among all pictures and among those; and by chance."""
+    """How often a token is above the map's threshold; how often the most unusual token touches the
+    defect, of all pictures and of those above the threshold; and how often a random token does."""
     rows, columns = found.grid
     hits, above, chance = [], [], []
     for i in range(len(found)):

@@ -1,4 +1,5 @@
-"""Local defects of a painting, each with the box (top, left, bottom, right) where it is."""
+"""Local defects of a painting. Each function returns the picture and the boxes (top, left, bottom,
+right) of the defect, in pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ Defect = Callable[[np.ndarray, Scene, np.random.Generator], tuple[np.ndarray, li
 
 
 def swapped(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
-    """Two patches that are far from each other change places."""
+    """Exchange two patches that are far from each other."""
     first, second = _corner(picture, rng), _corner(picture, rng)
     while np.abs(np.subtract(first, second)).sum() < 3 * SIDE:
         second = _corner(picture, rng)
@@ -27,7 +28,7 @@ def swapped(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
 
 
 def blurred(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
-    """A patch is blurred (Gaussian, 4 pixels)."""
+    """Blur a patch (Gaussian, 4 pixels)."""
     box, changed = _box(_corner(picture, rng)), picture.copy()
     soft = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(4)))
     changed[_area(box)] = soft[_area(box)]
@@ -35,14 +36,14 @@ def blurred(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
 
 
 def painted_over(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
-    """A patch has one random colour."""
+    """Fill a patch with one random colour."""
     box, changed = _box(_corner(picture, rng)), picture.copy()
     changed[_area(box)] = rng.integers(0, 256, 3)
     return changed, [box]
 
 
 def cut_out(picture: np.ndarray, scene: Scene, rng: np.random.Generator):
-    """The subject's box is filled with the colours of its left and right border."""
+    """Fill the subject's box with the colours of its left and right border."""
     mask, changed = box_of(scene, picture.shape[0]), picture.copy()
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1

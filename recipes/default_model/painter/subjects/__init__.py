@@ -1,4 +1,4 @@
-"""Subjects by name: how each is drawn, how wide it is, and where it stays."""
+"""The table of subjects: drawing function, width and centre of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..palette import Coat
 from ..pen import Pen
 from . import animals, buildings, farm, nature, people, vehicles, winged
 
-# From the left to the right edge, in units of the subject's height; tests measure it.
+# Width in units of the subject's height; a test measures it.
 WIDTH = {
     "fox": 0.98, "cat": 0.93, "dog": 0.86, "rabbit": 0.66, "bear": 0.77, "lion": 1.03,
     "elephant": 1.19, "horse": 1.04, "cow": 1.18, "pig": 0.85, "sheep": 1.0, "penguin": 0.83,
@@ -15,13 +15,13 @@ WIDTH = {
     "lighthouse": 0.71, "boat": 1.17, "car": 1.39, "train": 1.39, "bicycle": 1.3, "balloon": 0.8,
     "rocket": 0.71, "star": 1.03,
 }  # fmt: skip
-FLYING_WIDTH = {"bird": 1.16, "rocket": 1.0}  # wings spread, leaning
-# Where the drawing's middle lies, right of the origin.
+FLYING_WIDTH = {"bird": 1.16, "rocket": 1.0}  # with spread wings; tilted
+# x of the drawing's centre, in units of the height (0: at the origin).
 CENTRE = {
     "fox": 0.15, "cat": 0.08, "dog": 0.025, "rabbit": 0.045, "lion": 0.1, "horse": 0.07,
     "pig": 0.06, "sheep": 0.02, "duck": 0.05, "fish": -0.045, "train": 0.03,
 }  # fmt: skip
-# Wide subjects are drawn with a smaller unit so that all of them take a like share of the picture.
+# Wide subjects are drawn smaller, so that all cover a similar share of the picture.
 SCALE = {
     "fish": 0.86, "bird": 0.94, "car": 0.9, "house": 0.92, "boat": 0.92, "star": 0.86,
     "train": 0.86, "bicycle": 0.92, "butterfly": 0.86, "lighthouse": 1.12, "balloon": 1.1,
@@ -40,12 +40,12 @@ _DRAWERS = {
     "train": vehicles.train, "bicycle": vehicles.bicycle, "balloon": vehicles.balloon,
     "rocket": vehicles.rocket,
 }  # fmt: skip
-_FLYING = ("bird", "rocket")  # drawn in another way in the air
+_FLYING = ("bird", "rocket")  # have another drawing in the air
 _LIT = ("house", "castle", "lighthouse")  # with light behind the windows at night
 
 
 def draw_subject(pen: Pen, name: str, coat: Coat, turn: float, flying: bool, lit: bool) -> None:
-    """Draw one subject; ``turn`` in [-1, 1] turns its head or leans it."""
+    """Draw one subject. ``turn`` in [-1, 1]: turn of its head, or its tilt."""
     if name in _FLYING:
         _DRAWERS[name](pen, coat, turn, flying=flying)
     elif name in _LIT:

@@ -1,4 +1,4 @@
-"""Sitting animals that face us, in a frame of height about one standing on y = 0."""
+"""Sitting animals seen from the front, about one unit high, on y = 0."""
 
 from __future__ import annotations
 

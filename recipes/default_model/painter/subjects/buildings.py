@@ -1,4 +1,4 @@
-"""House, castle and lighthouse, in a frame of height about one on y = 0."""
+"""House, castle and lighthouse, about one unit high, on y = 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Animals of the farm: bodies seen from the side, heads turned to us."""
+"""Farm animals: bodies seen from the side, heads from the front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several subjects share: mirrored outlines, pairs of eyes, pale markings."""
+"""Parts that several subjects share: mirrored outlines, pairs of eyes, pale markings."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _WHITE_OF_EYE: RGB = (255, 252, 244)
 
 
 def mirror(points, about: float = 0.0) -> list[tuple[float, float]]:
-    """The left half's points followed by their mirror image in the upright line x = ``about``."""
+    """The points of the left half, followed by their mirror image at the line x = ``about``."""
     return [*points, *((2 * about - x, y) for x, y in reversed(points))]
 
 
 def is_dark(colour: RGB) -> bool:
-    """Whether black drawn on the colour is hard to see."""
+    """Whether black lines on this colour are hard to see."""
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] < 100
 
 
 def eyes(
     pen: Pen, x: float, y: float, apart: float, r: float, on: RGB, iris: RGB | None = None
 ) -> None:
-    """Two round eyes, ``apart`` left and right of ``x``.
+    """Two round eyes, at the distance ``apart`` left and right of ``x``.
 
-    On a dark ground they get a white surround, so that both always show.
+    On a dark colour they get a white border, so that they are visible.
     """
     for side in (-1, 1):
         middle = x + side * apart
@@ -38,7 +38,7 @@ def eyes(
 
 
 def pale(coat: Coat) -> RGB:
-    """White markings that still show on a white coat."""
+    """The colour of white markings, which is visible on a white coat too."""
     return (255, 255, 255) if coat.name == "white" else WHITE
 
 

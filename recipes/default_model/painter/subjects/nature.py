@@ -1,4 +1,4 @@
-"""Plants, the snowman and the star, in a frame of height about one on y = 0."""
+"""Plants, snowman and star, about one unit high, on y = 0."""
 
 from __future__ import annotations
 

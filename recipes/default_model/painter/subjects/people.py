@@ -1,4 +1,4 @@
-"""A girl and a boy, in a frame of height about one standing on y = 0."""
+"""A girl and a boy, about one unit high, on y = 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HAIRS: tuple[RGB, ...] = ((122, 72, 40), (72, 48, 40), (44, 36, 40))
 
 
 def _tones(turn: float) -> tuple[RGB, RGB]:
-    """Skin and hair; which of the three pairs follows from the pose."""
+    """Colours of skin and hair; the pose selects one of three pairs."""
     k = min(2, int((turn + 1) * 1.5))
     return _SKINS[k], _HAIRS[k]
 

@@ -1,4 +1,4 @@
-"""What carries people, in a frame of height about one on y = 0."""
+"""Vehicles, about one unit high, on y = 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flies or swims: bird, butterfly, penguin, duck and fish."""
+"""Animals that fly or swim: bird, butterfly, penguin, duck and fish."""
 
 from __future__ import annotations
 
