@@ -65,7 +65,8 @@ PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
 @pytest.fixture
 def place(sentences, tmp_path, monkeypatch):
     """A directory in which a tiny model replaces the embedded one."""
-    for module in ("hub.locate", "cli.info", "cli.models"):
+    # hub.locate last: a module imported after it was patched would keep the tiny model.
+    for module in ("cli.info", "cli.models", "hub.locate"):
         monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", sentences)
     monkeypatch.chdir(tmp_path)
     return tmp_path

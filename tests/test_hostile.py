@@ -40,8 +40,16 @@ class _Watch:
 sys.addaudithook(_Watch.hook)
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> None:
+    """What reading needs is imported before anything is watched."""
+    folder = tmp_path_factory.mktemp("honest")
+    path = tf.save(folder / small_model.FILE_NAME, small_model.arrays())
+    convert_checkpoint(ConvertOptions(path, folder / "out", verify=True))
+
+
 @pytest.fixture
-def watched() -> Iterator[list[str]]:
+def watched(imported) -> Iterator[list[str]]:
     """The forbidden audit events of the test."""
     _Watch.seen.clear()
     _Watch.on = True

@@ -86,11 +86,11 @@ def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ra
 @pytest.mark.parametrize(
     ("options", "pictures"),
     [
-        (dict(dtype="float32"), 1),
         (dict(dtype="float32"), 3),
-        (dict(dtype="float16"), 1),
-        (dict(quantize=8), 1),
         (dict(quantize=4), 1),
+        pytest.param(dict(dtype="float32"), 1, marks=pytest.mark.slow),
+        pytest.param(dict(dtype="float16"), 1, marks=pytest.mark.slow),
+        pytest.param(dict(quantize=8), 1, marks=pytest.mark.slow),
     ],
 )
 def test_the_estimate_is_within_15_percent_of_the_peak(options, pictures):

@@ -56,8 +56,14 @@ def drawn_exactly(exact):
     return cache(lambda prompts: drawn(exact, prompts))
 
 
-@pytest.mark.parametrize("noise", [2e-7, 1e-6])
-@pytest.mark.parametrize("prompts", [1, pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("prompts", "noise"),
+    [
+        (1, 1e-6),
+        *(pytest.param(n, noise, marks=pytest.mark.slow) for n in (1, 32) for noise in (2e-7, 1e-6)
+          if (n, noise) != (1, 1e-6)),
+    ],
+)  # fmt: skip
 def test_products_rounded_otherwise_cost_no_more_reads(exact, drawn_exactly, prompts, noise):
     reads, reports = drawn_exactly(prompts)
     noisy, noisy_reports = drawn(exact, prompts, noise)
@@ -68,8 +74,15 @@ def test_products_rounded_otherwise_cost_no_more_reads(exact, drawn_exactly, pro
         assert any(r.accuracy == "rounding" for r in noisy_reports)
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
-@pytest.mark.parametrize("prompts", [pytest.param(1), pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("prompts", "name"),
+    [
+        (1, "bfloat16"),  # the coarser of the two types of 16 bits
+        (1, "4-bit"),
+        *(pytest.param(1, name, marks=pytest.mark.slow) for name in ("float16", "8-bit")),
+        *(pytest.param(32, name, marks=pytest.mark.slow) for name in PRECISIONS),
+    ],
+)
 def test_fewer_bits_cost_no_more_reads(exact, drawn_exactly, prompts, name):
     reads, _ = drawn_exactly(prompts)
     with sf.load(**PRECISIONS[name]) as pipe:
