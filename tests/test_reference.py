@@ -190,6 +190,31 @@ def test_likelihood_in_half(load_case, name, dtype):
     assert 0 < mx.abs(change).max().item() < 2e-3
 
 
+# Largest error of a latent or pixel that goes to noise and back, in deviations, by type.
+ROUND_TRIP = {mx.float32: 2e-5, mx.float16: 2e-2, mx.bfloat16: 0.1}
+
+
+@pytest.mark.parametrize("dtype", ROUND_TRIP)
+@pytest.mark.parametrize("name", STARFLOW + TARFLOW)
+def test_round_trip_by_type(load_case, name, dtype):
+    """Every picture of every family: docs/metal.md states the errors."""
+    flow, tensors, info = load_case(name)
+    x = channels_last(tensors["latent" if "latent" in tensors else "image"])
+    context = context_of(tensors, info["batch"], 0) if "text" in tensors else labels_of(tensors)
+    typed = Flow(flow.config)
+    typed.update(flow.parameters())
+    set_half(typed, dtype)
+    z, _ = typed(x, context)
+    if "prior_var" in flow:  # the inverse begins with noise times its deviation
+        tokens = patchify(z, flow.config) / mx.sqrt(flow.prior_var)
+        z = unpatchify(tokens, typed.training_grid(), flow.config)
+    error = invert(typed, z, context, sampler="sequential") - x
+    largest = (mx.abs(error).max() / x.std()).item()
+    assert largest < ROUND_TRIP[dtype]
+    if dtype != mx.float32 and flow.config.scale != "unit":  # whose b comes out the same both ways
+        assert largest > ROUND_TRIP[mx.float32]  # products are in this type indeed
+
+
 def labels_of(tensors: dict) -> mx.array | None:
     return mx.array(tensors["label"].astype(np.int32)) if "label" in tensors else None
 
