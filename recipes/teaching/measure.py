@@ -48,9 +48,8 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
                 base = found if base is None else base
                 moved = found - base
                 error = moved.std(ddof=1) / math.sqrt(len(moved))
-                print(
-                    f"{folder} scale {scale:g}: {found.mean():.4f}, {moved.mean():+.4f} ± {error:.4f}"
-                )
+                change = f"{moved.mean():+.4f} ± {error:.4f}"
+                print(f"{folder} scale {scale:g}: {found.mean():.4f}, {change}", flush=True)
 
 
 def draw(adapter: str, count: int, out: Path, scale: float, guidance: float | None) -> None:
