@@ -15,6 +15,7 @@ import pytest
 from command import run  # noqa: F401
 from conftest import case_dir
 from PIL import Image
+from teaching import pictures
 
 import mlx_starflow as sf
 
@@ -69,6 +70,8 @@ def place(sentences, tmp_path, monkeypatch):
     for module in ("cli.info", "cli.models", "hub.locate"):
         monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", sentences)
     monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "my-drawings", 6, 64)
+    pictures(tmp_path / "my-cat", 6, 64, captions=False)
     return tmp_path
 
 
@@ -87,6 +90,8 @@ def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
             "stabilityai/sd-vae-ft-ema": case_dir("vae_tiny"),
             "google/flan-t5-xl": case_dir("t5_tiny"),
         }  # fmt: skip
+        if words[0] == "train":  # hundreds of steps, or here a few
+            words += ["--iters", "2", "--batch-size", "2", "--previews", "1"]
         outcome = run(*(given.get(word, word) for word in words))
         fine = (0, 3) if "watch check" in part else (0,)  # 3: a picture is unusual
         assert outcome.status in fine, f"{part}\n{outcome.err}"

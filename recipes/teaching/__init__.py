@@ -1,0 +1,1 @@
+"""How well `train` teaches: paintings in styles that the embedded model has never seen."""

@@ -1,0 +1,75 @@
+"""Folders of paintings in a style, each with its caption beside it: what `train` reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+
+from ..default_model.painter import Scene, caption, paint, random_scene, understood
+
+BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
+STYLES = ("plain", "inverted", "pencil")
+SIZE = 128
+
+
+def vocabulary() -> dict:
+    """The words that the embedded model knows, and what they name."""
+    return json.loads((BUNDLE / "vocabulary.json").read_text())
+
+
+def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
+    """Random scenes of subjects and words that the model knows, with captions telling the place."""
+    known, found, i = vocabulary(), [], 0
+    words = set(known["words"])
+    while len(found) < count:
+        rng = np.random.default_rng([seed, i, 7])
+        i += 1
+        scene = random_scene(rng)
+        text = caption(scene, rng)
+        readable = words.issuperset(re.findall(r"[a-z]+", text.lower()))
+        tells = scene.place.replace(" ", "") in understood(text)
+        if readable and tells and scene.subject in known["subject"]:
+            found.append((scene, text))
+    return found
+
+
+def styled(picture: Image.Image, style: str) -> Image.Image:
+    """A painting in another style. "pencil": grey tones on white paper, lines where it is darker
+    than around it; "inverted": every colour replaced by its opposite."""
+    if style == "inverted":
+        return ImageOps.invert(picture.convert("RGB"))
+    if style == "pencil":
+        grey = picture.convert("L")
+        light = np.asarray(grey, float)
+        around = np.asarray(grey.filter(ImageFilter.GaussianBlur(2.5)), float)
+        line = np.clip(light / np.maximum(around, 1), 0, 1) ** 1.5
+        tone = 70 + 185 * (light / 255) ** 0.8
+        pixels = np.clip(tone * line, 0, 255).astype(np.uint8)
+        return Image.fromarray(pixels).convert("RGB")
+    return picture.convert("RGB")
+
+
+def write_folder(folder: Path, style: str, count: int, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (scene, text) in enumerate(scenes(count, seed)):
+        styled(paint(scene, SIZE), style).save(folder / f"{i:04d}.png")
+        (folder / f"{i:04d}.txt").write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--style", choices=STYLES, default="pencil")
+    parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=5)
+    given = parser.parse_args()
+    write_folder(given.folder, given.style, given.count, given.seed)
+
+
+if __name__ == "__main__":
+    main()
