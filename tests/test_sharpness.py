@@ -53,5 +53,5 @@ def test_noise_is_no_sharpness(pictures):
 
 
 def test_sets_of_other_sizes_are_refused(pictures):
-    with pytest.raises(ValueError, match="reference"):
+    with pytest.raises(ValueError, match="expected"):
         swd(pictures[:3], pictures)
