@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command import run  # noqa: F401
 from PIL import Image
+from teaching import adapter
 from test_cli_pictures import picture
 
 from mlx_starflow.cli.flags import with_flags
@@ -52,6 +53,8 @@ REPLAYED = {
     "denoiser": ("colours", ["--denoiser", "score"]),
     "dtype": ("colours", ["--dtype", "bfloat16"]),
     "quantize": ("wide", ["--quantize", "4"]),
+    "adapter_path": ("colours", ["--adapter-path", "style"]),
+    "lora": ("colours", ["--lora", "style", "0.5", "--lora", "style", "0.2"]),
     "low_ram": ("classes", ["--low-ram"]),
     "cache_limit_gb": ("classes", ["--cache-limit-gb", "1"]),
     "output": ("classes", ["--output", "deep/er/picture.webp"]),
@@ -92,6 +95,8 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flag, monkey
     name, arguments = REPLAYED[flag]
     picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)
+    if flag in ("adapter_path", "lora"):
+        adapter(model(name), tmp_path / "style")
     np.save(tmp_path / "noise.npy", np.ones((1, 12, 12, 3), np.float32) / 2)
     prompt = "1" if name == "classes" else "red"
     first = run("generate", prompt, "--model", model(name), *arguments)
