@@ -12,6 +12,8 @@ import numpy as np
 
 from ..editing.inputs import contexts_of
 from ..errors import ConfigError, UsageError
+from ..files.fields import shown
+from ..files.json import read_json
 from ..pictures.arrays import write_whole
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
@@ -23,6 +25,7 @@ FEWEST = 20  # pictures; with fewer, no p-value is 5 % or less
 MOST = 10_000  # pictures
 DRAWS = 4  # noise draws
 LARGEST_FILE = 256 << 20  # bytes
+MOST_VALUES = 64 << 20  # numbers and texts in the file
 _DIGITS = 7  # significant digits in the file
 
 
@@ -113,25 +116,19 @@ def write_reference(path: Path, reference: Reference) -> Path:
 def read_reference(path: Path) -> Reference:
     """Read a file that ``write_reference`` made. Errors: ConfigError naming the file and key."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(
-                f"{path} has more than {LARGEST_FILE >> 20} MiB; was it written by watch fit?"
-            )
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, LARGEST_FILE, most_values=MOST_VALUES)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; make it with watch fit.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ConfigError(f"{path} is not a reference; make one with watch fit.")
     if data.get("version") != VERSION:
         raise ConfigError(
-            f"{path}: version is {data.get('version')!r}; this program reads {VERSION}."
+            f"{path}: version is {shown(data.get('version'))}; this program reads {VERSION}."
         )
     kinds = {"model": str, "prompt": str, "draws": int, "seed": int, "aspect_ratio": str}
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):
-            raise ConfigError(f"{path}: {key} is {data.get(key)!r}; expected {kind.__name__}.")
+            raise ConfigError(f"{path}: {key} is {shown(data.get(key))}; expected {kind.__name__}.")
     if not (1 <= data["draws"] <= 1000 and 0 <= data["seed"] < 2**32):
         raise ConfigError(f"{path}: draws or seed is out of range.")
     return Reference(
