@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import mlx.core as mx
 import numpy as np
@@ -170,3 +171,20 @@ def test_damaged_references_are_named(colours, tmp_path, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match="normal.json"):
         read_reference(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": NaN}', '{"seed": ' + "9" * 5_000 + "}", "\xff"]
+)
+def test_a_reference_that_is_no_json_is_refused(tmp_path, text):
+    path = tmp_path / "normal.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"normal\.json"):
+        read_reference(path)
+
+
+def test_a_pipe_is_no_reference(tmp_path):
+    """Opened, it would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "normal.json")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_reference(tmp_path / "normal.json")
