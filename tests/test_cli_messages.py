@@ -71,6 +71,7 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
 @pytest.mark.parametrize("command", ["generate", "negative", "encode"])
 def test_characters_that_the_text_encoder_does_not_know(run, converted, place, command):  # noqa: F811
     """A model without a list of its words: what its tokenizer has no token for is named."""
+    picture(place / "a.png", side=64)
     words = ["a \U0001f98a in snow" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
     outcome = run(*words, "--model", converted)
     assert outcome.status == 0
