@@ -62,6 +62,7 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
         outcome = run(*words, "--model", wordy)
         assert outcome.err.count(told) == 1, outcome.err
         assert len(max(outcome.err.splitlines(), key=len)) < 250
+    words = [f"foxs {LONG}" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
     quiet = run(*words, "--model", wordy, "--quiet")
     assert quiet.status == 0 and quiet.err == "", quiet.err
     known = [("a fox in snow" if w == "PROMPT" else w) for w in WITH_PROMPT[command]]
