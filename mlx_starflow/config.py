@@ -21,6 +21,7 @@ COMPONENTS = ("flow", "vae", "text_encoder")
 MAX_LAYERS = 1000  # of all blocks together
 # Largest sizes that are believed: modules are made from them before any weight is looked at.
 MAX_WIDTH, MAX_SIDE, MAX_TEXT_NUMBERS = 1 << 16, 1 << 12, 1 << 26
+MAX_FRAMES = 1 << 12  # latent frames of a clip
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "16:9", "9:16", "4:5", "5:4", "21:9", "9:21")
 
@@ -60,11 +61,14 @@ class BlockConfig(Record):
     conditioned: bool = False  # text tokens stand before the image tokens
     project_text: bool = True  # False: the text already has the block's width
     flip: bool = False  # reads the tokens in reverse raster order
+    local: bool = False  # reads every frame of a clip as a sequence of its own, as a picture
 
     def __post_init__(self) -> None:
         _one_of("norm", self.norm, ("layer_norm", "rms_norm"))
         _one_of("position", self.position, ("spatial", "sequence", "table"))
         self._check_limits()
+        if self.local and self.conditioned:
+            raise ConfigError("a local block reads one frame and no text; it is conditioned here.")
         if self.layers:
             for name, largest in self._sizes.items():
                 value = getattr(self, name)
@@ -93,12 +97,16 @@ class FlowConfig(Record):
         "text_length": (0, MAX_WIDTH),
         "num_classes": (0, 1 << 20),
         "soft_clip": (0, 1e6),
+        "frames": (1, MAX_FRAMES),
+        "temporal_causal": (0, 2),
+        "denoiser_window": (0, MAX_FRAMES),
+        "rotary_size": (1, MAX_SIDE),
     }
 
     model_type: str  # "starflow" | "tarflow"
     in_channels: int  # C of the latent or image
     patch_size: int  # p; a token has p * p * C numbers
-    grid_size: int  # P: side of the token grid the model was trained on
+    grid_size: int  # side of the token grid the model was trained on
     blocks: tuple[BlockConfig, ...]
     noise_std: float  # standard deviation of the noise added to the data in training
     text_channels: int = 0  # width of the text features, 0 = a flow without text
@@ -109,6 +117,12 @@ class FlowConfig(Record):
     soft_clip: float = 0.0  # outputs become c * tanh(o / c); 0 = off
     mix_aspect: bool = False  # trained on several aspect ratios, not only on squares
     denoiser: BlockConfig | None = None  # learned denoiser, else the score is used
+    rotary_size: int | None = None  # P: side that rotary positions are stretched to; None: grid's
+    # Of a model of clips, in latent frames:
+    frames: int = 1  # in the clips it was trained on; 1: a model of pictures
+    temporal_causal: int = 0  # 0: a flip reverses time as well, and the denoiser sees all frames;
+    # else frames keep their order, and the denoiser sees temporal_causal - 1 frames ahead
+    denoiser_window: int | None = None  # frames a token of the denoiser sees, less one; None: all
 
     def __post_init__(self) -> None:
         _one_of("model_type", self.model_type, ("starflow", "tarflow"))
@@ -133,6 +147,8 @@ class FlowConfig(Record):
             )
         if self.model_type == "tarflow" and self.text_channels:
             raise ConfigError("A TarFlow takes no text, but text_channels is not 0.")
+        if self.frames > 1 and self.model_type == "tarflow":
+            raise ConfigError(f"frames is {self.frames}; a TarFlow is a model of pictures.")
         if self.denoiser is not None and not self.denoiser.layers:
             raise ConfigError("denoiser has no layers.")
         for name, block in self._networks():
@@ -151,6 +167,11 @@ class FlowConfig(Record):
     def token_channels(self) -> int:
         """D, the numbers in one token."""
         return self.patch_size * self.patch_size * self.in_channels
+
+    @property
+    def position_size(self) -> int:
+        """P of the rotary positions."""
+        return self.grid_size if self.rotary_size is None else self.rotary_size
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import numpy as np
 from ..config import FlowConfig
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse
+from ..flow.grid import Grid, grid_of, patchify
 from .likelihood import LOG_2PI
 
 NOISES = ("gaussian", "uniform", "none")
@@ -194,7 +194,7 @@ def _through(
     for index in blocks:
         u, log_scale = flow.through_block(index, u, grid, context)
         if log_scale is not None:
-            by_place = reverse(log_scale) if flow.config.blocks[index].flip else log_scale
+            by_place = flow.order(index, grid).turn(log_scale)
             nats = nats - by_place.sum(axis=-1)
     mx.eval(u, nats)
     return u, nats

@@ -85,7 +85,7 @@ class Network(nn.Module):
             return rotation(sequence_angles(text_length + grid.tokens, self.config.head_dim), True)
         has_text = self.flow.text_channels > 0
         angles = spatial_angles(
-            grid, self.config.head_dim, self.flow.grid_size, text_length, has_text
+            grid, self.config.head_dim, self.flow.position_size, text_length, has_text
         )
         return rotation(angles, False)
 

@@ -13,7 +13,8 @@ from ..errors import UsageError
 from .block import Block, Network
 from .bounds import largest_product
 from .denoiser import Denoiser
-from .grid import Grid, grid_of, patchify, reverse, unpatchify
+from .grid import Grid, grid_of, patchify, unpatchify
+from .order import Order, order_of
 
 Context = mx.array | None
 
@@ -44,7 +45,8 @@ class Flow(nn.Module):
     def __call__(self, x: mx.array, context: Context = None) -> tuple[mx.array, mx.array]:
         """Data to noise.
 
-        x (B, H, W, C): latent or image, channels last. context: text features (B, L, D) of a
+        x (B, H, W, C): latent or image, channels last; a model of clips takes clips
+        (B, N, H, W, C) of N latent frames too. context: text features (B, L, D) of a
         STARFlow; int labels (B,), -1 for none, or None, of a TarFlow. Returns z of the shape of
         x and logdet (B,) = log |det dz/dx| in natural units, both float32.
         """
@@ -59,8 +61,8 @@ class Flow(nn.Module):
         self, x: mx.array, context: Context = None, checkpoint: bool = False
     ) -> Iterator[tuple[mx.array, mx.array | None]]:
         """Data to noise, a block at a time: after block 0, 1, ... the picture so far
-        (B, H, W, C) and the log-determinant of every number (B, T, D) in the block's own token
-        order, None for an identity block. The last picture is z."""
+        (of the shape of x) and the log-determinant of every number (B, T, D) in the block's own
+        token order, None for an identity block. The last picture is z."""
         grid = grid_of(x, self.config)
         context = self.check_context(context, x.shape[0])
         u = patchify(x.astype(mx.float32), self.config)
@@ -74,13 +76,17 @@ class Flow(nn.Module):
         """Tokens u (B, T, D) in raster order through one block, towards the noise: the tokens
         after it and the log-determinant of every number (B, T, D) in the block's own token
         order, None for an identity block. The context has passed ``check_context``."""
-        block, flip = self.blocks[index], self.config.blocks[index].flip
+        block, order = self.blocks[index], self.order(index, grid)
         if not isinstance(block, Block):
             return u, None
-        u = reverse(u) if flip else u
-        a, b = block.parameters_of(u, grid, context, checkpoint)
+        u = order.into(u)
+        a, b = block.parameters_of(u, order.grid, context, checkpoint)
         v = (u - b) / block.sigma(a)
-        return reverse(v) if flip else v, -block.log_sigma(a)
+        return order.back(v), order.unfold(-block.log_sigma(a))
+
+    def order(self, index: int, grid: Grid) -> Order:
+        """How block ``index`` reads the tokens of a grid."""
+        return order_of(self.config.blocks[index], self.config, grid)
 
     def check_context(self, context: Context, batch: int) -> Context:
         """The context in the type the blocks take; UsageError where it does not fit."""

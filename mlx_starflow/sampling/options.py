@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,19 @@ class SampleOptions:
         "Models conditioned in every block: guide all blocks, or only the deep one.",
         choices=("all", "deep"),
     )
+    window: int | None = _asked(
+        None,
+        "Clips: most latent frames solved in one sequence; a longer clip is continued. Default: as "
+        "many as the model was trained on.",
+        metavar="N",
+    )
+    context_frames: int = _asked(
+        16,
+        "Clips longer than the window: latent frames that each continuation sees of what came "
+        "before; fewer take less time and memory.",
+        metavar="K",
+        flags=("--context", "--context-frames"),
+    )
     compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
     secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block
     certify: bool = True  # measure the residual of every block with one more pass
@@ -104,7 +118,9 @@ class SampleOptions:
             raise UsageError(f"tolerance is {self.tolerance}; expected more than 0, at most 1e6.")
         if self.windows is not None and any(w != int(w) or w < 1 for w in self.windows):
             raise UsageError(f"windows is {self.windows}; expected whole numbers of 1 or more.")
-        for name in ("block_size", "max_sweeps"):
+        if self.context_frames is None:
+            raise UsageError("context_frames is None; a continuation needs 1 frame or more.")
+        for name in ("block_size", "max_sweeps", "window", "context_frames"):
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
@@ -127,13 +143,17 @@ class SampleOptions:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
+# Words for how exact a block is, the worst last: see ``BlockReport.accuracy``.
+ACCURACIES = ("tolerance", "rounding", "sweeps", "above")
+
+
 @dataclass(frozen=True)
 class BlockReport:
     """What one inverted block cost and how exact it is."""
 
     block: int  # index in the flow; the last is the deep block
     sampler: str  # the sampler that did the work
-    tokens: int  # T
+    tokens: int  # T, or of one frame where the block reads every frame by itself
     window: int  # tokens solved at a time
     weight_reads: int  # passes over the block's weights; text prefix and certificate apart
     evaluations: int  # tokens put through the network, guidance halves not counted twice
@@ -148,6 +168,23 @@ class BlockReport:
     accuracy: str = "tolerance"
     floor: float = 0.0  # rounding seen between two groupings of the same tokens, 0: none looked for
     seconds: float = 0.0
+
+    def joined(self, later: BlockReport) -> BlockReport:
+        """This report and that of frames solved later as one: costs added, the worst exactness."""
+        sweeps = Counter(self.sweeps)
+        sweeps.update(later.sweeps)
+        residuals = [r for r in (self.residual, later.residual) if r is not None]
+        worst = max(self.accuracy, later.accuracy, key=ACCURACIES.index)
+        added = ("weight_reads", "evaluations", "bytes_read", "certificate_reads", "host_syncs")
+        return dataclasses.replace(
+            self,
+            sweeps=dict(sweeps),
+            residual=max(residuals, default=None),
+            converged=self.converged and later.converged,
+            accuracy=worst,
+            floor=max(self.floor, later.floor),
+            **{name: getattr(self, name) + getattr(later, name) for name in added},
+        )
 
     @property
     def evaluations_per_token(self) -> float:
@@ -171,7 +208,8 @@ class Step:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """A block is inverted: x (B, H, W, C) float32 is the picture so far."""
+    """A block is inverted: x (B, H, W, C) float32, or a clip (B, N, H, W, C), is the picture so
+    far."""
 
     block: int
     x: mx.array

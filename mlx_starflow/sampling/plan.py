@@ -4,6 +4,10 @@ Shallow blocks converge everywhere at once, about a decade of error a sweep: one
 whole sequence. The deep block, inverted first, converges along a front of one to two tokens a
 sweep: there a wider window reads the weights less often and burns more arithmetic, and there the
 secants pay (a shallow block needs as many sweeps with them).
+
+A block that reads the frames of a clip by themselves has all of them in its batch: token by token
+reads its weights once for all frames, and a window over whole frames would compute each token
+several times.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOp
         elif index == deep:
             plan.append(_with_window(own, options.block_size or DEEP_WINDOW))
         else:
-            plan.append(_with_window(own, grid.tokens))
+            order = flow.order(index, grid)
+            plan.append(_with_window(own, 1 if order.sequences > 1 else grid.tokens))
     return plan
 
 

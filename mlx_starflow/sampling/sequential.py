@@ -20,9 +20,8 @@ def sequential(
 
     The host never waits for the device: each token is sent off as soon as it is described.
     """
-    previous = mx.zeros_like(v[:, :1])
-    done = []
-    for t in range(block.tokens):
+    previous, done = block.last(v), block.solved()
+    for t in range(block.start, block.tokens):
         sigma, b = block.affine(previous, t)
         previous = sigma * v[:, t : t + 1] + b
         done.append(previous)
@@ -33,4 +32,4 @@ def sequential(
     # does, a parallel pass disagrees.
     promised = options.tolerance or constant(block.block)
     allowed = promised * max(1.0, scalar(mx.abs(tokens).max()))
-    return Outcome(tokens, window=1, sweeps={1: block.tokens}, allowed=allowed)
+    return Outcome(tokens, window=1, sweeps={1: block.tokens - block.start}, allowed=allowed)

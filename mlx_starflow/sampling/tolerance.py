@@ -18,7 +18,7 @@ import numpy as np
 from ..device.products import kept_type
 from ..flow import Block
 from .conditional import Conditional
-from .options import BlockReport
+from .options import ACCURACIES, BlockReport
 
 # Largest residual that is promised where the floor is lower, by the type of keys and values.
 CONSTANT = {mx.float32: 2e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
@@ -26,11 +26,7 @@ FLOORS = 2.0  # a tolerance is at least so many floors
 TOKENS = 32  # that a floor is measured with
 
 # What a block's result is, in one word.
-WITHIN = "tolerance"  # its residual is within the tolerance
-ROUNDING = "rounding"  # above it, but no further than the arithmetic in use can tell
-SWEEPS = "sweeps"  # max_sweeps ended the work before
-ABOVE = "above"  # above it, and neither of these is the reason
-WORST_LAST = (WITHIN, ROUNDING, SWEEPS, ABOVE)
+WITHIN, ROUNDING, SWEEPS, ABOVE = ACCURACIES
 
 
 def arithmetic(block: Block) -> mx.Dtype:
@@ -65,7 +61,7 @@ def word_for(
 
 def worst_accuracy(reports: Sequence[BlockReport]) -> str:
     """The word for a whole sample: the worst of its blocks'."""
-    return max((r.accuracy for r in reports), key=WORST_LAST.index, default=WITHIN)
+    return max((r.accuracy for r in reports), key=ACCURACIES.index, default=WITHIN)
 
 
 def measure_floor(block: Conditional, v: mx.array) -> float:
