@@ -241,6 +241,7 @@ def _model_config(
         name=options.name or options.checkpoint.stem,
         image_size=architecture.image_size,
         text=architecture.text,
+        clips=architecture.clips,
         defaults=architecture.defaults,
         source=SourceConfig(options.checkpoint.name, sha256, f"mlx-starflow {__version__}"),
         licence=licence,

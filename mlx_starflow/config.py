@@ -241,6 +241,38 @@ class TextConfig(Record):
 
 
 @dataclass(frozen=True)
+class ClipConfig(Record):
+    """The clips that a model was trained on, and how their frames become latent frames."""
+
+    _limits = {
+        "frames": (1, 1 << 14),
+        "fps": (1, 1000),
+        "window": (1, MAX_FRAMES),
+        "temporal_factor": (1, 64),
+        "temporal_scale": (1e-6, 1e6),
+    }
+
+    frames: int  # M of the training
+    fps: tuple[int, ...] = (16,)  # frames per second of the training, the usual first
+    window: int = 21  # latent frames that are sampled in one sequence; more are continued
+    temporal_factor: int = 4  # frames per latent frame; the first has one to itself
+    temporal_scale: float = 1.0  # multiplies latent frames after the first
+
+    def __post_init__(self) -> None:
+        if not self.fps:
+            raise ConfigError("clips: fps is empty; expected a rate in frames per second.")
+        self._check_limits()
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames N of a clip of M frames; those after the last full step are cut."""
+        return (frames - 1) // self.temporal_factor + 1
+
+    def shown_frames(self, latent_frames: int) -> int:
+        """Frames that N latent frames become."""
+        return self.temporal_factor * (latent_frames - 1) + 1
+
+
+@dataclass(frozen=True)
 class SampleDefaults(Record):
     """What generate does when it is not told otherwise."""
 
@@ -275,6 +307,7 @@ class ModelConfig(Record):
     name: str = ""
     image_size: int = 256  # pixels along one side of a square picture
     text: TextConfig | None = None  # None: an unconditional or class-conditional TarFlow
+    clips: ClipConfig | None = None  # None: a model of pictures
     defaults: SampleDefaults = field(default_factory=SampleDefaults)
     source: SourceConfig | None = None
     licence: str = ""  # SPDX name or a sentence
@@ -339,6 +372,8 @@ def check_together(model: ModelConfig, flow: FlowConfig) -> None:
             f"config.json: the text is {text.length} tokens of {text.channels} numbers, and the "
             f"flow was trained with {flow.text_length} of {flow.text_channels}."
         )
+    if flow.frames > 1 and model.clips is None:
+        raise ConfigError("config.json: 'clips' is missing, and the flow was trained on clips.")
     if "vae" not in model.components and flow.in_channels not in (1, 3):
         raise ConfigError(
             f"The pictures of this model would have {flow.in_channels} channels, not 1 or 3."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import mlx.core as mx
 
+from ..config import BlockConfig
 from ..device.pieces import LARGEST
 from ..errors import UsageError
-from ..flow import Block, Context, Flow, layer_operations
+from ..flow import Context, Flow, layer_operations
+from ..flow.grid import Grid
 from .layerwise import score_by_layers
 from .likelihood import normal_log_prob
 
@@ -20,12 +24,15 @@ def denoise(
     context: Context = None,
     noise_std: float | None = None,
     method: str | None = None,
+    window: int | None = None,
 ) -> mx.array:
-    """Denoise a sample x (B, H, W, C) given its own context (B rows, no guidance).
+    """Denoise a sample x (B, H, W, C), or a clip, given its own context (B rows, no guidance).
 
     method "score": x + noise_std^2 grad log p(x | context), Tweedie's formula with the flow's
     exact score; "learned": the network that some checkpoints carry; None: learned where the
-    model has it, else score. noise_std None: the model's own. Returns float32 of x's shape.
+    model has it, else score. noise_std None: the model's own. ``window``: latent frames that a
+    clip is denoised at a time, in overlapping pieces; None: all at once. Returns float32 of x's
+    shape.
     """
     learned = "denoiser" in flow
     if method is None:
@@ -39,11 +46,42 @@ def denoise(
             raise UsageError("This model has no learned denoiser; use method='score'.")
         if noise_std is not None:
             raise UsageError("A learned denoiser has its own noise level; leave noise_std out.")
-        return flow.denoiser(x, context)
+        return in_pieces(flow, x, window, lambda piece: flow.denoiser(piece, context))
     std = flow.config.noise_std if noise_std is None else noise_std
     if not std >= 0:
         raise UsageError(f"noise_std is {std}; expected 0 or more.")
-    return x + std**2 * score(flow, x, context)
+    return in_pieces(flow, x, window, lambda piece: piece + std**2 * score(flow, piece, context))
+
+
+def in_pieces(
+    flow: Flow, x: mx.array, window: int | None, work: Callable[[mx.array], mx.array]
+) -> mx.array:
+    """``work`` on pieces of ``window`` frames of a clip (B, N, H, W, C).
+
+    A piece begins with frames of the one before it, already denoised, as context: as many as the
+    model's denoiser_window, or all but the last where it has none. They keep their value.
+    Errors: UsageError where a piece would hold nothing but context.
+    """
+    if window is None or x.ndim != 5 or x.shape[1] <= window:
+        if window is not None and x.ndim != 5:
+            raise UsageError("window is for clips (B, N, H, W, C); this is a picture.")
+        return work(x)
+    if window < 1:
+        raise UsageError(f"window is {window}; expected 1 latent frame or more.")
+    context = flow.config.denoiser_window
+    context = window - 1 if context is None else context
+    if context >= window:
+        raise UsageError(
+            f"window is {window} latent frames, of which {context} (the model's denoiser_window) "
+            f"are context: nothing would be denoised. Give {context + 1} or more, or none."
+        )
+    done, frames = work(x[:, :window]), x.shape[1]
+    while done.shape[1] < frames:
+        mx.eval(done)
+        known = done[:, done.shape[1] - context :]
+        piece = mx.concatenate([known, x[:, done.shape[1] : done.shape[1] + window - context]], 1)
+        done = mx.concatenate([done, work(piece)[:, context:]], axis=1)
+    return done
 
 
 def score(
@@ -77,22 +115,30 @@ def _log_prob(flow: Flow, x: mx.array, context: Context) -> mx.array:
 
 def operations(flow: Flow, shape: tuple[int, ...], context: Context) -> float:
     """Floating-point operations of one parallel pass through all blocks."""
-    tokens = shape[1] * shape[2] // flow.config.patch_size**2
-    text = 0 if context is None or context.ndim < 3 else context.shape[1]
     return sum(
-        block.layers * layer_operations(block, shape[0], tokens + text * block.conditioned)
-        for block in flow.config.blocks
+        block.layers * layer_operations(block, rows, places)
+        for block, rows, places in _sequences(flow, shape, context)
     )
 
 
 def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:
     """About the bytes that the backward pass of a batch of this shape keeps."""
-    tokens = shape[1] * shape[2] // flow.config.patch_size**2
-    text = 0 if context is None or context.ndim < 3 else context.shape[1]
     total = 0
-    for block, config in zip(flow.blocks, flow.config.blocks, strict=True):
-        if isinstance(block, Block):
-            length = tokens + (text if config.conditioned else 0)
-            hidden = 8 * config.channels + 3 * config.mlp_channels
-            total += config.layers * length * (hidden + 2 * config.heads * length)
-    return total * shape[0] * 4
+    for block, rows, places in _sequences(flow, shape, context):
+        hidden = 8 * block.channels + 3 * block.mlp_channels
+        total += block.layers * rows * places * (hidden + 2 * block.heads * places)
+    return total * 4
+
+
+def _sequences(
+    flow: Flow, shape: tuple[int, ...], context: Context
+) -> Iterator[tuple[BlockConfig, int, int]]:
+    """Every block with the rows and places of the sequences that it reads data of a shape in."""
+    patch = flow.config.patch_size
+    frames = shape[1] if len(shape) == 5 else None
+    grid = Grid(shape[-3] // patch, shape[-2] // patch, frames)
+    text = 0 if context is None or context.ndim < 3 else context.shape[1]
+    for index, block in enumerate(flow.config.blocks):
+        order = flow.order(index, grid)
+        places = order.grid.tokens + text * block.conditioned
+        yield block, shape[0] * order.sequences, places

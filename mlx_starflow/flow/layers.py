@@ -6,6 +6,7 @@ float32: see ``products``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
@@ -49,6 +50,30 @@ def make_norm(config: BlockConfig) -> nn.Module:
     return kind(config.channels)
 
 
+@dataclass(frozen=True)
+class Span:
+    """A run of queries and the keys that all of them see, as ranges of places."""
+
+    queries: slice
+    keys: tuple[slice, ...]
+
+
+Mask = str | mx.array | list[Span] | None  # "causal", one bool per query and key, or runs of both
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) -> mx.array:
+    """Attention of q (B, heads, n, head_dim) to k and v. Spans cover the queries in order; each is
+    computed by itself, so that no array of all queries and keys is ever made."""
+    if not isinstance(mask, list):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    parts = []
+    for span in mask:
+        keys, values = (mx.concatenate([a[:, :, r] for r in span.keys], axis=2) for a in (k, v))
+        queries = q[:, :, span.queries]
+        parts.append(mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale))
+    return mx.concatenate(parts, axis=2)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with optional query/key norm and rotary positions."""
 
@@ -69,7 +94,7 @@ class Attention(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | Turn | None,
-        mask: str | mx.array | None,
+        mask: Mask,
         cache: KVCache | FixedView | None = None,
         start: int | mx.array = 0,
         sharpness: mx.array | None = None,
@@ -95,7 +120,7 @@ class Attention(nn.Module):
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # one query sees every key there is
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        out = attend(q, k, v, self.head_dim**-0.5, mask)
         out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
 
@@ -148,7 +173,7 @@ class Layer(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | Turn | None,
-        mask: str | mx.array | None,
+        mask: Mask,
         cache: KVCache | FixedView | None = None,
         start: int | mx.array = 0,
         sharpness: mx.array | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import reduce
 from typing import Any
 
 import mlx.core as mx
@@ -74,7 +75,7 @@ def invert_steps(
     for index in reversed(range(len(flow.blocks))):
         frames = known[index] if known else None
         u, report = yield from _invert_block(flow, index, u, grid, context, plan[index], frames)
-        if known and index == 0:  # not even rounded
+        if known and index == 0 and plan[0].sampler != "jacobi":  # whose own error is kept
             u = mx.concatenate([known[0], u[:, known[0].shape[1] :]], axis=1)
         yield BlockResult(index, unpatchify(u, grid, flow.config), report)
 
@@ -138,7 +139,7 @@ def _invert_block(
     began = time.perf_counter()
     v = order.into(v)
     parts = [Stretch(0, 0, 1)]
-    solved: mx.array | None = None
+    solved = v[:, :0]
     if order.grid.frames is not None:
         deep = index == len(flow.blocks) - 1
         frames = 0 if given is None else given.shape[1] // grid.frame_tokens
@@ -146,15 +147,13 @@ def _invert_block(
         parts = stretches(order.grid.frames, frames, window, options.context_frames)
         if given is not None:
             solved = flow.order(index, grid.with_frames(frames)).turn(given)
-    found = None
+    reports = []
     for part in parts:
         sequence, first = order.grid, part.first * grid.frame_tokens
         if sequence.frames is not None:
             sequence = sequence.with_frames(part.frames)
-        conditional = Conditional(
-            block, sequence, context, v.shape[0], options, before=first
-        )
-        if solved is not None:
+        conditional = Conditional(block, sequence, context, v.shape[0], options, before=first)
+        if part.known:
             conditional.begin_with(solved[:, first:])
         noise = v[:, first : first + sequence.tokens]
         work = SAMPLERS[options.sampler](conditional, noise, options)
@@ -165,14 +164,13 @@ def _invert_block(
                 outcome: Outcome = stop.value
                 break
             yield Step(index, first + done, tokens)
-        report = _report(index, conditional, noise, outcome, options)
-        found = report if found is None else found.joined(report)
-        new = outcome.tokens[:, conditional.start :]
-        solved = new if solved is None else mx.concatenate([solved, new], axis=1)
+        reports.append(_report(index, conditional, noise, outcome, options))
+        solved = mx.concatenate([solved, outcome.tokens[:, conditional.start :]], axis=1)
         mx.eval(solved)
     u = order.back(solved)
     mx.eval(u)
-    return u, dataclasses.replace(found, tokens=tokens, seconds=time.perf_counter() - began)
+    report = reduce(BlockReport.joined, reports)
+    return u, dataclasses.replace(report, tokens=tokens, seconds=time.perf_counter() - began)
 
 
 def _report(
