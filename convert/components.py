@@ -20,14 +20,14 @@ _APPLE = (
 
 
 def component_directory(given: str | None, kind: str) -> Path | None:
-    """Directory of --vae or --text-encoder; a repository id is downloaded.
+    """Directory of --vae or --text-encoder, or a VAE's .pth; a repository id is downloaded.
 
     Errors: ModelNotFoundError, HubError.
     """
     if given is None:
         return None
     path = Path(given).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (kind == "vae" and path.is_file()):
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not path.exists():
         return download_component(given, kind)

@@ -28,7 +28,9 @@ class Store:
     shape: tuple[int, ...]
     dtype: str  # "F32" | "F16" | "BF16": of the numbers, or of the scales if quantized
     bits: int | None = None  # quantized to so many bits
-    channels_last: bool = False  # a convolution's (out, in, h, w) becomes (out, h, w, in)
+    # The order of the source's axes, where it is another; then ``shape`` has the same numbers with
+    # axes merged or dropped.
+    axes: tuple[int, ...] | None = None
 
     @property
     def module(self) -> str:
@@ -51,8 +53,8 @@ class Store:
 
         Errors: WeightsError for NaN, infinity, or a number that float16 cannot hold.
         """
-        if self.channels_last:
-            values = self.checked(np.ascontiguousarray(self.source.view().transpose(0, 2, 3, 1)))
+        if self.axes is not None:
+            values = self.checked(np.ascontiguousarray(self.source.view().transpose(self.axes)))
             writer.write(self.name, array_bytes(self.cast(values)))
             yield values.nbytes
             return

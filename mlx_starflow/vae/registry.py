@@ -13,14 +13,21 @@ import mlx.core as mx
 
 from ..config import VAEConfig
 from ..errors import ConfigError
-from .memory import decoding_bytes
+from .memory import decoding_bytes, wan_decoding_bytes
 from .model import AutoencoderKL
+from .wan import AutoencoderWan
+from .wan_config import KIND as WAN
+from .wan_config import WanConfig
 
 DEFAULT = "autoencoder_kl"  # of bundles that name no kind
 
 
 class Autoencoder(Protocol):
-    """Pictures to latents and back. Also a module whose parameters are those of its files."""
+    """Pictures to latents and back. Also a module whose parameters are those of its files.
+
+    One of clips takes (B, M, H, W, 3) and (B, N, h, w, c) too, has ``temporal_factor`` in its
+    configuration and ``decode_stream``, like ``AutoencoderWan``.
+    """
 
     config: Any  # has ``factor``, pixels per latent along one side, and ``latent_channels``
 
@@ -41,7 +48,10 @@ class Kind:
     decoding_bytes: Callable[[Any, int, int], int]
 
 
-KINDS: dict[str, Kind] = {DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes)}
+KINDS: dict[str, Kind] = {
+    DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes),
+    WAN: Kind(WanConfig.from_dict, AutoencoderWan, wan_decoding_bytes),
+}
 
 
 def read_vae_config(settings: dict[str, Any], where: str) -> Any:
