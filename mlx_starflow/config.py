@@ -380,8 +380,14 @@ def check_together(model: ModelConfig, flow: FlowConfig) -> None:
         )
 
 
-def check_autoencoder(vae: Any, flow: FlowConfig) -> None:
-    """ConfigError where the configuration of an autoencoder does not fit the flow."""
+def check_autoencoder(vae: Any, flow: FlowConfig, clips: ClipConfig | None = None) -> None:
+    """ConfigError where the configuration of an autoencoder does not fit the flow or its clips."""
+    steps = getattr(vae, "temporal_factor", None)
+    if clips is not None and steps != clips.temporal_factor:
+        raise ConfigError(
+            f"The flow's clips have {clips.temporal_factor} frames per latent frame, and the "
+            f"autoencoder has {steps or 'none: it is one of pictures'}."
+        )
     if vae.latent_channels != flow.in_channels:
         raise ConfigError(
             f"vae/config.json: latent_channels is {vae.latent_channels}, and the flow has "

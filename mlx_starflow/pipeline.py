@@ -18,8 +18,9 @@ from .flow import Flow
 from .generation.capabilities import capabilities
 from .generation.components import Components
 from .generation.context import PromptRows, cut_prompts, prompt_rows, unknown_words
-from .generation.draw import decode, generation
+from .generation.draw import decode, generation, noise_shape
 from .generation.events import BlockProgress, Event, Finished
+from .generation.given import Given, given_pictures
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.progress import in_notebook, shown
@@ -126,25 +127,32 @@ class Pipeline:
         """The text encoder; None for a model without text."""
         return self._worker.call(lambda: self._components.text_encoder)
 
-    def encode_prompts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> mx.array:
-        """Features (N, L, D) float32 of N prompts in the model's own template; "" is the null
-        caption. Errors: UsageError for a model without text, TextError for an unknown class."""
+    def encode_prompts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> mx.array:
+        """Features (N, L, D) float32 of N prompts in the model's own template, of clips with
+        ``fps`` frames per second or, for 0, of pictures; "" is the null caption. Errors:
+        UsageError for a model without text, TextError for an unknown class."""
         if not self._components.flow_config.text_channels:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        features = self.prompt_rows(prompts, aspect_ratio).own(prompts)
+        features = self.prompt_rows(prompts, aspect_ratio, fps=fps).own(prompts)
         if features is None:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         mx.eval(features)
         return features
 
     def prompt_rows(
-        self, prompts: Sequence[str], aspect_ratio: str = "1:1", negative: str = ""
+        self,
+        prompts: Sequence[str],
+        aspect_ratio: str = "1:1",
+        negative: str = "",
+        fps: int = 0,
     ) -> PromptRows:
         """What the flow is conditioned on for these prompts and for none: text features, labels,
         or nothing. ``negative`` stands in for the null caption. Errors: UsageError, TextError."""
         return self._worker.call(
-            lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
+            lambda: prompt_rows(self._components, prompts, aspect_ratio, negative, fps)
         )
 
     def decoding_bytes(self, height: int, width: int) -> int:
@@ -177,11 +185,15 @@ class Pipeline:
         num_images: int = 1,
         noise: mx.array | np.ndarray | None = None,
         denoise: bool | None = None,
+        frames: int | None = None,
+        fps: int | None = None,
+        image: Given | None = None,
+        video: Given | None = None,
         cancel: Flag | None = None,
         progress: bool | None = None,
         **options: Any,
     ) -> Result:
-        """Pictures for a prompt, made together as one batch.
+        """Pictures or clips for a prompt, made together as one batch.
 
         prompt: a text, a class (name or number) for a model with classes, a list of them for
         several at once, or None for an unconditional model.
@@ -190,25 +202,30 @@ class Pipeline:
         same noise alone, in a batch and in any thread.
         guidance: weight of classifier-free guidance, 0 for none. sampler, steps: how the flow is
         inverted, and the most sweeps a parallel sampler may spend on a window of tokens.
-        noise: (B, h, w, c) standard normal numbers instead of the seeded ones.
+        noise: (B, h, w, c) standard normal numbers instead of the seeded ones; for clips
+        (B, N, h, w, c).
+        frames, fps: of a clip, with a model of clips; without frames it makes a picture. image,
+        video: what the clip begins with: a path, PIL images, or uint8 (H, W, 3), (M, H, W, 3).
         denoise: False leaves in the picture the noise that the flow was trained with.
         cancel: set it from anywhere, and the work ends at its next step with ``Cancelled``.
         progress: show a bar; None does so in a notebook, which also shows the result itself.
         options: negative_prompt (what guidance leads away from, in place of the null caption),
         noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height,
-        vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size, windows,
-        attention_temperature, guidance_blocks; TarFlow: guide, annealed).
+        vae_tiling, extend (clips: the caption says that it continues another), and the other
+        fields of ``SampleOptions`` (tolerance, block_size, windows, attention_temperature,
+        guidance_blocks; clips: window, context_frames; TarFlow: guide, annealed).
 
         None stands for the model's own default everywhere. Errors: UsageError for what the model
         cannot do, NumericsError instead of a picture with NaN, Cancelled, and those of ``load``.
         """
-        settings, noise = self._request(
+        settings, noise, given = self._request(
             prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
-            num_images=num_images, denoise=denoise, **options,
+            num_images=num_images, denoise=denoise, frames=frames, fps=fps, image=image,
+            video=video, **options,
         )  # fmt: skip
         self._worker.check_process()
         with self._turn.held(lambda: _check(cancel)):
-            events = self._events(settings, noise, False, cancel)
+            events = self._events(settings, noise, False, cancel, given)
             visible = in_notebook() if progress is None else progress
             *_, finished = shown(events) if visible else events
         return cast(Finished, finished).result
@@ -229,8 +246,8 @@ class Pipeline:
         is done while the iterator is advanced, in any thread; closing it stops the work, and
         nothing is left behind. A wrong request is refused here and not at the first event.
         """
-        settings, noise = self._request(prompt, seed, noise, **options)
-        return self._events(settings, noise, previews, cancel)
+        settings, noise, given = self._request(prompt, seed, noise, **options)
+        return self._events(settings, noise, previews, cancel, given)
 
     def settings(
         self,
@@ -240,7 +257,7 @@ class Pipeline:
     ) -> Settings:
         """What ``generate`` with the same arguments would draw, resolved and checked; nothing is
         loaded. Errors: UsageError, TextError for an unknown class."""
-        settings, _ = self._request(prompt, seed, None, **options)
+        settings, *_ = self._request(prompt, seed, None, **options)
         return settings
 
     def largest_batch(self, settings: Settings, most: int) -> int:
@@ -261,15 +278,20 @@ class Pipeline:
         return self._worker.call(function)
 
     def decode(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) as pictures, through the VAE where the model has one."""
+        """Latents (B, h, w, c) as pictures, through the VAE where the model has one. Of clips
+        (B, N, h, w, c) the first frames: the others are ``pipe.vae.decode``'s."""
+        latents = latents[:, 0] if latents.ndim == 5 else latents
         mx.eval(latents)
         return to_pictures(self._worker.call(lambda: decode(self._components, latents)))
 
     def preview(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) as rough pictures in milliseconds: colours without detail.
+        """Latents (B, h, w, c) as rough pictures in milliseconds: colours without detail; of clips
+        the frame in the middle.
 
         A linear map from latent to colour stands in for the VAE; it is fitted to it once.
         """
+        if latents.ndim == 5:
+            latents = latents[:, latents.shape[1] // 2]
         mx.eval(latents)
 
         def rough() -> mx.array:
@@ -301,30 +323,41 @@ class Pipeline:
         prompt: str | int | Sequence[str | int] | None,
         seed: int | Sequence[int] | None,
         noise: mx.array | np.ndarray | None,
+        image: Given | None = None,
+        video: Given | None = None,
         **options: Any,
-    ) -> tuple[Settings, mx.array | None]:
+    ) -> tuple[Settings, mx.array | None, list[Image.Image]]:
         components = self._components
-        if noise is not None:
-            noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to
-            noise = mx.array(noise[None] if noise.ndim == 3 else noise)
+        given, clips = given_pictures(image, video), components.config.clips
+        if given and clips is None:
+            raise UsageError("image and video begin a clip; this model makes pictures.")
+        options["given_frames"] = clips.latent_frames(len(given)) if given and clips else 0
         settings = resolve(
             components.config, components.flow_config, components.factor, prompt, seed, **options
         )
-        if noise is not None:
-            f, n = components.factor, len(settings.prompts)
-            channels = components.flow_config.in_channels
-            shape = (n, settings.height // f, settings.width // f, channels)
-            if noise.shape != shape:
-                raise UsageError(
-                    f"The noise has shape {tuple(noise.shape)}; this request needs {shape}: "
-                    "pictures, height, width and channels of the flow."
-                )
-        return settings, noise
+        if noise is None:
+            return settings, None, given
+        noise = np.array(noise, dtype=np.float32)  # evaluates it in the thread it belongs to
+        one = noise_shape(components, settings)
+        noise = mx.array(noise[None] if noise.ndim == len(one) else noise)
+        shape = (len(settings.prompts), *one)
+        if noise.shape != shape:
+            what = "pictures" if settings.frames is None else "clips, latent frames"
+            raise UsageError(
+                f"The noise has shape {tuple(noise.shape)}; this request needs {shape}: "
+                f"{what}, height, width and channels of the flow."
+            )
+        return settings, noise, given
 
     def _events(
-        self, settings: Settings, noise: mx.array | None, previews: bool, cancel: Flag | None
+        self,
+        settings: Settings,
+        noise: mx.array | None,
+        previews: bool,
+        cancel: Flag | None,
+        given: Sequence[Image.Image] = (),
     ) -> Generator[Event, None, None]:
-        work = generation(self._components, settings, noise, previews, self._low_ram)
+        work = generation(self._components, settings, noise, previews, self._low_ram, given)
         try:
             while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):
                 yield event

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 # Name of a command → its module here, the function in it, and the constant with its examples.
 COMMANDS = {
     "generate": ("generate", "generate", "EPILOG"),
+    "video": ("video", "video", "EPILOG"),
     "info": ("info", "info", "EPILOG"),
     "score": ("score", "score", "EPILOG"),
     "encode": ("encode", "encode", "ENCODE_EPILOG"),

@@ -198,7 +198,7 @@ def generate(
     """
     began = time.perf_counter()
     stored = _stored(config_from_metadata) if config_from_metadata else None
-    prompts = _prompts(prompt, prompt_option, prompt_file)
+    prompts = prompts_of(prompt, prompt_option, prompt_file)
     given = {
         **sampling.given(),
         "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
@@ -284,7 +284,8 @@ def show(result: dict[str, Any], as_json: bool) -> None:
         typer.echo(path)
 
 
-def _prompts(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:
+def prompts_of(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:
+    """The prompts of the flags. Errors: UsageError where they are given twice."""
     given = [p for p in (argument, option, file) if p is not None]
     if len(given) > 1:
         raise UsageError("Give the prompt once: as PROMPT, as --prompt or as --prompt-file.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +84,7 @@ class Components:
         if not self.has("vae"):
             return None
         vae = read_vae_config(*self._settings("vae"))
-        check_autoencoder(vae, self.flow_config)
+        check_autoencoder(vae, self.flow_config, self.config.clips)
         return vae
 
     @cached_property
@@ -189,7 +190,10 @@ class Components:
             return build_vae(config, "vae/config.json")
 
         vae = load_component(self.path("vae"), build)
-        check_autoencoder(vae.config, self.flow_config)
+        clips = self.config.clips
+        check_autoencoder(vae.config, self.flow_config, clips)
+        if clips is not None:  # the scale belongs to the flow: an autoencoder alone has none
+            vae.config = dataclasses.replace(vae.config, temporal_scale=clips.temporal_scale)
         if not self.is_here("vae") and vae.config.factor != self.factor:
             raise ConfigError(
                 f"{self.config.components['vae']} shrinks pictures {vae.config.factor} times; "

@@ -56,13 +56,14 @@ def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, 
 
 
 def cut_prompts(
-    components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1"
+    components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
 ) -> tuple[str, ...]:
     """A sentence for each prompt that is longer than the model's text. Loads the text encoder."""
     encoder, text = components.text_encoder, components.config.text
     if encoder is None or text is None:
         return ()
-    cuts = encoder.cuts(tuple(dict.fromkeys(prompts)), aspect_ratio)
+    more = {"fps": fps} if fps else {}
+    cuts = encoder.cuts(tuple(dict.fromkeys(prompts)), aspect_ratio, **more)
     return tuple(cut.warning(text.length) for cut in cuts)
 
 
@@ -71,8 +72,11 @@ def prompt_rows(
     prompts: Sequence[str],
     aspect_ratio: str = "1:1",
     negative: str = "",
+    fps: int = 0,
+    prefix: str = "",
 ) -> PromptRows:
-    """Encode every different prompt once. Errors: UsageError for a prompt to an unconditional
+    """Encode every different prompt once. ``fps``: of clips, 0 for pictures; ``prefix``: a word
+    before every caption but the last row's. Errors: UsageError for a prompt to an unconditional
     model, TextError for an unknown class."""
     different = tuple(dict.fromkeys(prompts))
     flow = components.flow_config
@@ -80,7 +84,9 @@ def prompt_rows(
         encoder = components.text_encoder
         if encoder is None:
             raise UsageError("This model needs text features, but its bundle names no encoder.")
-        encoded = encoder.encode([*different, negative], aspect_ratio=aspect_ratio)
+        captions = [f"{prefix}{prompt}" for prompt in different]
+        more = {"fps": fps} if fps else {}
+        encoded = encoder.encode([*captions, negative], aspect_ratio=aspect_ratio, **more)
         mx.eval(encoded.features)
         return PromptRows(different, encoded.features, True, negative, encoded.cuts)
     if flow.num_classes:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from PIL import Image
 
+from ..pictures.clips import save_clip
 from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
 from ..sampling import BlockReport
@@ -21,13 +23,21 @@ class Result:
     """Finished pictures and everything that made them."""
 
     images: list[Image.Image]
-    latents: mx.array  # (B, h, w, c) float32, the flow's sample before denoising
-    denoised: mx.array  # (B, h, w, c) float32, what was decoded; latents if not denoised
-    noise: mx.array  # (B, h, w, c) float32, the noise it came from
+    latents: mx.array  # (B, h, w, c) or (B, N, h, w, c) float32, the flow's sample, still noisy
+    denoised: mx.array  # of this shape, what was decoded; latents if not denoised
+    noise: mx.array  # of this shape, the noise it came from
     settings: Settings
     reports: tuple[BlockReport, ...]  # in the order of the work: the deep block first
     warnings: tuple[str, ...]
     metadata: dict[str, Any]  # JSON-able: every resolved setting, of the call as a whole
+    filmed: tuple[np.ndarray, ...] = ()  # clips; then ``images`` are their first frames
+
+    @property
+    def clips(self) -> list[np.ndarray]:
+        """Clips (M, H, W, 3) uint8; a picture is a clip of one frame."""
+        if self.filmed:
+            return list(self.filmed)
+        return [np.asarray(image.convert("RGB"))[None] for image in self.images]
 
     def metadata_of(self, index: int) -> dict[str, Any]:
         """The settings of one picture: its own prompt and seed, and its place in the batch."""
@@ -57,5 +67,9 @@ class Result:
         )
 
     def save(self, index: int, path: str | Path, overwrite: bool = True) -> Path:
-        """Write one picture (PNG, JPEG or WebP by suffix) with its settings inside it."""
+        """Write one picture (PNG, JPEG or WebP by suffix) with its settings inside it, or one clip
+        (.mp4, .gif, .webp, .png, or a folder), never over a file."""
+        if self.filmed:
+            metadata = self.metadata_of(index)
+            return save_clip(self.filmed[index], Path(path), self.settings.fps, metadata)
         return save_picture(self.images[index], path, self.metadata_of(index), overwrite)

@@ -21,10 +21,19 @@ def _asked(
     flags: tuple[str, ...] = (),
     choices: tuple[str, ...] = (),
     former: tuple[str, ...] = (),
+    clips: bool = False,
 ) -> Any:
     """A field that people set: what it does, how the command line spells it, what its value is
-    called in help, the values it may have, and names under which older pictures store it."""
-    about = {"help": help, "metavar": metavar, "flags": flags, "choices": choices, "former": former}
+    called in help, the values it may have, names under which older pictures store it, and whether
+    it is of clips only."""
+    about = {
+        "help": help,
+        "metavar": metavar,
+        "flags": flags,
+        "choices": choices,
+        "former": former,
+        "clips": clips,
+    }
     return field(default=default, metadata=about)
 
 
@@ -85,6 +94,7 @@ class SampleOptions:
         "Clips: most latent frames solved in one sequence; a longer clip is continued. Default: as "
         "many as the model was trained on.",
         metavar="N",
+        clips=True,
     )
     context_frames: int = _asked(
         16,
@@ -92,6 +102,7 @@ class SampleOptions:
         "before; fewer take less time and memory.",
         metavar="K",
         flags=("--context", "--context-frames"),
+        clips=True,
     )
     compile: bool | None = None  # compile steps of fixed shape, None: on a GPU
     secants: bool | None = None  # "sliding": carry corrections forward, None: in the deep block

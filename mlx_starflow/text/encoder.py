@@ -28,24 +28,28 @@ class PromptEncoder:
         self._embed = embed
         self._rows = rows
 
-    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
+    def encode(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> TextFeatures:
         """Features (N, L, D) of N prompts, "" being the null caption.
 
         Each prompt is encoded alone, and where padding is masked only its real tokens are:
         its numbers do not depend on its neighbours. Too long a prompt is cut, and the cut reported.
         """
-        rows, tokens = [], self._tokens(prompts, aspect_ratio)
+        rows, tokens = [], self._tokens(prompts, aspect_ratio, fps)
         for own in tokens:
             rows.append(self._row(own.ids))
             mx.eval(rows[-1])
         return TextFeatures(stacked(rows, self.config), _cuts(tokens))
 
-    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+    def cuts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Cut, ...]:
         """Which of the prompts ``encode`` would cut, told by their tokens alone."""
-        return _cuts(self._tokens(prompts, aspect_ratio))
+        return _cuts(self._tokens(prompts, aspect_ratio, fps))
 
-    def _tokens(self, prompts: Sequence[str], aspect_ratio: str) -> list[Tokens]:
-        texts = [prompt_text(prompt, self.config, aspect_ratio) for prompt in listed(prompts)]
+    def _tokens(self, prompts: Sequence[str], aspect_ratio: str, fps: int) -> list[Tokens]:
+        texts = [prompt_text(prompt, self.config, aspect_ratio, fps) for prompt in listed(prompts)]
         return [self._tokenizer.encode(text, self.config.length) for text in texts]
 
     def _row(self, ids: tuple[int, ...]) -> mx.array:

@@ -41,10 +41,15 @@ class TextEncoder(Protocol):
 
     config: TextConfig
 
-    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
-        """Features (N, L, D) of N prompts; "" is the null caption."""
+    def encode(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> TextFeatures:
+        """Features (N, L, D) of N prompts, of clips with ``fps`` frames per second or, for 0, of
+        pictures; "" is the null caption."""
 
-    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+    def cuts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Cut, ...]:
         """Which of the prompts are longer than the model's text."""
 
 
