@@ -82,7 +82,7 @@ def licence_of(options: ConvertOptions) -> tuple[str, str]:
     files = licence_files(options.checkpoint)
     if not licence and files:
         licence = f"see {files[0].name}"
-    if options.checkpoint.name.startswith("starflow_"):
+    if options.checkpoint.name.startswith(("starflow_", "starflow-")):
         licence = licence or "apple-amlr (research only)"
         attribution = attribution or _APPLE
     return licence, attribution

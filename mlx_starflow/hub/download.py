@@ -36,6 +36,8 @@ _SETTINGS = {
         "special_tokens_map.json",
     ),
 }
+# Where a component lies: by itself, or as a part of a diffusers pipeline.
+_FOLDERS = {"vae": ("", "vae/"), "text_encoder": ("",)}
 # Names of the weights, the first that a repository has.
 _STEMS = {"vae": ("diffusion_pytorch_model", "model"), "text_encoder": ("model",)}
 
@@ -82,17 +84,18 @@ def cached_checkpoint(repository: str, name: str) -> Path | None:
 
 def cached_component(repository: str, kind: str) -> Path | None:
     """Directory of a complete VAE or text encoder in the hub's cache. Never asks the network."""
-    config = _cached(repository, "config.json")
-    if config is None:
-        return None
-    directory = config.parent
-    if kind == "text_encoder" and _cached(repository, "tokenizer.json") is None:
-        return None
-    for stem in _STEMS[kind]:
-        index = directory / f"{stem}.safetensors.index.json"
-        names = _shards(index) if index.is_file() else [f"{stem}.safetensors"]
-        if names and all(_cached(repository, name) is not None for name in names):
-            return directory
+    for folder in _FOLDERS[kind]:
+        config = _cached(repository, f"{folder}config.json")
+        if config is None:
+            continue
+        directory = config.parent
+        if kind == "text_encoder" and _cached(repository, "tokenizer.json") is None:
+            continue
+        for stem in _STEMS[kind]:
+            index = directory / f"{stem}.safetensors.index.json"
+            names = _shards(index) if index.is_file() else [f"{stem}.safetensors"]
+            if names and all(_cached(repository, folder + name) is not None for name in names):
+                return directory
     return None
 
 
@@ -122,7 +125,9 @@ def has_licence(repository: str, name: str) -> bool:
 def component_files(repository: str, kind: str) -> list[RemoteFile]:
     """What a VAE or text encoder is made of, with sizes; safetensors only. Errors: HubError for a
     repository that lacks a part, such as a shard that its index names."""
-    listing = list_repository(repository)
+    whole = list_repository(repository)
+    folder = next((f for f in _FOLDERS[kind] if f"{f}config.json" in whole), "")
+    listing = {name.removeprefix(folder): n for name, n in whole.items() if name.startswith(folder)}
     wanted = [name for name in _SETTINGS[kind] if name in listing]
     needed = ["config.json"] + (["tokenizer.json"] if kind == "text_encoder" else [])
     for name in needed:
@@ -131,7 +136,7 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
     for stem in _STEMS[kind]:
         index = f"{stem}.safetensors.index.json"
         if index in listing:
-            shards = _shards(fetch(RemoteFile(repository, index, listing[index])))
+            shards = _shards(fetch(RemoteFile(repository, folder + index, listing[index])))
             missing = [name for name in shards if name not in listing]
             if missing or not shards:
                 raise HubError(
@@ -149,7 +154,7 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
             f"{repository} has no safetensors weights, which a {_called(kind)} needs. "
             f"It has: {_some(listing)}."
         )
-    return [RemoteFile(repository, name, listing[name]) for name in wanted]
+    return [RemoteFile(repository, folder + name, listing[name]) for name in wanted]
 
 
 def list_repository(repository: str) -> dict[str, int]:
