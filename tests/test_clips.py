@@ -11,6 +11,8 @@ from mlx_starflow import SampleOptions, denoise, encode, invert, invert_steps, l
 from mlx_starflow.errors import ConfigError, UsageError
 from mlx_starflow.exact.composition import composition
 from mlx_starflow.exact.denoise import score
+from mlx_starflow.flow import block as block_module
+from mlx_starflow.flow import layers as layers_module
 from mlx_starflow.flow.grid import grid_of, patchify, unpatchify
 from mlx_starflow.sampling.stretches import stretches
 
@@ -202,6 +204,24 @@ def test_shares_of_the_likelihood_add_up(name):
     parts = composition(flow, x, context)
     assert parts.shape == (2, grid_of(x, config).tokens, len(config.blocks) + 1)
     assert np.allclose(parts.sum(axis=(1, 2)), -np.array(log_prob(flow, x, context)), rtol=1e-5)
+
+
+def test_long_clips_go_through_layers_a_few_places_at_a_time(name, monkeypatch):
+    config = FAMILIES[name]
+    flow, (z, context) = random_flow(config), example_clip(config, guided=True)
+    given = z[:, :1]
+
+    def everything() -> list[mx.array]:
+        x = invert(flow, z, context, given=given, guidance=2.0, sampler="sliding")
+        return [x, *flow(z, context[:2]), denoise(flow, z, context[:2])]
+
+    whole = everything()
+    monkeypatch.setattr(block_module, "LONG", 6)
+    monkeypatch.setattr(block_module, "CHUNK", 4)
+    monkeypatch.setattr(layers_module, "MANY", 5)
+    scale = sensitivity(lambda n: invert(flow, n, context, guidance=2.0), z)
+    for a, b in zip(whole, everything(), strict=True):
+        assert close(a, b, 10 * scale)
 
 
 def test_what_has_no_clips_says_so(name):

@@ -14,9 +14,12 @@ import mlx.nn as nn
 
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
+from ..device.pieces import Pieces, evaluate
 from ..device.products import kept_type, linear, product, product_type, with_bias
 from .cache import FixedView, KVCache
 from .rope import Rotation, Turn, rotate
+
+MANY = 4096  # places of a clip that go through an MLP together
 
 
 class LayerNorm(nn.Module):
@@ -66,11 +69,12 @@ def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) -> m
     computed by itself, so that no array of all queries and keys is ever made."""
     if not isinstance(mask, list):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    parts = []
+    parts, pieces = [], Pieces()
     for span in mask:
         keys, values = (mx.concatenate([a[:, :, r] for r in span.keys], axis=2) for a in (k, v))
         queries = q[:, :, span.queries]
         parts.append(mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale))
+        pieces.add(4.0 * queries.size * keys.shape[2], parts[-1])
     return mx.concatenate(parts, axis=2)
 
 
@@ -179,7 +183,14 @@ class Layer(nn.Module):
         sharpness: mx.array | None = None,
     ) -> mx.array:
         x = x + self.attention(x, rotation, mask, cache, start, sharpness)
-        return x + self.mlp(x)
+        if not isinstance(mask, list) or x.shape[1] <= MANY:
+            return x + self.mlp(x)
+        done = []
+        for first in range(0, x.shape[1], MANY):  # of a clip's activations only some at a time
+            part = x[:, first : first + MANY]
+            done.append(part + self.mlp(part))
+            evaluate(done[-1])
+        return mx.concatenate(done, axis=1)
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -22,6 +22,10 @@ from ..device.pieces import LARGEST
 from ..exact.denoise import CHECKPOINT_BYTES
 from ..files.fields import Fields
 from ..flow import layer_operations
+from ..flow.block import CHUNK, LONG
+from ..flow.grid import Grid
+from ..flow.layers import MANY
+from ..flow.order import order_of
 from .components import Components
 from .settings import Settings
 
@@ -68,7 +72,9 @@ def memory_need(
     text, encoding = _text_need(components, quantize if stored else None)
     batch = len(settings.prompts)
     height, width = settings.height // components.factor, settings.width // components.factor
-    tokens = height * width // flow.patch_size**2
+    frames = settings.latent_frames(components.config)
+    grid = Grid(height // flow.patch_size, width // flow.patch_size, frames)
+    window = settings.sample.window
     item = kept_bytes(path, components.dtype, recipe)
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
@@ -76,8 +82,8 @@ def memory_need(
         flow=resident,
         vae=component_bytes(components.path("vae")) if components.has("vae") else 0,
         encoding=encoding,
-        sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
-        denoising=denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0,
+        sampling=sampling_bytes(flow, grid, batch, settings.sample.guidance > 0, item, window),
+        denoising=denoising_bytes(flow, grid, batch, learned, window) if settings.denoise else 0,
         decoding=components.decoding_bytes(height, width),
         loading=0 if stored or recipe is None or whole == resident else whole,
     )
@@ -141,37 +147,75 @@ def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: 
     return None if chosen is None else chosen.size
 
 
-def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
-    """Keys, values and activations while the neediest block is inverted."""
+def sampling_bytes(
+    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: int, window: int | None = None
+) -> int:
+    """Keys, values and activations while the neediest block is inverted. ``window``: latent frames
+    of a clip that the deep block has in one sequence."""
     needs = []
-    for block in flow.blocks:
+    for index, block in enumerate(flow.blocks):
+        order = order_of(block, flow, grid)
+        tokens = order.grid.tokens
+        if window is not None and order.grid.frames is not None and index == len(flow.blocks) - 1:
+            tokens = min(window, order.grid.frames) * grid.frame_tokens
         rows = batch * (2 if guided and (block.conditioned or flow.num_classes) else 1)
+        rows *= order.sequences
         length = tokens + (flow.text_length if block.conditioned else 0)
-        cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
-        # A window may be the whole sequence.
-        needs.append(cache + _MARGIN * rows * _layer_bytes(block, tokens, length))
+        cache = keys_bytes(block, length, rows, item)
+        # A window may be the whole sequence, unless that is long.
+        queries = tokens if length <= LONG else CHUNK
+        stream = 0 if length <= LONG else 8 * length * block.channels
+        # Blocks that read frames one by one are solved a token of each at a time.
+        if order.sequences > 1:
+            queries = 1
+        layer = _layer_bytes(block, queries, length)
+        needs.append(cache + _MARGIN * rows * (layer + stream))
     return int(max(needs))
 
 
-def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) -> int:
-    """The backward pass of the score, or the learned denoiser's forward pass."""
+def keys_bytes(block: BlockConfig, length: int, rows: int, item: int) -> int:
+    """Keys and values of all layers of a block for sequences of so many places."""
+    return 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
+
+
+def denoising_bytes(
+    flow: FlowConfig, grid: Grid, batch: int, learned: bool, window: int | None = None
+) -> int:
+    """The backward pass of the score, or the learned denoiser's forward pass. ``window``: latent
+    frames of a clip that are denoised together."""
+    if grid.frames is not None and window is not None:
+        grid = grid.with_frames(min(window, grid.frames))
     if learned and flow.denoiser is not None:
-        length = tokens + (flow.text_length if flow.denoiser.conditioned else 0)
-        return int(_MARGIN * batch * _layer_bytes(flow.denoiser, length, length))
+        return int(batch * _denoiser_bytes(flow, flow.denoiser, grid))
     kept = inputs = largest = plain = 0
     work = 0.0
     for block in flow.blocks:
-        length = tokens + (flow.text_length if block.conditioned else 0)
-        layer = _layer_bytes(block, length, length, gradient=True)
+        order = order_of(block, flow, grid)
+        rows = order.sequences
+        length = order.grid.tokens + (flow.text_length if block.conditioned else 0)
+        layer = rows * _layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
-        plain += block.layers * _layer_bytes(block, length, length)
-        inputs += (block.layers + 1) * length * block.channels * 4
+        plain += block.layers * rows * _layer_bytes(block, length, length)
+        inputs += (block.layers + 1) * rows * length * block.channels * 4
         largest = max(largest, layer)
-        work += 3 * batch * block.layers * layer_operations(block, 1, length)
+        work += 3 * batch * block.layers * layer_operations(block, rows, length)
     if plain * batch <= CHECKPOINT_BYTES and work <= LARGEST:
         return int(kept * batch)
     # One picture and one layer at a time; what goes into each layer is kept.
     return int(inputs + largest)
+
+
+def _denoiser_bytes(flow: FlowConfig, block: BlockConfig, grid: Grid) -> float:
+    """Activations of the learned denoiser for one picture or clip."""
+    length = grid.tokens + (flow.text_length if block.conditioned else 0)
+    if grid.frames is None or not flow.temporal_causal:
+        return _MARGIN * _layer_bytes(block, length, length)
+    # All queries, keys and values; of the rest the residual stream and a few places at a time.
+    whole = 4 * length * (3 * block.channels + 3 * block.heads * block.head_dim)
+    seen = (flow.denoiser_window or grid.frames) + 1
+    keys = min(length, flow.text_length + seen * grid.frame_tokens)
+    one = _layer_bytes(block, grid.frame_tokens, keys)
+    return _MARGIN * (whole + max(one, _layer_bytes(block, min(length, MANY), 0)))
 
 
 def _layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:
