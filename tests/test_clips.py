@@ -11,6 +11,7 @@ from mlx_starflow import SampleOptions, denoise, encode, invert, invert_steps, l
 from mlx_starflow.errors import ConfigError, UsageError
 from mlx_starflow.exact.composition import composition
 from mlx_starflow.exact.denoise import score
+from mlx_starflow.exact.scoring import ScoreOptions, score_pictures
 from mlx_starflow.flow import block as block_module
 from mlx_starflow.flow import layers as layers_module
 from mlx_starflow.flow.grid import grid_of, patchify, unpatchify
@@ -222,6 +223,18 @@ def test_long_clips_go_through_layers_a_few_places_at_a_time(name, monkeypatch):
     scale = sensitivity(lambda n: invert(flow, n, context, guidance=2.0), z)
     for a, b in zip(whole, everything(), strict=True):
         assert close(a, b, 10 * scale)
+
+
+def test_score_by_frame(name):
+    """The first frames' likelihood is that of the clip that ends with them."""
+    config = FAMILIES[name]
+    flow, (x, context) = random_flow(config), example_clip(config)
+    options = ScoreOptions(noise="none")
+    (whole,) = score_pictures(flow, x[:1], context[:1], options)
+    (short,) = score_pictures(flow, x[:1, :2], context[:1], options)
+    assert whole.by_frame.shape == (1, 3)
+    assert np.allclose(whole.by_frame.sum(axis=1), whole.mean, rtol=1e-6)
+    assert np.allclose(whole.by_frame[:, :2], short.by_frame, rtol=1e-4)
 
 
 def test_what_has_no_clips_says_so(name):

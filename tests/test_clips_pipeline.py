@@ -204,6 +204,20 @@ def test_command_with_a_beginning(run, filmed, tmp_path):  # noqa: F811
     assert gone.status == 1 and "not there" in gone.err
 
 
+def test_scores_by_frame(run, filmed, tmp_path):  # noqa: F811
+    run("video", "red", "-m", filmed, "--frames", 9, "--seed", 1, "-o", tmp_path / "a")
+    score = ("score", tmp_path / "a", "--clips", "-m", filmed, "--prompt", "red", "--draws", 2)
+    done = run(*score, "--json")
+    assert done.status == 0, done.err
+    (record,) = json.loads(done.out)["images"]
+    assert len(record["frames"]) == 3
+    assert np.mean(record["frames"]) == pytest.approx(
+        record["prompts"][0]["bits_per_dim"], abs=1e-4
+    )
+    assert "every latent frame" in run(*score).out
+    assert run("score", tmp_path / "a", "--clips", "-m", filmed, "--map", "m.png").status == 2
+
+
 def test_mistakes_on_the_command_line(run, filmed, colours, tmp_path):  # noqa: F811
     film = ("video", "red", "-m", filmed, "--frames", 9, "--seed", 1)
     for more, message in (

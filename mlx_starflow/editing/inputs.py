@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from PIL import Image
 
 from ..flow import Context
+from ..generation.length import clips_of
 from ..generation.settings import sizes
 from ..pictures.arrays import from_picture
+from ..pictures.clips import covering
 from ..pictures.read import Picture, fitted, in_grey, open_picture
 from ..pipeline import Pipeline
 
@@ -52,7 +55,22 @@ def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
     return mx.concatenate(rows)
 
 
-def contexts_of(pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1") -> Context:
-    """One row for each prompt, "" being the null caption: text features (P, L, D), int labels
+def clip_latent(pipe: Pipeline, frames: Sequence[Image.Image], size: tuple[int, int]) -> mx.array:
+    """The frames of a clip, each resized to cover a size of the model and cut in the middle -> the
+    flow's latent (1, N, h, w, c) without its noise. Frames after the last full step are left out.
+    Errors: UsageError for a model of pictures."""
+    clips_of(pipe.config, pipe.flow_config)
+    pixels = np.stack([np.asarray(covering(f, *size), np.float32) for f in frames])
+    x, vae = mx.array(pixels / 127.5 - 1)[None], pipe.vae
+    latent = x if vae is None else vae.encode(x)
+    mx.eval(latent)
+    return latent
+
+
+def contexts_of(
+    pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+) -> Context:
+    """One row for each prompt, "" being the null caption, of clips with ``fps`` frames per second
+    or, for 0, of pictures: text features (P, L, D), int labels
     (P,), or None for an unconditional model, which takes only [""]. Errors: UsageError."""
-    return pipe.prompt_rows(prompts, aspect_ratio).own(prompts)
+    return pipe.prompt_rows(prompts, aspect_ratio, fps=fps).own(prompts)

@@ -66,6 +66,14 @@ class Score:
         return self.log_p.shape[1]
 
     @property
+    def by_frame(self) -> np.ndarray:
+        """(P, N) nats: the log-likelihood of every latent frame of a clip given those before it,
+        mean over draws; a row sums to ``mean``. A picture is one frame. In a model that is not
+        causal in time the shares still add up, but are no conditional likelihoods."""
+        frames = 1 if self.grid.frames is None else self.grid.frames
+        return -self.surprise.reshape(len(self.surprise), frames, -1).sum(axis=-1)
+
+    @property
     def mean(self) -> np.ndarray:
         """(P,) mean log-likelihood in nats."""
         return self.log_p.mean(axis=1)
