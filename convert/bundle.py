@@ -33,10 +33,10 @@ from .options import ConvertOptions, ConvertProgress, ConvertReport
 from .read.digest import RunningDigest
 from .read.sources import Checkpoint, open_checkpoint
 from .rules.architecture import Architecture
+from .rules.autoencoders import autoencoder_stores, open_autoencoder
 from .rules.families import read_architecture
 from .rules.layout import account, flow_layout
 from .rules.text import TOKENIZER_FILES, text_source
-from .rules.vae import vae_config, vae_stores
 from .write.staging import check_space, check_target, staged_directory
 from .write.storing import Store
 from .write.verify import verify_bundle
@@ -87,14 +87,15 @@ def convert_steps(options: ConvertOptions) -> Generator[Event, None, None]:
         text = component_directory(options.text_encoder, "text_encoder")
         checkpoint = open_checkpoint(options.checkpoint, options.weights_key)
         stack.callback(checkpoint.close)
-        autoencoder = vae_config(vae) if vae else None
+        autoencoder = None
+        if vae is not None:
+            vae_source, autoencoder = open_autoencoder(vae)
+            stack.callback(vae_source.close)
         architecture = read_architecture(options, checkpoint, autoencoder)
         parts = [_flow_part(options, checkpoint, architecture)]
-        if vae is not None and autoencoder is not None:
-            source = open_checkpoint(vae)
-            stack.callback(source.close)
-            stores = vae_stores(source, autoencoder)
-            parts.append(_Part("vae", autoencoder.to_dict(), stores, source))
+        if autoencoder is not None:
+            stores = autoencoder_stores(vae_source, autoencoder)
+            parts.append(_Part("vae", autoencoder.to_dict(), stores, vae_source))
         if text is not None:
             source = open_checkpoint(text)
             stack.callback(source.close)
@@ -245,6 +246,7 @@ def _model_config(
         name=options.name or options.checkpoint.stem,
         image_size=architecture.image_size,
         text=architecture.text,
+        clips=architecture.clips,
         defaults=architecture.defaults,
         source=SourceConfig(options.checkpoint.name, sha256, f"mlx-starflow {__version__}"),
         licence=licence,

@@ -20,14 +20,15 @@ _APPLE = (
 
 
 def component_directory(given: str | None, kind: str) -> Path | None:
-    """The directory of --vae or --text-encoder; a hub repository is downloaded. None for None.
+    """The directory of --vae or --text-encoder, or the .pth of a VAE; a hub repository is
+    downloaded. None for None.
 
     ``kind``: "vae" or "text_encoder". Errors: ModelNotFoundError, HubError.
     """
     if given is None:
         return None
     path = Path(given).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (kind == "vae" and path.is_file()):
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+", given) and not path.exists():
         return download_component(given, kind)
@@ -82,7 +83,7 @@ def licence_of(options: ConvertOptions) -> tuple[str, str]:
     files = licence_files(options.checkpoint)
     if not licence and files:
         licence = f"see {files[0].name}"
-    if options.checkpoint.name.startswith("starflow_"):
+    if options.checkpoint.name.startswith(("starflow_", "starflow-")):
         licence = licence or "apple-amlr (research only)"
         attribution = attribution or _APPLE
     return licence, attribution

@@ -20,8 +20,8 @@ from .components import copy_beside
 from .options import ConvertOptions, ConvertProgress
 from .read.digest import RunningDigest
 from .read.sources import open_checkpoint
+from .rules.autoencoders import autoencoder_stores, open_autoencoder
 from .rules.text import TOKENIZER_FILES, text_source
-from .rules.vae import vae_config, vae_stores
 from .write.staging import check_space, staged_directory
 from .write.storing import Store
 
@@ -71,9 +71,16 @@ def _settings(sources: Sources) -> dict[str, Any]:
     mask = next((s for n, s in shapes.items() if n.endswith(".attn_mask")), None)
     if "var" in shapes and mask is not None:
         tokens = shapes["var"][0]
-        factor = vae_config(sources.vae).factor if sources.vae else 1
-        settings["img_size"] = math.isqrt(tokens) * settings["patch_size"] * factor
         settings["txt_size"] = mask[0] - tokens
+        if "pt_seq_len" in settings:  # P of the rotary positions, not the grid
+            settings["pt_seq_len"] = math.isqrt(tokens)
+            return settings
+        factor = 1
+        if sources.vae:
+            source, autoencoder = open_autoencoder(sources.vae)
+            source.close()
+            factor = autoencoder.factor
+        settings["img_size"] = math.isqrt(tokens) * settings["patch_size"] * factor
     return settings
 
 
@@ -90,13 +97,14 @@ def convert_component(
     must match. Errors: those of ``convert_steps``; then no files are left behind.
     """
     with ExitStack() as stack:
-        checkpoint = open_checkpoint(source)
-        stack.callback(checkpoint.close)
         files: list[Path] = []
         if kind == "vae":
-            autoencoder = vae_config(source)
-            config, stores = autoencoder.to_dict(), vae_stores(checkpoint, autoencoder)
+            checkpoint, autoencoder = open_autoencoder(source)
+            stack.callback(checkpoint.close)
+            config, stores = autoencoder.to_dict(), autoencoder_stores(checkpoint, autoencoder)
         else:
+            checkpoint = open_checkpoint(source)
+            stack.callback(checkpoint.close)
             encoder = text_source(source, checkpoint, text)
             config = encoder.config
             stores = [_as_stored(Store(t, n, t.shape, "F32")) for n, t in encoder.tensors.items()]

@@ -21,6 +21,7 @@ COMPONENTS = ("flow", "vae", "text_encoder")
 MAX_LAYERS = 1000  # of all blocks together
 # Largest sizes that are accepted: modules are built from them before any weight file is checked.
 MAX_WIDTH, MAX_SIDE, MAX_TEXT_NUMBERS = 1 << 16, 1 << 12, 1 << 26
+MAX_FRAMES = 1 << 12  # latent frames of a clip
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "16:9", "9:16", "4:5", "5:4", "21:9", "9:21")
 
@@ -60,11 +61,14 @@ class BlockConfig(Record):
     conditioned: bool = False  # text tokens stand before the image tokens
     project_text: bool = True  # False: the text already has the block's width
     flip: bool = False  # reads the tokens in reverse raster order
+    local: bool = False  # reads every frame of a clip as a sequence of its own, as a picture
 
     def __post_init__(self) -> None:
         _one_of("norm", self.norm, ("layer_norm", "rms_norm"))
         _one_of("position", self.position, ("spatial", "sequence", "table"))
         self._check_limits()
+        if self.local and self.conditioned:
+            raise ConfigError("a local block reads one frame and no text; it is conditioned here.")
         if self.layers:
             for name, largest in self._sizes.items():
                 value = getattr(self, name)
@@ -96,12 +100,16 @@ class FlowConfig(Record):
         "text_length": (0, MAX_WIDTH),
         "num_classes": (0, 1 << 20),
         "soft_clip": (0, 1e6),
+        "frames": (1, MAX_FRAMES),
+        "temporal_causal": (0, 2),
+        "denoiser_window": (0, MAX_FRAMES),
+        "rotary_size": (1, MAX_SIDE),
     }
 
     model_type: str  # "starflow" | "tarflow"
     in_channels: int  # C of the latent or image
     patch_size: int  # p; a token has p * p * C numbers
-    grid_size: int  # P: side of the token grid the model was trained on
+    grid_size: int  # side of the token grid the model was trained on
     blocks: tuple[BlockConfig, ...]
     noise_std: float  # standard deviation of the noise added to the data in training
     text_channels: int = 0  # width of the text features, 0 = a flow without text
@@ -112,6 +120,12 @@ class FlowConfig(Record):
     soft_clip: float = 0.0  # outputs become c * tanh(o / c); 0 = off
     mix_aspect: bool = False  # trained on several aspect ratios, not only on squares
     denoiser: BlockConfig | None = None  # learned denoiser; None: the score of the flow is used
+    rotary_size: int | None = None  # P, the side that rotary positions are scaled to; None: grid's
+    # For models of clips, in latent frames:
+    frames: int = 1  # length of the training clips; 1 for a model of pictures
+    temporal_causal: int = 0  # 0: a flip also reverses time, and the denoiser sees all frames;
+    # else frames keep their order, and the denoiser sees temporal_causal - 1 frames ahead
+    denoiser_window: int | None = None  # frames a token of the denoiser sees, less one; None: all
 
     def __post_init__(self) -> None:
         _one_of("model_type", self.model_type, ("starflow", "tarflow"))
@@ -139,6 +153,8 @@ class FlowConfig(Record):
             )
         if self.model_type == "tarflow" and self.text_channels:
             raise ConfigError("A TarFlow takes no text, but text_channels is not 0.")
+        if self.frames > 1 and self.model_type == "tarflow":
+            raise ConfigError(f"frames is {self.frames}; a TarFlow is a model of pictures.")
         if self.denoiser is not None and not self.denoiser.layers:
             raise ConfigError("denoiser has 0 layers; expected at least one.")
         for name, block in self._networks():
@@ -157,6 +173,11 @@ class FlowConfig(Record):
     def token_channels(self) -> int:
         """D, the numbers in one token."""
         return self.patch_size * self.patch_size * self.in_channels
+
+    @property
+    def position_size(self) -> int:
+        """P of the rotary positions."""
+        return self.grid_size if self.rotary_size is None else self.rotary_size
 
 
 @dataclass(frozen=True)
@@ -229,6 +250,38 @@ class TextConfig(Record):
 
 
 @dataclass(frozen=True)
+class ClipConfig(Record):
+    """The clips that a model was trained on, and how their frames become latent frames."""
+
+    _limits = {
+        "frames": (1, 1 << 14),
+        "fps": (1, 1000),
+        "window": (1, MAX_FRAMES),
+        "temporal_factor": (1, 64),
+        "temporal_scale": (1e-6, 1e6),
+    }
+
+    frames: int  # M of the training
+    fps: tuple[int, ...] = (16,)  # frames per second of the training, the usual first
+    window: int = 21  # latent frames that are sampled in one sequence; more are continued
+    temporal_factor: int = 4  # frames per latent frame; the first has one to itself
+    temporal_scale: float = 1.0  # multiplies latent frames after the first
+
+    def __post_init__(self) -> None:
+        if not self.fps:
+            raise ConfigError("clips: fps is empty; expected a rate in frames per second.")
+        self._check_limits()
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames N of a clip of M frames; those after the last full step are cut."""
+        return (frames - 1) // self.temporal_factor + 1
+
+    def shown_frames(self, latent_frames: int) -> int:
+        """Frames that N latent frames become."""
+        return self.temporal_factor * (latent_frames - 1) + 1
+
+
+@dataclass(frozen=True)
 class SampleDefaults(Record):
     """Sampling settings of a model that are used where the caller gives none."""
 
@@ -263,6 +316,7 @@ class ModelConfig(Record):
     name: str = ""
     image_size: int = 256  # pixels along one side of a square picture
     text: TextConfig | None = None  # None: an unconditional or class-conditional TarFlow
+    clips: ClipConfig | None = None  # None: a model of pictures
     defaults: SampleDefaults = field(default_factory=SampleDefaults)
     source: SourceConfig | None = None
     licence: str = ""  # SPDX name or a sentence
@@ -303,45 +357,3 @@ def is_repository(name: str) -> bool:
     """Whether a name has the form owner/name of a hub repository."""
     part = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
     return re.fullmatch(f"{part}/{part}", name) is not None and ".." not in name
-
-
-def check_together(model: ModelConfig, flow: FlowConfig) -> None:
-    """Raise a ConfigError if a bundle's config.json and its flow's contradict each other."""
-    text = model.text
-    if model.model_type != flow.model_type:
-        raise ConfigError(
-            f"config.json: model_type is {model.model_type!r}, but that of the flow is "
-            f"{flow.model_type!r}."
-        )
-    if flow.text_channels and text is None:
-        raise ConfigError("config.json: 'text' is missing, but the flow was trained with text.")
-    if (
-        text is not None
-        and flow.text_channels
-        and (text.length, text.channels)
-        != (
-            flow.text_length,
-            flow.text_channels,
-        )
-    ):
-        raise ConfigError(
-            f"config.json: text has {text.length} tokens of {text.channels} numbers, but the "
-            f"flow was trained with {flow.text_length} of {flow.text_channels}."
-        )
-    if "vae" not in model.components and flow.in_channels not in (1, 3):
-        raise ConfigError(
-            f"flow/config.json: in_channels is {flow.in_channels}; a model without a VAE makes "
-            "pixels and needs 1 or 3."
-        )
-
-
-def check_autoencoder(vae: Any, flow: FlowConfig) -> None:
-    """Raise a ConfigError if the configuration of an autoencoder does not fit the flow."""
-    if vae.latent_channels != flow.in_channels:
-        raise ConfigError(
-            f"vae/config.json: latent_channels is {vae.latent_channels}, but in_channels of the "
-            f"flow is {flow.in_channels}."
-        )
-    pixels = getattr(vae, "out_channels", 3)
-    if pixels not in (1, 3):
-        raise ConfigError(f"vae/config.json: out_channels is {pixels}; expected 1 or 3.")

@@ -20,11 +20,13 @@ from .generation.components import Asked, Components
 from .generation.context import PromptRows, prompt_rows, tokenizer_notes, unknown_words
 from .generation.draw import decode, generation
 from .generation.events import BlockProgress, Event, Finished
+from .generation.given import Given
 from .generation.memory import largest_batch
 from .generation.preview import RoughDecoder
 from .generation.progress import in_notebook, shown
+from .generation.request import request
 from .generation.result import Result
-from .generation.settings import Settings, resolve
+from .generation.settings import Settings
 from .hub.acquire import acquire
 from .hub.download import Tell
 from .pictures.arrays import to_pictures
@@ -148,26 +150,32 @@ class Pipeline:
         """The text encoder, loaded when first used; None for a model without text."""
         return self._worker.call(lambda: self._components.text_encoder)
 
-    def encode_prompts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> mx.array:
+    def encode_prompts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> mx.array:
         """Text features (N, L, D) float32 of N prompts, put into the model's prompt template; "" is
-        the null caption. Errors: UsageError for a model without text, TextError for an unknown
-        class."""
+        the null caption. ``fps``: frames per second of clips, 0 for pictures. Errors: UsageError
+        for a model without text, TextError for an unknown class."""
         if not self._components.flow_config.text_channels:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        features = self.prompt_rows(prompts, aspect_ratio).own(prompts)
+        features = self.prompt_rows(prompts, aspect_ratio, fps=fps).own(prompts)
         if features is None:
             raise UsageError("This model takes no text; its context is labels or nothing.")
         mx.eval(features)
         return features
 
     def prompt_rows(
-        self, prompts: Sequence[str], aspect_ratio: str = "1:1", negative: str = ""
+        self,
+        prompts: Sequence[str],
+        aspect_ratio: str = "1:1",
+        negative: str = "",
+        fps: int = 0,
     ) -> PromptRows:
         """The flow's context (text features, labels or None) for these prompts and for the null
         caption, which ``negative`` replaces. Errors: UsageError, TextError."""
         return self._worker.call(
-            lambda: prompt_rows(self._components, prompts, aspect_ratio, negative)
+            lambda: prompt_rows(self._components, prompts, aspect_ratio, negative, fps)
         )
 
     def decoding_bytes(self, height: int, width: int) -> int:
@@ -205,11 +213,15 @@ class Pipeline:
         num_images: int = 1,
         noise: mx.array | np.ndarray | None = None,
         denoise: bool | None = None,
+        frames: int | None = None,
+        fps: int | None = None,
+        image: Given | None = None,
+        video: Given | None = None,
         cancel: Flag | None = None,
         progress: bool | None = None,
         **options: Any,
     ) -> Result:
-        """Draw pictures for a prompt, as one batch.
+        """Draw pictures or clips for a prompt, as one batch.
 
         prompt: a text, a class (name or number) for a class-conditional model, a list of them, or
         None for an unconditional model.
@@ -219,26 +231,32 @@ class Pipeline:
         guidance: weight of classifier-free guidance, 0 for none.
         sampler: how the flow is inverted, a name such as "auto" or "sequential".
         steps: most sweeps that a parallel sampler may make over one window of tokens.
-        noise: (B, h, w, c) standard normal numbers to use instead of the seeded ones.
+        noise: (B, h, w, c) standard normal numbers to use instead of the seeded ones; for
+        clips (B, N, h, w, c).
+        frames, fps: of a clip, for a model of clips; without frames it makes a picture.
+        image, video: what the clip begins with: a path, PIL images, or uint8 (H, W, 3),
+        (M, H, W, 3).
         denoise: False keeps the noise that was added to the data in training in the picture.
         cancel: set it from any thread to stop; the call then raises ``Cancelled``.
         progress: whether to show a progress bar; None shows one in notebooks only.
         options: negative_prompt (guidance leads away from it; it replaces the null caption),
         noise_std, denoiser ("score", "learned"), aspect_ratio ("3:2", or "random"), width, height
-        (pixels), vae_tiling, and the other fields of ``SampleOptions`` (tolerance, block_size,
-        windows, attention_temperature, guidance_blocks; TarFlow: guide, annealed).
+        (pixels), vae_tiling, extend (clips: the caption says that it continues another), and the
+        other fields of ``SampleOptions`` (tolerance, block_size, windows, attention_temperature,
+        guidance_blocks; clips: window, context_frames; TarFlow: guide, annealed).
 
         None selects the model's default for every argument. Returns a ``Result``: pictures,
         latents and settings. Errors: UsageError for what the model cannot do, NumericsError if a
         picture has NaN, OutOfMemoryError, Cancelled, and those of ``load``.
         """
-        settings, noise = self._request(
-            prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
-            num_images=num_images, denoise=denoise, **options,
+        settings, noise, given = request(
+            self._components, prompt, seed, noise, guidance=guidance, steps=steps, sampler=sampler,
+            num_images=num_images, denoise=denoise, frames=frames, fps=fps, image=image,
+            video=video, **options,
         )  # fmt: skip
         self._worker.check_process()
         with self._turn.held(lambda: _check(cancel)):
-            events = self._events(settings, noise, False, cancel)
+            events = self._events(settings, noise, False, cancel, given)
             visible = in_notebook() if progress is None else progress
             *_, finished = shown(events) if visible else events
         return cast(Finished, finished).result
@@ -261,8 +279,8 @@ class Pipeline:
         the iterator stops the work and frees its memory. Arguments are checked in this call, not
         at the first event. Errors: as ``generate``.
         """
-        settings, noise = self._request(prompt, seed, noise, **options)
-        return self._events(settings, noise, previews, cancel)
+        settings, noise, given = request(self._components, prompt, seed, noise, **options)
+        return self._events(settings, noise, previews, cancel, given)
 
     def settings(
         self,
@@ -272,7 +290,7 @@ class Pipeline:
     ) -> Settings:
         """The settings that ``generate`` would use for the same arguments, checked and with all
         defaults filled in. Loads no weights. Errors: UsageError, TextError for an unknown class."""
-        settings, _ = self._request(prompt, seed, None, **options)
+        settings, *_ = request(self._components, prompt, seed, None, **options)
         return settings
 
     def largest_batch(self, settings: Settings, most: int) -> int:
@@ -293,15 +311,20 @@ class Pipeline:
         return self._worker.call(function)
 
     def decode(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) to B pictures, through the VAE if the model has one."""
+        """Latents (B, h, w, c) to B pictures, through the VAE if the model has one; for clips
+        (B, N, h, w, c) their first frames (``pipe.vae.decode`` returns all frames)."""
+        latents = latents[:, 0] if latents.ndim == 5 else latents
         mx.eval(latents)
         return to_pictures(self._worker.call(lambda: decode(self._components, latents)))
 
     def preview(self, latents: mx.array) -> list[Image.Image]:
-        """Latents (B, h, w, c) to B rough pictures in milliseconds: colours without detail.
+        """Latents (B, h, w, c) to B rough pictures in milliseconds: colours without detail; for
+        clips (B, N, h, w, c) their middle frames.
 
         Uses a linear map from latents to colours, fitted once to the VAE's decoder.
         """
+        if latents.ndim == 5:
+            latents = latents[:, latents.shape[1] // 2]
         mx.eval(latents)
 
         def rough() -> mx.array:
@@ -328,35 +351,15 @@ class Pipeline:
         else:
             self.close()
 
-    def _request(
-        self,
-        prompt: str | int | Sequence[str | int] | None,
-        seed: int | Sequence[int] | None,
-        noise: mx.array | np.ndarray | None,
-        **options: Any,
-    ) -> tuple[Settings, mx.array | None]:
-        components = self._components
-        if noise is not None:
-            noise = np.array(noise, dtype=np.float32)  # evaluates it in the caller's thread
-            noise = mx.array(noise[None] if noise.ndim == 3 else noise)
-        settings = resolve(
-            components.config, components.flow_config, components.factor, prompt, seed, **options
-        )
-        if noise is not None:
-            f, n = components.factor, len(settings.prompts)
-            channels = components.flow_config.in_channels
-            shape = (n, settings.height // f, settings.width // f, channels)
-            if noise.shape != shape:
-                raise UsageError(
-                    f"The noise has shape {tuple(noise.shape)}; this request needs {shape}: "
-                    "pictures, height, width and channels of the flow."
-                )
-        return settings, noise
-
     def _events(
-        self, settings: Settings, noise: mx.array | None, previews: bool, cancel: Flag | None
+        self,
+        settings: Settings,
+        noise: mx.array | None,
+        previews: bool,
+        cancel: Flag | None,
+        given: Sequence[Image.Image] = (),
     ) -> Generator[Event, None, None]:
-        work = generation(self._components, settings, noise, previews, self._low_ram)
+        work = generation(self._components, settings, noise, previews, self._low_ram, given)
         try:
             while event := self._worker.call(lambda: _next_worth_telling(work, cancel)):
                 yield event

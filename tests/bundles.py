@@ -10,7 +10,15 @@ from families import random_flow
 from mlx.utils import tree_flatten
 
 from mlx_starflow.bundle.load import write_component, write_json
-from mlx_starflow.config import BlockConfig, FlowConfig, ModelConfig, SampleDefaults, TextConfig
+from mlx_starflow.config import (
+    BlockConfig,
+    ClipConfig,
+    FlowConfig,
+    ModelConfig,
+    SampleDefaults,
+    TextConfig,
+)
+from mlx_starflow.vae import AutoencoderWan, WanConfig
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -103,4 +111,46 @@ def sentences_bundle(directory: Path, reference: Path) -> Path:
     config = json.loads((directory / "config.json").read_text())
     config["components"] = {name: name for name in ("flow", "vae", "text_encoder")}
     write_json(directory / "config.json", config)
+    return directory
+
+
+def clips_bundle(directory: Path) -> Path:
+    """A STARFlow of clips over a WAN2.2 autoencoder, whose text is one of four colours: 9 frames
+    of 32 x 32 pixels in several aspect ratios, 3 latent frames in a window."""
+    local = _block(local=True)
+    deep = _block(channels=64, heads=2, kv_heads=2, conditioned=True, mlp_channels=64, flip=True)
+    flow = FlowConfig(
+        model_type="starflow",
+        in_channels=3,
+        patch_size=1,
+        grid_size=2,
+        blocks=(_block(local=True, flip=True), local, deep),
+        noise_std=0.5,
+        text_channels=len(COLOURS) + 1,
+        text_length=1,
+        sos=True,
+        scale="softplus",
+        soft_clip=4.0,
+        mix_aspect=True,
+        denoiser=_block(conditioned=True),
+        rotary_size=3,
+        frames=3,
+        temporal_causal=2,
+        denoiser_window=1,
+    )
+    text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS, fps=True)
+    write_bundle(directory, flow, text, "clips")
+    vae = WanConfig(2, 3, 3, (0.1, -0.2, 0.3), (0.5, 1.0, 2.0))
+    weights = dict(tree_flatten(AutoencoderWan(vae).parameters()))
+    write_component(directory / "vae", vae.to_dict(), weights)
+    config = ModelConfig(
+        model_type="starflow",
+        name="clips",
+        image_size=32,
+        text=text,
+        clips=ClipConfig(frames=9, fps=(8,), window=3, temporal_scale=0.6),
+        defaults=SampleDefaults(guidance=1.5),
+        components={"flow": "flow", "vae": "vae"},
+    )
+    write_json(directory / "config.json", config.to_dict())
     return directory

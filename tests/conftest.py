@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: a BLAS of many thr
 import mlx_starflow  # noqa: F401  before mlx itself: it loads the fast BLAS and turns TF32 off
 
 # isort: split
-from bundles import classes_bundle, colours_bundle, sentences_bundle
+from bundles import classes_bundle, clips_bundle, colours_bundle, sentences_bundle
 
 from convert.bundle import convert_steps
 from convert.options import ConvertOptions
@@ -91,6 +91,12 @@ def wide(tmp_path_factory) -> Path:
 def classes(tmp_path_factory) -> Path:
     """A tiny TarFlow with five classes."""
     return classes_bundle(tmp_path_factory.mktemp("bundles") / "classes")
+
+
+@pytest.fixture(scope="session")
+def filmed(tmp_path_factory) -> Path:
+    """A tiny STARFlow of clips with the classes red, green, blue and yellow."""
+    return clips_bundle(tmp_path_factory.mktemp("bundles") / "filmed")
 
 
 @pytest.fixture(scope="session")

@@ -93,10 +93,35 @@ FAMILIES: dict[str, FlowConfig] = {
     "learned_denoiser": _starflow(
         _block(flip=True), DEEP, denoiser=_block(layers=2, conditioned=True)
     ),
+    "clips": _starflow(
+        _block(flip=True, local=True),
+        _block(local=True),
+        _block(channels=48, heads=2, mlp_channels=96, conditioned=True, layers=2, flip=True),
+        denoiser=_block(layers=2, conditioned=True),
+        rotary_size=5,
+        frames=3,
+        temporal_causal=2,
+        denoiser_window=1,
+    ),
+    "clips_global": _starflow(
+        _block(flip=True),
+        _block(layers=0),
+        DEEP,
+        denoiser=_block(),
+        scale="exp",
+        soft_clip=0.0,
+        patch_size=2,
+        grid_size=2,
+        frames=3,
+        temporal_causal=1,
+    ),
     "tarflow_classes": _tarflow(num_classes=3),
     "tarflow_plain": _tarflow(),
     "tarflow_volume": _tarflow(scale="unit", in_channels=1, patch_size=3),
 }
+
+
+CLIPS = [name for name, config in FAMILIES.items() if config.frames > 1]
 
 
 def random_flow(config: FlowConfig, seed: int = 0) -> Flow:
@@ -128,6 +153,14 @@ def example(config: FlowConfig, batch: int = 2, seed: int = 1, guided: bool = Fa
     if config.num_classes:
         return z, mx.arange(batch) % (config.num_classes + 1) - 1
     return z, None
+
+
+def example_clip(config: FlowConfig, frames: int = 3, batch: int = 2, guided: bool = False):
+    """Noise (B, N, H, W, C) of frames that are wider than high, and a context."""
+    z, context = example(config, batch, guided=guided)
+    height = config.grid_size * config.patch_size
+    shape = (batch, frames, height, height + config.patch_size, config.in_channels)
+    return mx.random.normal(shape, key=mx.random.key(5)), context
 
 
 def set_half(flow: Flow, dtype: mx.Dtype) -> None:

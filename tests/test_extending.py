@@ -21,6 +21,7 @@ from mlx_starflow.bundle.load import write_component, write_json
 from mlx_starflow.cli import app
 from mlx_starflow.cli import generate as generate_module
 from mlx_starflow.cli import options as o
+from mlx_starflow.cli import video as video_module
 from mlx_starflow.cli.flags import with_flags
 from mlx_starflow.config import FlowConfig, ModelConfig
 from mlx_starflow.files.json import read_json
@@ -38,17 +39,19 @@ PLAIN = dict(
 VALUES = {  # another value than the default for every option that people set
     "guidance": 2.5, "sampler": "jacobi", "max_sweeps": 3, "tolerance": 0.1, "block_size": 4,
     "windows": (2, 1), "attention_temperature": 0.7, "guide": "a", "annealed": True,
-    "guidance_blocks": "deep",
+    "guidance_blocks": "deep", "window": 3, "context_frames": 2,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("field", SampleOptions.asked(), ids=lambda f: f.name)
 def test_a_sampling_option_is_declared_once(field):
     """A field of SampleOptions with a help text is a flag, an argument, and a stored setting."""
-    flags = inspect.signature(with_flags(generate_module.generate)).parameters
-    assert field.name in flags
+    clips = field.metadata["clips"]
+    command = video_module.video if clips else generate_module.generate
+    assert field.name in inspect.signature(with_flags(command)).parameters
     value = VALUES.get(field.name, field.default)
-    settings = Settings(**PLAIN, sample=SampleOptions(**{field.name: value}))
+    more = {"frames": 17, "fps": 16} if clips else {}
+    settings = Settings(**PLAIN, **more, sample=SampleOptions(**{field.name: value}))
     stored = settings.to_dict()
     assert field.name in stored
     assert Settings.from_dict(stored) == settings

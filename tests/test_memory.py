@@ -18,6 +18,7 @@ from mlx_starflow.config import BlockConfig, FlowConfig, VAEConfig
 from mlx_starflow.device import wired as wired_module
 from mlx_starflow.errors import OutOfMemoryError
 from mlx_starflow.flow import Flow
+from mlx_starflow.flow.grid import Grid
 from mlx_starflow.generation import memory_need as need_module
 from mlx_starflow.generation.components import Components
 from mlx_starflow.generation.memory import Budget, device_budget, plan_memory
@@ -274,9 +275,14 @@ def released(channels: int = 3072) -> FlowConfig:
 def test_the_released_model_in_gigabytes():
     """Keys and values of 24 layers, 1152 places and two branches are 0.68 GB by hand."""
     flow, cache = released(), 2 * 24 * 3072 * 1152 * 2 * 2
-    assert cache < sampling_bytes(flow, 1024, 1, True, 2) < 6 * cache
-    assert sampling_bytes(flow, 1024, 1, False, 2) * 2 == sampling_bytes(flow, 1024, 1, True, 2)
-    one, four = denoising_bytes(flow, 1024, 1, False), denoising_bytes(flow, 1024, 4, False)
+    assert cache < sampling_bytes(flow, Grid(32, 32), 1, True, 2) < 6 * cache
+    assert sampling_bytes(flow, Grid(32, 32), 1, False, 2) * 2 == sampling_bytes(
+        flow, Grid(32, 32), 1, True, 2
+    )
+    one, four = (
+        denoising_bytes(flow, Grid(32, 32), 1, False),
+        denoising_bytes(flow, Grid(32, 32), 4, False),
+    )
     assert one == four, "pictures are denoised one by one where that is much"
     vae = VAEConfig((128, 256, 512, 512))
     assert 0.2e9 < decoding_bytes(vae, 32, 32) < 1e9
@@ -292,7 +298,10 @@ def test_the_released_model_fits(monkeypatch, bits, gigabytes):
     flow, share = released(), 2 / 3
     matrices = sum(b.layers * 12 * b.channels**2 for b in flow.blocks)
     weights = matrices * bits / 8 + 60e6  # beside the matrices: ends, norms and biases in float32
-    work = max(sampling_bytes(flow, 1024, 1, True, 2), denoising_bytes(flow, 1024, 1, False))
+    work = max(
+        sampling_bytes(flow, Grid(32, 32), 1, True, 2),
+        denoising_bytes(flow, Grid(32, 32), 1, False),
+    )
     text = 1.22e9 * bits / 8 + 0.1e9  # the encoder of flan-t5-xl
     decode = 0.4e9 + decoding_bytes(VAEConfig((128, 256, 512, 512)), 32, 32)
     peak = max(weights + work, text, decode)

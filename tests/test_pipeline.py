@@ -253,7 +253,7 @@ def test_short_memory_is_said_before_anything_is_loaded(converted, monkeypatch):
     expected = memory.device_budget()
     assert expected.bytes <= expected.physical
     with sf.load(converted) as pipe:
-        need = memory.memory_need(pipe._components, pipe._request("a fox", 1, None)[0])
+        need = memory.memory_need(pipe._components, pipe.settings("a fox", 1))
         parts = memory.Budget(need.peak(True), 10**12, "a small device")
         monkeypatch.setattr(memory, "device_budget", lambda: parts)
         started, *_, finished = pipe.stream("a fox", seed=1)

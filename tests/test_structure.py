@@ -35,6 +35,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 ONLY_IN = {  # packages that one place knows
     "mlx_lm": "mlx_starflow/text/gemma.py",
     "typer": "mlx_starflow/cli",
+    "av": "mlx_starflow/pictures/clips.py",
     "starlette": "mlx_starflow/server",
     "uvicorn": "mlx_starflow/server",
     "mcp": "mlx_starflow/server",

@@ -61,21 +61,29 @@ class Settings:
     fps_cond: bool = False
     cond_noise_level: bool = False
     use_pretrained_lm: str = ""
-    vae: str = ""
+    vid_size: str = ""  # "frames:fps[:fps...]" of a model of clips
+    temporal_causal: int = 0
+    shallow_block_local: bool = False
+    denoiser_window: int | None = None  # latent frames
+    local_attn_window: int | None = None  # latent frames that are sampled in one sequence
+    vae: str = ""  # a repository, with ":scale" of all latent frames but the first
     text: str = ""
 
     given: frozenset[str] = frozenset()  # keys that the file has
     where: str = ""  # the file, for messages
 
 
-# Keys that concern only training, logging or data. nvp and adaln have no effect in STARFlow.
+# Keys that concern only training, logging or data. nvp, adaln, noise_embed_denoiser, use_mm_attn
+# and vae_decoder_factor have no effect in STARFlow.
 IGNORED = re.compile(
-    r"no_flip|nvp|adaln|cfg|lr|min_lr|wds|drop_label|batch_size|epochs?|steps|seed|dataset|name"
+    r"no_flip|nvp|adaln|noise_embed_denoiser|use_mm_attn|vae_decoder_factor|drop_image"
+    r"|last_frame_cond|video_to_video|finetuned_vae"
+    r"|cfg|lr|min_lr|wds|drop_label|batch_size|epochs?|steps|seed|dataset|name"
     r"|data_path|log_?dir|output_dir|save_dir|exp_name|run_name|resume|pretrained|checkpoint"
     r"|optimizer|scheduler|betas|beta[12]|eps|warmup|workers|compile|precision|dtype|amp|bf16|fp16"
     r"|ema|project|entity|debug|(clip|max)_grad(_norm)?"
-    r"|(fsdp|wds|gradient_checkpoint|lr_|log_|save_|ckpt_|eval_|fid_|sample_|wandb|ddp|dist_|optim"
-    r"|num_gpu|warmup_|grad_|ema_|loss_|data_|train_|val_)\w*"
+    r"|(secondary_|fsdp|wds|gradient_checkpoint|lr_|log_|save_|ckpt_|eval_|fid_|sample_|wandb|ddp"
+    r"|dist_|optim|num_gpu|warmup_|grad_|ema_|loss_|data_|train_|val_)\w*"
     r"|\w+_(freq|every|interval|lr|batch_size|workers|decay|regularization|loss)"
 )
 _TYPES = {f.name: str(f.type) for f in fields(Settings) if f.name not in ("given", "where")}

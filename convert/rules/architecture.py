@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_starflow.config import FlowConfig, SampleDefaults, TextConfig
+from mlx_starflow.config import ClipConfig, FlowConfig, SampleDefaults, TextConfig
 from mlx_starflow.errors import ConfigError
 
 
@@ -20,6 +20,7 @@ class Architecture:
     dropped: frozenset[str]  # checkpoint keys to drop
     vae: str = ""  # hub repository of the VAE it was trained with, "" = unknown or none
     text_encoder: str = ""  # hub repository of its text encoder, "" = unknown or none
+    clips: ClipConfig | None = None  # None for a model of pictures
 
 
 def contradiction(where: str, key: str, said: Any, found: Any, tensor: str) -> ConfigError:

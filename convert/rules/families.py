@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
-from mlx_starflow.config import VAEConfig
 from mlx_starflow.errors import ConfigError
 
 from ..options import ConvertOptions
@@ -14,13 +13,14 @@ from ..read.published_yaml import Settings, read_settings, settings_from
 from ..read.sources import Checkpoint
 from ..read.tensor_file import SourceTensor
 from .architecture import Architecture, contradiction
+from .autoencoders import AutoencoderConfig
 from .starflow import starflow_architecture
 from .starflow_text import read_labels
 from .tarflow import is_tarflow, named_shape, tarflow_architecture
 
 
 def read_architecture(
-    options: ConvertOptions, checkpoint: Checkpoint, vae: VAEConfig | None
+    options: ConvertOptions, checkpoint: Checkpoint, vae: AutoencoderConfig | None
 ) -> Architecture:
     """The architecture of a checkpoint. ``vae``: the configuration of the given VAE, if there is
     one. Errors: ConfigError, WeightsError."""
@@ -62,7 +62,7 @@ def read_architecture(
 
 
 def _tarflow(
-    options: ConvertOptions, checkpoint: Checkpoint, vae: VAEConfig | None, where: str
+    options: ConvertOptions, checkpoint: Checkpoint, vae: AutoencoderConfig | None, where: str
 ) -> Architecture:
     if not is_tarflow(checkpoint.tensors):
         raise ConfigError(

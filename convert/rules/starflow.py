@@ -12,6 +12,7 @@ from ..read.published_yaml import Settings
 from ..read.tensor_file import SourceTensor
 from .architecture import Architecture, contradiction
 from .block_shapes import BlockShapes
+from .starflow_clips import clip_rules, split_vae, usual_factor
 from .starflow_text import text_config, text_repository
 
 # Language models that a deep block may have the shape of: (heads, kv heads, head size, qk norm).
@@ -20,6 +21,7 @@ _LANGUAGE_MODELS = {
     "gemma3_1b": (4, 1, 256, True),
     "gemma2_2b": (8, 4, 256, False),
 }
+CLIP_GUIDANCE = 3.5  # published for clips
 _DENOISER = "learnable_self_denoiser."
 _ATTENTION = "attn_blocks.0.attention."
 # Buffers that are not needed: masks, rotary tables (all zeros in the file), and var.
@@ -48,6 +50,7 @@ class _Starflow:
     def __init__(self, tensors: dict[str, SourceTensor], settings: Settings, where: str) -> None:
         self.tensors, self.settings, self.where = tensors, settings, where
         self.last = settings.blocks - 1
+        self.clips = clip_rules(settings)
         self.check_blocks()
         self.shapes = [
             BlockShapes.of(f"blocks.{i}.", tensors, where) for i in range(settings.blocks)
@@ -91,12 +94,24 @@ class _Starflow:
     # Sizes of the whole model
 
     def tokens(self) -> int | None:
-        """T of the training grid, if a tensor determines it."""
+        """T of the training grid, if a tensor determines it; with pt_seq_len, P squared of the
+        rotary positions, which is a different number."""
+        if self.settings.pt_seq_len is not None and self.settings.rope:
+            self.check_rotary_size(self.settings.pt_seq_len**2)
+            return self.settings.pt_seq_len**2
         for name in ("var", "blocks.0.pos_embed"):
             shape = self.tensors[name].shape if name in self.tensors else ()
             if len(shape) == 2 and shape[0]:
                 return shape[0]
         return None
+
+    def check_rotary_size(self, tokens: int) -> None:
+        shape = self.tensors["var"].shape if "var" in self.tensors else ()
+        if shape and shape[0] != tokens:
+            found = math.isqrt(shape[0])
+            raise contradiction(
+                self.settings.where, "pt_seq_len", self.settings.pt_seq_len, found, "var"
+            )
 
     def text_length(self, tokens: int | None) -> int:
         masks = [n for n, t in self.tensors.items() if n.endswith(".attn_mask") and t.shape]
@@ -111,13 +126,15 @@ class _Starflow:
         """Pixels per latent cell along one side: of the given VAE, else from the number of tokens,
         else the usual value of 8 (1 without a VAE)."""
         s = self.settings
+        if s.pt_seq_len is not None and s.rope:
+            tokens = None  # of the rotary positions: it tells nothing of the grid
         side = None if tokens is None else math.isqrt(tokens)
         if given is None and side is not None and side * side == tokens:
             given, rest = divmod(s.img_size, s.patch_size * side)
             if rest or given & (given - 1):
                 raise contradiction(s.where, "img_size", s.img_size, f"{tokens} tokens", "var")
         if given is None:
-            given = 8 if s.vae else 1
+            given = usual_factor(split_vae(s)[0])
         if s.img_size % (given * s.patch_size):
             raise ConfigError(
                 f"{s.where}: img_size is {s.img_size}; expected a multiple of "
@@ -170,6 +187,7 @@ class _Starflow:
             position=self.position(shapes),
             conditioned=conditioned,
             flip=self.flip(i),
+            local=self.clips.local and i != self.last,
         )
         own_width = i == self.last and s.top_block_channels is not None
         self.check_block(block, shapes.prefix, "top_block_channels" if own_width else "channels")
@@ -263,11 +281,13 @@ class _Starflow:
                 first.prefix + "proj_in.weight",
             )
         text_channels = self.text_channels(blocks) if text_length else 0
+        grid_size = s.img_size // factor // s.patch_size
+        denoiser = self.denoiser(text_length)
         flow = FlowConfig(
             model_type="starflow",
             in_channels=s.channel_size,
             patch_size=s.patch_size,
-            grid_size=s.pt_seq_len or s.img_size // factor // s.patch_size,
+            grid_size=grid_size,
             blocks=blocks,
             noise_std=s.noise_std,
             text_channels=text_channels,
@@ -276,16 +296,23 @@ class _Starflow:
             scale="softplus" if s.use_softplus else "exp",
             soft_clip=s.soft_clip,
             mix_aspect=s.mix_aspect,
-            denoiser=self.denoiser(text_length),
+            denoiser=denoiser,
+            rotary_size=None if s.pt_seq_len == grid_size else s.pt_seq_len,
+            frames=self.clips.frames,
+            temporal_causal=s.temporal_causal,
+            denoiser_window=s.denoiser_window if denoiser is not None else None,
         )
+        vae, _ = split_vae(s)
+        defaults = SampleDefaults(guidance=CLIP_GUIDANCE) if self.clips.clips else SampleDefaults()
         return Architecture(
             flow,
             text_config(s, flow, labels) if text_channels else None,
             s.img_size,
-            SampleDefaults() if text_channels else SampleDefaults(guidance=0.0),
+            defaults if text_channels else SampleDefaults(guidance=0.0),
             frozenset(n for n in self.tensors if _DROPPED.fullmatch(n)),
-            s.vae if re.fullmatch(r"[\w.-]+/[\w.-]+", s.vae) else "",
+            vae if re.fullmatch(r"[\w.-]+/[\w.-]+", vae) else "",
             text_repository(s) if text_channels else "",
+            self.clips.clips,
         )
 
     def text_channels(self, blocks: tuple[BlockConfig, ...]) -> int:

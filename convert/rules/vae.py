@@ -128,4 +128,4 @@ def _store(name: str, tensor: SourceTensor, target: str, shape: tuple[int, ...])
             f"{tensor.file.path}: {name!r} has shape {tensor.shape} and type {tensor.dtype}; the "
             f"configuration says {tuple(shape)} (channels last) and floats."
         )
-    return Store(tensor, target, tuple(shape), "F32", channels_last=convolution)
+    return Store(tensor, target, tuple(shape), "F32", axes=(0, 2, 3, 1) if convolution else None)

@@ -28,7 +28,9 @@ class Store:
     shape: tuple[int, ...]
     dtype: str  # "F32" | "F16" | "BF16": of the elements, or of the scales if quantized
     bits: int | None = None  # quantized to so many bits; None: not quantized
-    channels_last: bool = False  # transpose a convolution's (out, in, h, w) to (out, h, w, in)
+    # The order of the source's axes if they are transposed; ``shape`` then has the same numbers,
+    # and axes may be merged or dropped. None: not transposed.
+    axes: tuple[int, ...] | None = None
 
     @property
     def module(self) -> str:
@@ -52,8 +54,8 @@ class Store:
 
         Errors: WeightsError for NaN, infinity, or a number that is too large for float16.
         """
-        if self.channels_last:
-            values = self.checked(np.ascontiguousarray(self.source.view().transpose(0, 2, 3, 1)))
+        if self.axes is not None:
+            values = self.checked(np.ascontiguousarray(self.source.view().transpose(self.axes)))
             writer.write(self.name, array_bytes(self.cast(values)))
             yield values.nbytes
             return

@@ -10,9 +10,9 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from mlx_starflow.bundle.load import load_component, read_bundle_config, read_component_config
+from mlx_starflow.bundle.load import load_component, read_bundle_config
 from mlx_starflow.bundle.quantize import GROUP_SIZE
-from mlx_starflow.config import FlowConfig, TextConfig, VAEConfig
+from mlx_starflow.config import FlowConfig, TextConfig
 from mlx_starflow.device.typed import parameters_of, scalar
 from mlx_starflow.errors import NumericsError, WeightsError
 from mlx_starflow.exact.likelihood import log_prob
@@ -20,7 +20,7 @@ from mlx_starflow.flow import Flow
 from mlx_starflow.flow.grid import grid_of, patchify, unpatchify
 from mlx_starflow.sampling import invert
 from mlx_starflow.text import load_encoder
-from mlx_starflow.vae import AutoencoderKL
+from mlx_starflow.vae import build_vae
 
 from ..options import ConvertProgress
 from .storing import Store
@@ -56,8 +56,7 @@ def verify_bundle(
     del loaded, flow, weights
     mx.clear_cache()
     if (directory / "vae").is_dir():
-        config = VAEConfig.from_dict(read_component_config(directory / "vae"))
-        load_component(directory / "vae", lambda data: AutoencoderKL(config))
+        load_component(directory / "vae", lambda data: build_vae(data, "vae/config.json"))
     if (directory / "text_encoder").is_dir():
         load_encoder(directory / "text_encoder", cast(TextConfig, bundle.text))
     yield ConvertProgress("verify", total, total)

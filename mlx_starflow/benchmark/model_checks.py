@@ -208,7 +208,7 @@ def finishing_check(subject: Subject) -> Check:
     estimated."""
     flow, pipe = subject.flow, subject.pipe
     x, config = subject.noise(), flow.config
-    said = {"denoise": denoising_bytes(config, subject.grid.tokens, 1, config.denoiser is not None)}
+    said = {"denoise": denoising_bytes(config, subject.grid, 1, config.denoiser is not None)}
     work: dict[str, Callable[[], mx.array]] = {"denoise": lambda: denoise(flow, x, subject.own)}
     if pipe.vae is not None:
         said["decode"] = pipe.decoding_bytes(x.shape[1], x.shape[2])

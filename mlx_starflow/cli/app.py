@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 # Command → its module in this package, the function in it, and the constant with its examples.
 COMMANDS = {
     "generate": ("generate", "generate", "EPILOG"),
+    "video": ("video", "video", "EPILOG"),
     "info": ("info", "info", "EPILOG"),
     "score": ("score", "score", "EPILOG"),
     "encode": ("encode", "encode", "ENCODE_EPILOG"),

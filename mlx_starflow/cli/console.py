@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 from ..files.visible import raw, visible
-from ..generation.events import BlockDone, BlockProgress, Event, Finished, Loading
+from ..generation.events import BlockDone, BlockProgress, Event, Finished, FramesDecoded, Loading
 from ..generation.progress import Share
 
 BAR = 24  # characters
@@ -88,6 +88,10 @@ class Progress:
             detail = f"loading {event.component.replace('_', ' ')}"
         elif isinstance(event, BlockProgress):
             detail = f"{event.tokens_done}/{event.tokens_total} tokens"
+            if event.frames_total:
+                detail += f", {event.frames_done}/{event.frames_total} latent frames"
+        elif isinstance(event, FramesDecoded):
+            detail = f"{event.first + len(event.frames)}/{event.total} frames"
         elif isinstance(event, BlockDone):
             report = event.report
             self._console.detail(

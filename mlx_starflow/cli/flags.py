@@ -23,7 +23,7 @@ from .options import HOW, option
 # Names of the library's options that are replaced by flags wherever they occur in a message.
 _OPTION_NAMES = re.compile(
     r"(?<![\w.-])(max_sweeps|block_size|attention_temperature|guidance_blocks|noise_std"
-    r"|negative_prompt|aspect_ratio|num_images|vae_tiling)(?![\w.])"
+    r"|negative_prompt|aspect_ratio|num_images|vae_tiling|context_frames)(?![\w.])"
 )
 
 
@@ -103,11 +103,12 @@ def flag_of(field: dataclasses.Field[Any], kind: Any, panel: str = HOW, help: st
     return Annotated[plain | None, option(*names, panel=panel, help=help or about["help"], **more)]
 
 
-def _sampling_fields() -> list[tuple[str, Any, Any]]:
+def _sampling_fields(clips: bool) -> list[tuple[str, Any, Any]]:
     hints = typing.get_type_hints(SampleOptions)
     return [
         (field.name, flag_of(field, hints[field.name]), dataclasses.field(default=None))
         for field in SampleOptions.asked()
+        if clips or not field.metadata["clips"]
     ]
 
 
@@ -135,7 +136,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 if TYPE_CHECKING:
     Sampling = _Given
+    ClipSampling = _Given
 else:
-    Sampling = dataclasses.make_dataclass(
-        "Sampling", _sampling_fields(), bases=(_Given,), frozen=True
+    Sampling, ClipSampling = (
+        dataclasses.make_dataclass(name, _sampling_fields(clips), bases=(_Given,), frozen=True)
+        for name, clips in (("Sampling", False), ("ClipSampling", True))
     )

@@ -199,7 +199,7 @@ def generate(
     """
     began = time.perf_counter()
     stored = _stored(config_from_metadata) if config_from_metadata else None
-    prompts = _prompts(prompt, prompt_option, prompt_file)
+    prompts = prompts_of(prompt, prompt_option, prompt_file)
     given = {
         **sampling.given(),
         "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
@@ -275,7 +275,8 @@ def _stored(file: Path) -> StoredSettings:
         return StoredSettings.from_dict(data, str(file))
 
 
-def _prompts(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:
+def prompts_of(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:
+    """The prompts of the flags. Errors: UsageError if they are given twice."""
     given = [p for p in (argument, option, file) if p is not None]
     if len(given) > 1:
         raise UsageError("Give the prompt once: as PROMPT, as --prompt or as --prompt-file.")

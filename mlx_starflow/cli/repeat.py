@@ -30,7 +30,7 @@ def refuse_other_commands(data: dict[str, Any], where: str) -> None:
     command = Fields(data, where, UsageError).text("command", None, most=100)
     if command is None:
         return
-    line = _command_line(command, data)
+    line = "mlx-starflow video -C FILE" if command == "video" else _command_line(command, data)
     how = f" To make it again, use: {line}" if line else ""
     raise UsageError(
         f"{where} was made by {command!r}; --config-from-metadata repeats only pictures of "

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import Interrupted, StarflowError, UsageError
 from ..exact.scoring import Score, ScoreOptions
+from ..generation.length import clips_of
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
 from ..pictures.read import Picture, pictures_in
@@ -30,6 +31,7 @@ Examples:
   mlx-starflow score fox.png --prompt "a fox in snow" --prompt "a cat in snow"
   mlx-starflow score paintings/ --json
   mlx-starflow score fox.png --prompt "a fox in snow" --map surprise.png
+  mlx-starflow score fox.mp4 --clips --model my-model --prompt "a fox walks in snow"
 
 What the numbers mean: a latent model is trained on latents with added noise, so the score is the
 density of the latents with this noise: a mean over --draws noise draws, with its standard error.
@@ -63,6 +65,16 @@ Map = Annotated[
     option("--map", panel=OUTPUT, metavar="FILE", help="Also save a map of the surprise of each "
             "token, for the best prompt. With several pictures: FILE_name."),
 ]  # fmt: skip
+Clips = Annotated[
+    bool,
+    option("--clips", panel=WHAT, help="The files are clips (.mp4, animations, or folders of "
+            "pictures); also the score of every latent frame given those before it."),
+]  # fmt: skip
+Fps = Annotated[
+    int | None,
+    option("--fps", panel=WHAT, metavar="F", min=1, help="Frames per second of the clips, as the "
+            "model is told. Default: the model's."),
+]  # fmt: skip
 
 
 def score(
@@ -73,6 +85,8 @@ def score(
     no_noise: NoNoise = False,
     fit: FitOption = Fit.refuse,
     map_: Map = None,
+    clips: Clips = False,
+    fps: Fps = None,
     *,
     choice: o.ModelChoice,
     messages: o.Messages,
@@ -89,9 +103,16 @@ def score(
     prompts = list(dict.fromkeys(prompt or [""]))
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
     _check_quotes(images, prompt)
-    work = Scoring(pictures_in(images), prompts, options, fit, console)
+    if clips and map_ is not None:
+        raise UsageError("--map paints a picture; the scores of a clip are by frame.")
+    if fps is not None and not clips:
+        raise UsageError("--fps belongs to --clips.")
+    work = Scoring(images if clips else pictures_in(images), prompts, options, fit, console)
     try:
         with open_model(choice, console) as pipe:
+            if clips:
+                known = clips_of(pipe.config, pipe.flow_config)
+                work.as_clips(fps or known.fps[0])
             tell_prompts(pipe, prompts, console)
             work.run(pipe)
     except KeyboardInterrupt:
@@ -139,6 +160,10 @@ def _print(
         typer.echo(json.dumps({"images": records, "maps": maps, **about, **failed}))
         return
     typer.echo(_table(records))
+    for record in records:
+        if "frames" in record:
+            bits = " ".join(f"{value:.3f}" for value in record["frames"])
+            typer.echo(f"{record['path']}, bits/dim of every latent frame: {bits}")
     for path in maps:
         typer.echo(path)
 
@@ -163,8 +188,15 @@ def _record(picture: Picture, score: Score, prompts: list[str]) -> dict[str, Any
             }
         )
     rows.sort(key=lambda r: -r["log_p"])
+    curve = {}
+    if score.grid.frames is not None:
+        # In bits per dimension, as the whole.
+        share = -score.by_frame[: len(prompts)] * score.grid.frames / score.numbers / np.log(2)
+        best = int(score.mean[: len(prompts)].argmax())
+        curve = {"frames": [round(float(bits), 5) for bits in share[best]]}
     return {
         "path": picture.path,
+        **curve,
         "notes": list(picture.notes),
         "dimensions": score.numbers,
         "log_p_null": float(score.mean[null]),

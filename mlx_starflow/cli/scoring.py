@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..editing.inputs import contexts_of, latents_of
+import mlx.core as mx
+
+from ..editing.inputs import clip_latent, contexts_of, latents_of, prepared
 from ..errors import ImageError
 from ..exact.scoring import Score, ScoreOptions, score_steps
+from ..pictures.clips import read_clip
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from .console import Console
@@ -28,16 +32,25 @@ class Scoring:
         fit: Fit,
         console: Console,
     ) -> None:
+        self._fps: int | None = None
         self.paths, self.prompts = paths, prompts
         self.found: list[tuple[Picture, Score]] = []
         self.failed: list[dict[str, str]] = []  # path and reason of pictures that cannot be scored
         self._options, self._fit, self._console = options, fit, console
         self._contexts: dict[str, Any] = {}
 
+    def as_clips(self, fps: int) -> None:
+        """The paths are clips with so many frames per second."""
+        self._fps = fps
+
     def run(self, pipe: Pipeline) -> None:
         """Score every picture under every prompt and, in the last row, the null caption. If one of
         several pictures cannot be read, it is added to ``failed``. Errors: ImageError for a single
         picture that cannot be read."""
+        if self._fps is not None:
+            for path in self.paths:
+                self._score_clip(pipe, path, self._fps)
+            return
         for start in range(0, len(self.paths), GROUP):
             taken = list(self._read(pipe, self.paths[start : start + GROUP]))
             for ratio in dict.fromkeys(r for _, r in taken):
@@ -53,11 +66,29 @@ class Scoring:
                 self.failed.append({"path": str(path), "error": str(error)})
                 self._console.say(f"Warning: {error}")
 
+    def _score_clip(self, pipe: Pipeline, path: Path, fps: int) -> None:
+        try:
+            frames = read_clip(path)
+            picture, ratio = prepared(pipe, frames[0], self._fit.value)
+        except ImageError as error:
+            if len(self.paths) == 1:
+                raise
+            self.failed.append({"path": str(path), "error": str(error)})
+            self._console.say(f"Warning: {error}")
+            return
+        first = dataclasses.replace(picture, path=str(path))
+        self._go(pipe, [first], ratio, clip_latent(pipe, frames, picture.image.size), fps)
+
     def _score(self, pipe: Pipeline, pictures: list[Picture], ratio: str) -> None:
+        x = latents_of(pipe, [picture.image for picture in pictures])
+        self._go(pipe, pictures, ratio, x, 0)
+
+    def _go(
+        self, pipe: Pipeline, pictures: list[Picture], ratio: str, x: mx.array, fps: int
+    ) -> None:
         if ratio not in self._contexts:
             conditions = self.prompts if self.prompts == [""] else [*self.prompts, ""]
-            self._contexts[ratio] = contexts_of(pipe, conditions, ratio)
-        x = latents_of(pipe, [picture.image for picture in pictures])
+            self._contexts[ratio] = contexts_of(pipe, conditions, ratio, fps)
         work = score_steps(pipe.flow, x, self._contexts[ratio], self._options)
         total, before = len(self.paths), len(self.found) + len(self.failed)
         while True:

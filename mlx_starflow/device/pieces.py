@@ -39,6 +39,11 @@ class Pieces:
             self.waiting = 0.0
 
 
+def evaluate(*arrays: mx.array) -> None:
+    """Evaluate now where that is possible: not inside a function that MLX traces."""
+    _evaluate(arrays)
+
+
 def _evaluate(arrays: tuple[mx.array, ...]) -> None:
     try:
         mx.eval(*arrays)

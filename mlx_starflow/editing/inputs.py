@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from PIL import Image
 
 from ..device.wired import wired
 from ..flow import Context
+from ..generation.length import clips_of
 from ..generation.settings import sizes
 from ..pictures.arrays import from_picture
+from ..pictures.clips import covering
 from ..pictures.read import Picture, fitted, in_grey, open_picture
 from ..pipeline import Pipeline
 
@@ -55,7 +58,22 @@ def latents_of(pipe: Pipeline, pictures: Sequence[Image.Image]) -> mx.array:
     return mx.concatenate(rows)
 
 
-def contexts_of(pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1") -> Context:
+def clip_latent(pipe: Pipeline, frames: Sequence[Image.Image], size: tuple[int, int]) -> mx.array:
+    """The flow's latent (1, N, h, w, c) of a clip, without noise. Each frame is resized to cover
+    ``size``, a size of the model, and its centre is cut out. Frames after the last full step are
+    left out. Errors: UsageError for a model of pictures."""
+    clips_of(pipe.config, pipe.flow_config)
+    pixels = np.stack([np.asarray(covering(f, *size), np.float32) for f in frames])
+    x, vae = mx.array(pixels / 127.5 - 1)[None], pipe.vae
+    latent = x if vae is None else vae.encode(x)
+    mx.eval(latent)
+    return latent
+
+
+def contexts_of(
+    pipe: Pipeline, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+) -> Context:
     """One row per prompt ("" is the null caption): text features (P, L, D), int labels (P,), or
-    None for an unconditional model, whose prompts must be "". Errors: UsageError, TextError."""
-    return pipe.prompt_rows(prompts, aspect_ratio).own(prompts)
+    None for an unconditional model, whose prompts must be "". ``fps``: frames per second of clips,
+    0 for pictures. Errors: UsageError, TextError."""
+    return pipe.prompt_rows(prompts, aspect_ratio, fps=fps).own(prompts)

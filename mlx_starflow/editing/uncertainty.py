@@ -13,7 +13,7 @@ from ..device.wired import wired
 from ..exact.composition import composition
 from ..exact.encoding import encode_block
 from ..flow import Block, Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse
+from ..flow.grid import Grid, grid_of, patchify
 from ..generation.result import Result
 from ..pipeline import Pipeline
 from ..sampling import SampleOptions, invert
@@ -87,10 +87,10 @@ def sigmas(
     for index in range(deep):
         u, _ = encode_block(flow, index, u, grid, context, options)
         mx.eval(u)
-    flip = flow.config.blocks[deep].flip
+    order = flow.order(deep, grid)
     conditional = Conditional(block, grid, context, u.shape[0], options)
-    sigma, _ = conditional.all_at_once(reverse(u) if flip else u)
-    return np.array(mx.exp(mx.log(reverse(sigma) if flip else sigma).mean(axis=-1)))
+    sigma, _ = conditional.all_at_once(order.turn(u))
+    return np.array(mx.exp(mx.log(order.turn(sigma)).mean(axis=-1)))
 
 
 def last_digit(

@@ -8,7 +8,7 @@ import numpy as np
 from ..device.wired import wired
 from ..errors import NumericsError
 from ..flow import Context, Flow
-from ..flow.grid import grid_of, patchify, reverse
+from ..flow.grid import grid_of, patchify
 from .likelihood import LOG_2PI
 
 
@@ -30,7 +30,7 @@ def composition(flow: Flow, x: mx.array, context: Context = None) -> np.ndarray:
         if log_scale is None:
             parts.append(mx.zeros(u.shape[:2]))
             continue
-        by_place = reverse(log_scale) if flow.config.blocks[index].flip else log_scale
+        by_place = flow.order(index, grid).turn(log_scale)
         parts.append(-by_place.sum(axis=-1))
     parts.append(0.5 * (mx.square(u) + LOG_2PI).sum(axis=-1))
     whole = np.array(mx.stack(parts, axis=-1), dtype=np.float64)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import mlx.core as mx
 
+from ..config import BlockConfig
 from ..device.pieces import LARGEST
 from ..device.wired import wired
 from ..errors import UsageError
-from ..flow import Block, Context, Flow, layer_operations
+from ..flow import Context, Flow, layer_operations
+from ..flow.grid import Grid
 from .layerwise import score_by_layers
 from .likelihood import normal_log_prob
 
@@ -22,13 +26,16 @@ def denoise(
     context: Context = None,
     noise_std: float | None = None,
     method: str | None = None,
+    window: int | None = None,
 ) -> mx.array:
-    """Denoise a sample x (B, H, W, C), given its context (B rows, without null captions).
+    """Denoise a sample x (B, H, W, C), or a clip (B, N, H, W, C), given its context (B rows,
+    without null captions).
 
     method "score": x + noise_std^2 grad log p(x | context), Tweedie's formula with the exact score
     of the flow. "learned": the denoiser network that some checkpoints have. None: "learned" if the
-    model has one, else "score". noise_std: None for the model's value; only with "score". Returns
-    (B, H, W, C) float32. Errors: UsageError.
+    model has one, else "score". noise_std: None for the model's value; only with "score". window:
+    latent frames of a clip that are denoised at a time, in overlapping pieces; None: all at once.
+    Returns float32 of the shape of x. Errors: UsageError.
     """
     learned = "denoiser" in flow
     if method is None:
@@ -42,11 +49,42 @@ def denoise(
             raise UsageError("This model has no learned denoiser; use method='score'.")
         if noise_std is not None:
             raise UsageError("A learned denoiser has its own noise level; leave noise_std out.")
-        return flow.denoiser(x, context)
+        return in_pieces(flow, x, window, lambda piece: flow.denoiser(piece, context))
     std = flow.config.noise_std if noise_std is None else noise_std
     if not std >= 0:
         raise UsageError(f"noise_std is {std}; expected 0 or more.")
-    return x + std**2 * score(flow, x, context)
+    return in_pieces(flow, x, window, lambda piece: piece + std**2 * score(flow, piece, context))
+
+
+def in_pieces(
+    flow: Flow, x: mx.array, window: int | None, work: Callable[[mx.array], mx.array]
+) -> mx.array:
+    """``work`` on pieces of ``window`` frames of a clip (B, N, H, W, C).
+
+    A piece begins with frames of the one before it, already denoised, as context: as many as the
+    model's denoiser_window, or all but the last where it has none. They keep their value.
+    Errors: UsageError where a piece would hold nothing but context.
+    """
+    if window is None or x.ndim != 5 or x.shape[1] <= window:
+        if window is not None and x.ndim != 5:
+            raise UsageError("window is for clips (B, N, H, W, C); this is a picture.")
+        return work(x)
+    if window < 1:
+        raise UsageError(f"window is {window}; expected 1 latent frame or more.")
+    context = flow.config.denoiser_window
+    context = window - 1 if context is None else context
+    if context >= window:
+        raise UsageError(
+            f"window is {window} latent frames, of which {context} (the model's denoiser_window) "
+            f"are context: nothing would be denoised. Give {context + 1} or more, or none."
+        )
+    done, frames = work(x[:, :window]), x.shape[1]
+    while done.shape[1] < frames:
+        mx.eval(done)
+        known = done[:, done.shape[1] - context :]
+        piece = mx.concatenate([known, x[:, done.shape[1] : done.shape[1] + window - context]], 1)
+        done = mx.concatenate([done, work(piece)[:, context:]], axis=1)
+    return done
 
 
 @wired()
@@ -81,23 +119,31 @@ def _log_prob(flow: Flow, x: mx.array, context: Context) -> mx.array:
 
 def operations(flow: Flow, shape: tuple[int, ...], context: Context) -> float:
     """Floating-point operations of one parallel pass through all blocks."""
-    tokens = shape[1] * shape[2] // flow.config.patch_size**2
-    text = 0 if context is None or context.ndim < 3 else context.shape[1]
     return sum(
-        block.layers * layer_operations(block, shape[0], tokens + text * block.conditioned)
-        for block in flow.config.blocks
+        block.layers * layer_operations(block, rows, places)
+        for block, rows, places in _sequences(flow, shape, context)
     )
 
 
 def activation_bytes(flow: Flow, shape: tuple[int, ...], context: Context) -> int:
     """An estimate of the bytes of activations that the backward pass stores for x of this shape
-    (B, H, W, C)."""
-    tokens = shape[1] * shape[2] // flow.config.patch_size**2
-    text = 0 if context is None or context.ndim < 3 else context.shape[1]
+    (B, H, W, C) or (B, N, H, W, C)."""
     total = 0
-    for block, config in zip(flow.blocks, flow.config.blocks, strict=True):
-        if isinstance(block, Block):
-            length = tokens + (text if config.conditioned else 0)
-            hidden = 8 * config.channels + 3 * config.mlp_channels
-            total += config.layers * length * (hidden + 2 * config.heads * length)
-    return total * shape[0] * 4
+    for block, rows, places in _sequences(flow, shape, context):
+        hidden = 8 * block.channels + 3 * block.mlp_channels
+        total += block.layers * rows * places * (hidden + 2 * block.heads * places)
+    return total * 4
+
+
+def _sequences(
+    flow: Flow, shape: tuple[int, ...], context: Context
+) -> Iterator[tuple[BlockConfig, int, int]]:
+    """Every block with the rows and places of the sequences that it reads data of a shape in."""
+    patch = flow.config.patch_size
+    frames = shape[1] if len(shape) == 5 else None
+    grid = Grid(shape[-3] // patch, shape[-2] // patch, frames)
+    text = 0 if context is None or context.ndim < 3 else context.shape[1]
+    for index, block in enumerate(flow.config.blocks):
+        order = flow.order(index, grid)
+        places = order.grid.tokens + text * block.conditioned
+        yield block, shape[0] * order.sequences, places

@@ -15,10 +15,11 @@ from ..device.typed import scalar
 from ..device.wired import wired
 from ..errors import NumericsError
 from ..flow import Block, Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..flow.grid import Grid, grid_of, patchify, unpatchify
 from ..sampling import SampleOptions, check_options, invert
 from ..sampling.conditional import Conditional
 from ..sampling.invert import stacked_context
+from ..sampling.stretches import Stretch, stretches
 from .likelihood import normal_log_prob
 
 
@@ -69,14 +70,28 @@ def encode_block(
 ) -> tuple[mx.array, mx.array]:
     """Tokens u (B, T, D) in raster order through one block, from data to noise, with the guidance
     in the options. Returns the tokens after it, in raster order, and the log-determinant (B,)."""
-    block, flip = flow.blocks[index], flow.config.blocks[index].flip
+    block, order = flow.blocks[index], flow.order(index, grid)
     if not isinstance(block, Block):
         return u, mx.zeros((u.shape[0],))
-    u = reverse(u) if flip else u
+    batch, u = u.shape[0], order.into(u)
     options = options.in_block(index, len(flow.blocks))
-    sigma, b = Conditional(block, grid, context, u.shape[0], options).all_at_once(u)
-    v = (u - b) / sigma
-    return reverse(v) if flip else v, -mx.log(sigma).sum(axis=(1, 2))
+    parts = [Stretch(0, 0, 1)]
+    if order.grid.frames is not None:
+        window = options.window if index == len(flow.blocks) - 1 else None
+        parts = stretches(order.grid.frames, 0, window, options.context_frames)
+    noise, log_scales = [], []
+    for part in parts:
+        sequence, first = order.grid, part.first * grid.frame_tokens
+        if sequence.frames is not None:
+            sequence = sequence.with_frames(part.frames)
+        conditional = Conditional(block, sequence, context, u.shape[0], options, before=first)
+        tokens, known = u[:, first : first + sequence.tokens], part.known * grid.frame_tokens
+        sigma, b = conditional.all_at_once(tokens)
+        noise.append(((tokens - b) / sigma)[:, known:])
+        log_scales.append(-mx.log(sigma)[:, known:])
+        mx.eval(noise[-1], log_scales[-1])
+    v, log_scale = mx.concatenate(noise, axis=1), mx.concatenate(log_scales, axis=1)
+    return order.back(v), log_scale.reshape(batch, -1).sum(axis=1)
 
 
 def round_trip_error(

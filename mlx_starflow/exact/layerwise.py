@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..flow import Block, Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..flow.grid import grid_of, patchify, unpatchify
 from ..flow.layers import Layer
+from ..flow.order import Order
 from ..flow.rope import Rotation
 
 
@@ -22,8 +23,8 @@ class _Passed:
     """What the backward pass needs of a block."""
 
     block: Block
-    flip: bool
-    u: mx.array  # (B, T, D), the input of the block, in the block's order
+    order: Order
+    u: mx.array  # (rows, places, D), the input of the block, in the block's order
     inputs: list[mx.array]  # of every layer, and the output of the last
     prefix: int  # number of text tokens
     table: Rotation | None
@@ -35,33 +36,34 @@ def score_by_layers(flow: Flow, x: mx.array, context: Context) -> mx.array:
     context = flow.check_context(context, x.shape[0])
     u = patchify(x.astype(mx.float32), flow.config)
     passed: list[_Passed] = []
-    for block, config in zip(flow.blocks, flow.config.blocks, strict=True):
+    for index, block in enumerate(flow.blocks):
         if isinstance(block, Block):
-            u = _forward(block, config.flip, u, grid, context, passed)
+            u = _forward(block, flow.order(index, grid), u, context, passed)
     slope = -u  # of log N(z; 0, I)
     while passed:
-        slope = _backward(passed.pop(), slope, grid, context)
+        slope = _backward(passed.pop(), slope, context)
     return unpatchify(slope, grid, flow.config)
 
 
 def _forward(
-    block: Block, flip: bool, u: mx.array, grid: Grid, context: Context, passed: list[_Passed]
+    block: Block, order: Order, u: mx.array, context: Context, passed: list[_Passed]
 ) -> mx.array:
-    u = reverse(u) if flip else u
-    hidden, prefix, table = block.start(u, grid, context)
+    u = order.into(u)
+    hidden, prefix, table = block.start(u, order.grid, context)
     inputs = [hidden]
     for layer in block.layers:
         inputs.append(layer(inputs[-1], table, "causal"))
         mx.eval(inputs[-1])
-    passed.append(_Passed(block, flip, u, inputs, prefix, table))
+    passed.append(_Passed(block, order, u, inputs, prefix, table))
     v, _ = _affine(block, inputs[-1], u, prefix)
     mx.eval(v)
-    return reverse(v) if flip else v
+    return order.back(v)
 
 
-def _backward(done: _Passed, slope: mx.array, grid: Grid, context: Context) -> mx.array:
+def _backward(done: _Passed, slope: mx.array, context: Context) -> mx.array:
     """The gradient at the input of a block, from that at its output (B, T, D)."""
-    block, slope = done.block, reverse(slope) if done.flip else slope
+    block, order = done.block, done.order
+    slope = order.into(slope)
 
     def last(hidden: mx.array, u: mx.array) -> list[mx.array]:
         return list(_affine(block, hidden, u, done.prefix))
@@ -74,10 +76,10 @@ def _backward(done: _Passed, slope: mx.array, grid: Grid, context: Context) -> m
 
         _, (inner,) = mx.vjp(one, [done.inputs.pop()], [inner])
         mx.eval(inner, direct)
-    _, (through,) = mx.vjp(lambda u: block.start(u, grid, context)[0], [done.u], [inner])
+    _, (through,) = mx.vjp(lambda u: block.start(u, order.grid, context)[0], [done.u], [inner])
     slope = direct + through
     mx.eval(slope)
-    return reverse(slope) if done.flip else slope
+    return order.back(slope)
 
 
 def _affine(block: Block, hidden: mx.array, u: mx.array, prefix: int) -> tuple[mx.array, mx.array]:

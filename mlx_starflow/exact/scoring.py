@@ -25,7 +25,7 @@ from ..config import FlowConfig
 from ..device.wired import wired, wired_steps
 from ..errors import NumericsError, UsageError
 from ..flow import Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse
+from ..flow.grid import Grid, grid_of, patchify
 from .likelihood import LOG_2PI
 
 NOISES = ("gaussian", "uniform", "none")
@@ -66,6 +66,14 @@ class Score:
     def draws(self) -> int:
         """K, the number of noise draws."""
         return self.log_p.shape[1]
+
+    @property
+    def by_frame(self) -> np.ndarray:
+        """(P, N) nats: the log-likelihood of every latent frame of a clip given those before it,
+        mean over draws; a row sums to ``mean``. A picture is one frame. In a model that is not
+        causal in time the shares still add up, but are no conditional likelihoods."""
+        frames = 1 if self.grid.frames is None else self.grid.frames
+        return -self.surprise.reshape(len(self.surprise), frames, -1).sum(axis=-1)
 
     @property
     def mean(self) -> np.ndarray:
@@ -199,7 +207,7 @@ def _through(
     for index in blocks:
         u, log_scale = flow.through_block(index, u, grid, context)
         if log_scale is not None:
-            by_place = reverse(log_scale) if flow.config.blocks[index].flip else log_scale
+            by_place = flow.order(index, grid).turn(log_scale)
             nats = nats - by_place.sum(axis=-1)
     mx.eval(u, nats)
     return u, nats

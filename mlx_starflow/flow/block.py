@@ -20,7 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
-from ..device.pieces import Pieces
+from ..device.pieces import Pieces, evaluate
 from ..device.products import adapted, linear
 from ..errors import UsageError
 from .cache import KVCache
@@ -30,6 +30,9 @@ from .rope import Rotation, rotation
 from .step import StepLayer, by_number
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
+# Places of a sequence from which a layer takes so many at a time: the activations of a clip's tens
+# of thousands would need gigabytes, and one evaluation of them seconds.
+LONG, CHUNK = 4096, 1024
 
 
 @dataclass
@@ -47,12 +50,38 @@ class BlockState:
         return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
 
 
-def layer_operations(config: BlockConfig, batch: int, places: int) -> float:
-    """Floating-point operations of one layer for a batch of sequences of ``places`` tokens."""
+def layer_operations(
+    config: BlockConfig, batch: int, places: int, keys: int | None = None
+) -> float:
+    """Floating-point operations of one layer for a batch of sequences of ``places`` tokens, each of
+    which attends to ``keys`` tokens; None: to ``places``."""
     inner, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
     mlp = (3 if config.gated_mlp else 2) * config.mlp_channels
     products = config.channels * (2 * inner + 2 * kv + mlp)
-    return batch * places * (2.0 * products + 4.0 * inner * places)
+    return batch * places * (2.0 * products + 4.0 * inner * (places if keys is None else keys))
+
+
+def through_layer(
+    layer: Layer,
+    hidden: mx.array,
+    table: Rotation | None,
+    cache: KVCache | None,
+    place: int,
+    sharpness: mx.array | None,
+) -> mx.array:
+    """A causal layer on hidden (B, n, channels) at places place ...; many places a few at a time,
+    with a cache of the layer's own where there is none."""
+    n = hidden.shape[1]
+    if n <= LONG:
+        return layer(hidden, table, "causal", cache, place, sharpness)
+    cache = KVCache(n) if cache is None else cache
+    done = []
+    for start in range(0, n, CHUNK):
+        rows = None if table is None else table.rows(start, start + CHUNK)
+        part = hidden[:, start : start + CHUNK]
+        done.append(layer(part, rows, "causal", cache, place + start, sharpness))
+        evaluate(done[-1], *cache.written())
+    return mx.concatenate(done, axis=1)
 
 
 class Network(nn.Module):
@@ -87,7 +116,7 @@ class Network(nn.Module):
             return rotation(sequence_angles(text_length + grid.tokens, self.config.head_dim), True)
         has_text = self.flow.text_channels > 0
         angles = spatial_angles(
-            grid, self.config.head_dim, self.flow.grid_size, text_length, has_text
+            grid, self.config.head_dim, self.flow.position_size, text_length, has_text
         )
         return rotation(angles, False)
 
@@ -156,8 +185,11 @@ class Block(Network):
         hidden, prefix, table = self.start(u, grid, context)
         pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
         for layer in self.layers:
-            run = nn.utils.checkpoint(layer) if checkpoint else layer
-            hidden = run(hidden, table, "causal", sharpness=sharpness)
+            if checkpoint:
+                run = nn.utils.checkpoint(layer)
+                hidden = run(hidden, table, "causal", sharpness=sharpness)
+            else:
+                hidden = through_layer(layer, hidden, table, None, 0, sharpness)
             pieces.add(work, hidden)
         pieces.end(hidden)
         return self.finish(hidden, prefix)
@@ -259,9 +291,10 @@ class Block(Network):
         table = state.rotation
         if table is not None:
             table = table.rows(place, place + hidden.shape[1])
-        pieces, work = Pieces(), layer_operations(self.config, *hidden.shape[:2])
+        batch, n = hidden.shape[:2]
+        pieces, work = Pieces(), layer_operations(self.config, batch, n, place + n)
         for layer, cache in zip(self.layers, state.caches, strict=True):
-            hidden = layer(hidden, table, "causal", cache, place, state.sharpness)
+            hidden = through_layer(layer, hidden, table, cache, place, state.sharpness)
             pieces.add(work, hidden, *cache.written())
         pieces.end(hidden)
         return hidden

@@ -6,6 +6,7 @@ Products, queries, keys and values are in the dtype of the weights, everything e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import mlx.core as mx
@@ -13,9 +14,12 @@ import mlx.nn as nn
 
 from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
+from ..device.pieces import Pieces, evaluate
 from ..device.products import kept_type, linear, product, product_type, with_bias
 from .cache import KVCache
 from .rope import Rotation, rotate
+
+MANY = 4096  # places of a clip that go through an MLP together
 
 
 class LayerNorm(nn.Module):
@@ -51,6 +55,31 @@ def make_norm(config: BlockConfig) -> nn.Module:
     return kind(config.channels)
 
 
+@dataclass(frozen=True)
+class Span:
+    """A run of queries and the keys that all of them see, as ranges of places."""
+
+    queries: slice
+    keys: tuple[slice, ...]
+
+
+Mask = str | mx.array | list[Span] | None  # "causal", one bool per query and key, or runs of both
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: Mask) -> mx.array:
+    """Attention of q (B, heads, n, head_dim) to k and v. Spans cover the queries in order; each is
+    computed by itself, so that no array of all queries and keys is ever made."""
+    if not isinstance(mask, list):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    parts, pieces = [], Pieces()
+    for span in mask:
+        keys, values = (mx.concatenate([a[:, :, r] for r in span.keys], axis=2) for a in (k, v))
+        queries = q[:, :, span.queries]
+        parts.append(mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale))
+        pieces.add(4.0 * queries.size * keys.shape[2], parts[-1])
+    return mx.concatenate(parts, axis=2)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with optional query/key norm and rotary positions."""
 
@@ -71,7 +100,7 @@ class Attention(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | None,
-        mask: str | mx.array | None,
+        mask: Mask,
         cache: KVCache | None = None,
         start: int = 0,
         sharpness: mx.array | None = None,
@@ -99,7 +128,7 @@ class Attention(nn.Module):
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
         if isinstance(mask, str) and q.shape[2] == 1:
             mask = None  # a single query attends to all keys
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        out = attend(q, k, v, self.head_dim**-0.5, mask)
         out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out
 
@@ -152,13 +181,20 @@ class Layer(nn.Module):
         self,
         x: mx.array,
         rotation: Rotation | None,
-        mask: str | mx.array | None,
+        mask: Mask,
         cache: KVCache | None = None,
         start: int = 0,
         sharpness: mx.array | None = None,
     ) -> mx.array:
         x = x + self.attention(x, rotation, mask, cache, start, sharpness)
-        return x + self.mlp(x)
+        if not isinstance(mask, list) or x.shape[1] <= MANY:
+            return x + self.mlp(x)
+        done = []
+        for first in range(0, x.shape[1], MANY):  # of a clip's activations only some at a time
+            part = x[:, first : first + MANY]
+            done.append(part + self.mlp(part))
+            evaluate(done[-1])
+        return mx.concatenate(done, axis=1)
 
     @property
     def dtype(self) -> mx.Dtype:

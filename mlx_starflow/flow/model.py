@@ -13,7 +13,8 @@ from ..errors import UsageError
 from .block import Block, Network
 from .bounds import largest_product
 from .denoiser import Denoiser
-from .grid import Grid, grid_of, patchify, reverse, unpatchify
+from .grid import Grid, grid_of, patchify, unpatchify
+from .order import Order, order_of
 
 Context = mx.array | None
 
@@ -44,7 +45,8 @@ class Flow(nn.Module):
     def __call__(self, x: mx.array, context: Context = None) -> tuple[mx.array, mx.array]:
         """Data to noise.
 
-        x (B, H, W, C): latent or image, channels last. context: text features (B, L, D) of a
+        x (B, H, W, C): latent or image, channels last; a model of clips takes clips
+        (B, N, H, W, C) of N latent frames too. context: text features (B, L, D) of a
         STARFlow; int labels (B,), -1 for none, or None, of a TarFlow. Returns z of the shape of
         x and logdet (B,) = log |det dz/dx| in natural units, both float32.
         """
@@ -58,9 +60,9 @@ class Flow(nn.Module):
     def blockwise(
         self, x: mx.array, context: Context = None, checkpoint: bool = False
     ) -> Iterator[tuple[mx.array, mx.array | None]]:
-        """Data to noise, block by block. Yields, after block 0, 1, ..., the picture so far
-        (B, H, W, C) and the log-determinant per number (B, T, D) in the block's token order, None
-        for an identity block. The last picture is z. ``checkpoint``: see
+        """Data to noise, block by block. Yields, after block 0, 1, ..., the picture or clip so far
+        (of the shape of x) and the log-determinant per number (B, T, D) in the block's token order,
+        None for an identity block. The last picture is z. ``checkpoint``: see
         ``Block.parameters_of``."""
         grid = grid_of(x, self.config)
         context = self.check_context(context, x.shape[0])
@@ -76,13 +78,17 @@ class Flow(nn.Module):
         tokens after it, in raster order, and the log-determinant per number (B, T, D) in the
         block's token order, None for an identity block. ``context``: as returned by
         ``check_context``."""
-        block, flip = self.blocks[index], self.config.blocks[index].flip
+        block, order = self.blocks[index], self.order(index, grid)
         if not isinstance(block, Block):
             return u, None
-        u = reverse(u) if flip else u
-        a, b = block.parameters_of(u, grid, context, checkpoint)
+        u = order.into(u)
+        a, b = block.parameters_of(u, order.grid, context, checkpoint)
         v = (u - b) / block.sigma(a)
-        return reverse(v) if flip else v, -block.log_sigma(a)
+        return order.back(v), order.unfold(-block.log_sigma(a))
+
+    def order(self, index: int, grid: Grid) -> Order:
+        """How block ``index`` reads the tokens of a grid."""
+        return order_of(self.config.blocks[index], self.config, grid)
 
     def check_context(self, context: Context, batch: int) -> Context:
         """The context, labels converted to int32. Errors: UsageError if it does not fit the model

@@ -17,6 +17,7 @@ EXTRAS = {  # extra of the package -> modules that it installs
     "server": ("starlette", "uvicorn", "python_multipart"),
     "mcp": ("mcp",),
     "codec": ("constriction",),
+    "video": ("av",),
 }
 MOST_WORDS = 5000  # of a vocabulary in the list
 

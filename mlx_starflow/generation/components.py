@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -13,16 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..adapters import Adapter, Attached, Base, read_adapter
+from ..bundle.agreement import check_autoencoder, check_together
 from ..bundle.fingerprint import fingerprint
 from ..bundle.load import load_component, read_bundle_config, read_component_config
-from ..config import (
-    COMPONENTS,
-    FlowConfig,
-    ModelConfig,
-    VAEConfig,
-    check_autoencoder,
-    check_together,
-)
+from ..config import COMPONENTS, FlowConfig, ModelConfig, VAEConfig
 from ..device.typed import layers_of, parameters_of
 from ..errors import ConfigError, UsageError
 from ..files.fields import shown
@@ -134,7 +129,7 @@ class Components:
         if not self.has("vae"):
             return None
         vae = read_vae_config(*self._settings("vae"))
-        check_autoencoder(vae, self.flow_config)
+        check_autoencoder(vae, self.flow_config, self.config.clips)
         return vae
 
     @cached_property
@@ -258,7 +253,10 @@ class Components:
             return build_vae(config, "vae/config.json")
 
         vae = load_component(self.path("vae"), build)
-        check_autoencoder(vae.config, self.flow_config)
+        clips = self.config.clips
+        check_autoencoder(vae.config, self.flow_config, clips)
+        if clips is not None:  # the scale belongs to the flow: an autoencoder alone has none
+            vae.config = dataclasses.replace(vae.config, temporal_scale=clips.temporal_scale)
         if not self.is_here("vae") and vae.config.factor != self.factor:
             raise ConfigError(
                 f"{self.config.components['vae']} reduces the sides of pictures by a factor of "

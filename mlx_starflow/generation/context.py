@@ -59,7 +59,7 @@ def unknown_words(components: Components, prompts: Sequence[str]) -> tuple[str, 
 
 
 def tokenizer_notes(
-    components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1"
+    components: Components, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
 ) -> tuple[str, ...]:
     """Warnings about prompts that are longer than the model's text length or have characters that
     the tokenizer does not know. Loads the text encoder."""
@@ -67,8 +67,9 @@ def tokenizer_notes(
     if encoder is None:
         return ()
     different = tuple(dict.fromkeys(prompts))
-    cuts = encoder.cuts(different, aspect_ratio)
-    return _warnings(components, cuts, encoder.unread(different, aspect_ratio))
+    more = {"fps": fps} if fps else {}
+    cuts = encoder.cuts(different, aspect_ratio, **more)
+    return _warnings(components, cuts, encoder.unread(different, aspect_ratio, **more))
 
 
 def row_notes(components: Components, rows: PromptRows) -> tuple[str, ...]:
@@ -91,16 +92,22 @@ def prompt_rows(
     prompts: Sequence[str],
     aspect_ratio: str = "1:1",
     negative: str = "",
+    fps: int = 0,
+    prefix: str = "",
 ) -> PromptRows:
-    """Encode every distinct prompt once. Errors: UsageError for a prompt to an unconditional model
-    and for an unknown class number, TextError for an unknown class name."""
+    """Encode every distinct prompt once. ``fps``: frames per second of clips, 0 for pictures.
+    ``prefix``: text before every caption except the null caption. Errors: UsageError for a prompt
+    to an unconditional model and for an unknown class number, TextError for an unknown class
+    name."""
     different = tuple(dict.fromkeys(prompts))
     flow = components.flow_config
     if flow.text_channels:
         encoder = components.text_encoder
         if encoder is None:
             raise UsageError("This model needs text, but its bundle has no text encoder.")
-        encoded = encoder.encode([*different, negative], aspect_ratio=aspect_ratio)
+        captions = [f"{prefix}{prompt}" for prompt in different]
+        more = {"fps": fps} if fps else {}
+        encoded = encoder.encode([*captions, negative], aspect_ratio=aspect_ratio, **more)
         mx.eval(encoded.features)
         return PromptRows(different, encoded.features, True, negative, encoded.cuts, encoded.unread)
     if flow.num_classes:

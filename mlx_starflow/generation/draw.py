@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
+from PIL import Image
 
+from ..config import ClipConfig
 from ..device.blas import blas_in_use
 from ..device.clock import Clock
 from ..device.machine import device_name, mlx_version
@@ -25,9 +28,11 @@ from ..flow import Context, Flow
 from ..flow.grid import grid_of
 from ..hub.cache import cache_directory
 from ..pictures.arrays import check_finite, to_pictures
+from ..pictures.clips import to_frames
 from ..sampling import AUTO, BlockReport, Step, invert_steps
 from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
+from ..text.templates import EXTEND
 from ..vae.tiling import SMALLEST
 from ..version import __version__
 from .components import Components, precision
@@ -40,12 +45,14 @@ from .events import (
     Entering,
     Event,
     Finished,
+    FramesDecoded,
     Loading,
     Phase,
     Preview,
     Started,
     TextEncoded,
 )
+from .given import given_latents
 from .memory import plan_memory
 from .result import Result
 from .settings import Settings
@@ -57,14 +64,16 @@ def generation(
     noise: mx.array | None = None,
     previews: bool = False,
     low_ram: bool = False,
+    given: Sequence[Image.Image] = (),
 ) -> Generator[Event, None, None]:
     """Draw one batch. Yields events; the last one, ``Finished``, holds the result.
 
-    ``noise`` (B, h, w, c): None: from the seeds. ``previews``: also yield a ``Preview`` after each
-    block. ``low_ram``: drop components as soon as they are not needed.
+    ``noise`` (B, h, w, c), for clips (B, N, h, w, c): None: from the seeds. ``previews``: also
+    yield a ``Preview`` after each block. ``low_ram``: drop components as soon as they are not
+    needed. ``given``: the pictures that the clips begin with.
     """
     with wired():
-        yield from _generation(components, settings, noise, previews, low_ram)
+        yield from _generation(components, settings, noise, previews, low_ram, list(given))
 
 
 def _generation(
@@ -73,6 +82,7 @@ def _generation(
     noise: mx.array | None,
     previews: bool,
     low_ram: bool,
+    given: list[Image.Image],
 ) -> Generator[Event, None, None]:
     clock = Clock()
     plan = plan_memory(components, settings, low_ram)
@@ -84,7 +94,12 @@ def _generation(
     if components.flow_config.text_channels and not components.is_loaded("text_encoder"):
         yield Loading("text", "text_encoder")
     rows = prompt_rows(
-        components, settings.prompts, settings.aspect_ratio, settings.negative_prompt
+        components,
+        settings.prompts,
+        settings.aspect_ratio,
+        settings.negative_prompt,
+        settings.fps,
+        EXTEND if settings.extend else "",
     )
     if rows.is_text:
         notes = row_notes(components, rows)
@@ -94,6 +109,17 @@ def _generation(
         yield TextEncoded("text", notes)
     clock.lap("text")
 
+    noise = noise_of(components, settings) if noise is None else noise
+    mx.eval(noise)
+    begun = None
+    if given:
+        yield Entering("given")
+        begun = given_latents(components, settings, given, noise)
+        check_finite(begun, "latent of the given frames")
+        if low_ram:
+            components.drop("vae")
+        clock.lap("given")
+
     if not components.is_loaded("flow"):
         yield Loading("deep block", "flow")
     flow = components.flow
@@ -102,15 +128,13 @@ def _generation(
     del rows
     clock.lap("load")
 
-    noise = noise_of(components, settings) if noise is None else noise
-    mx.eval(noise)
     settings = with_windows(settings, flow, noise, context)
     x: mx.array = noise
     reports: list[BlockReport] = []
-    for item in invert_steps(flow, noise, context, settings.sample):
+    for item in invert_steps(flow, noise, context, settings.sample, begun):
         name = block_name(item.block, len(flow.blocks))
         if isinstance(item, Step):
-            yield BlockProgress(name, item.block, item.tokens_done, item.tokens_total)
+            yield _progress(name, item, flow, noise)
             continue
         x = item.x
         reports.append(item.report)
@@ -124,7 +148,8 @@ def _generation(
     latents = x
     if settings.denoise:
         yield Entering("denoise")
-        x = denoise(flow, x, own, settings.noise_std, settings.denoiser)
+        window = settings.sample.window if settings.frames is not None else None
+        x = denoise(flow, x, own, settings.noise_std, settings.denoiser, window)
         mx.eval(x)
         check_finite(x, "denoised latent")
         clock.lap("denoise")
@@ -135,15 +160,34 @@ def _generation(
         components.drop("flow")
 
     yield Entering("decode")
-    images = to_pictures(decode(components, x, settings.vae_tiling))
+    clips: list[np.ndarray] = []
+    if settings.frames is not None:
+        for event in decode_clips(components, x, settings.vae_tiling):
+            if event.first == 0:
+                clips.append(np.empty((event.total, *event.frames.shape[1:]), np.uint8))
+            clips[-1][event.first : event.first + len(event.frames)] = event.frames
+            yield event
+        images = [Image.fromarray(clip[0]) for clip in clips]
+    else:
+        images = to_pictures(decode(components, x, settings.vae_tiling))
     clock.lap("decode")
     yield Decoded("decode")
     metadata = _metadata(components, settings, weights, reports, warnings, clock)
     metadata["low_ram"] = low_ram
     yield Finished(
         "decode",
-        Result(images, latents, x, noise, settings, tuple(reports), warnings, metadata),
+        Result(
+            images, latents, x, noise, settings, tuple(reports), warnings, metadata, tuple(clips)
+        ),
     )
+
+
+def _progress(name: str, step: Step, flow: Flow, noise: mx.array) -> BlockProgress:
+    grid = grid_of(noise, flow.config)
+    frames = step.tokens_total // grid.frame_tokens if grid.frames else 0
+    done = step.tokens_done // grid.frame_tokens if frames > 1 else 0
+    total = frames if frames > 1 else 0
+    return BlockProgress(name, step.block, step.tokens_done, step.tokens_total, done, total)
 
 
 def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Context) -> Settings:
@@ -179,11 +223,37 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
     return images
 
 
+def decode_clips(
+    components: Components, latents: mx.array, tiled: bool = False
+) -> Iterator[FramesDecoded]:
+    """Latents (B, N, h, w, c) -> frames as they come, one clip after another."""
+    vae = cast(Any, components.vae)
+    for clip in range(latents.shape[0]):
+        own, first = latents[clip : clip + 1], 0
+        if vae is None:
+            parts, total = iter([own]), own.shape[1]
+        else:
+            tile = max(SMALLEST, -(-max(own.shape[2:4]) // 2)) if tiled else None
+            parts = vae.decode_stream(own, tile)
+            total = cast(ClipConfig, components.config.clips).shown_frames(own.shape[1])
+        for frames in parts:
+            check_finite(frames, "frame")
+            pixels = to_frames(np.array(frames[0]))
+            yield FramesDecoded("decode", clip, first, total, pixels)
+            first += len(pixels)
+
+
 def noise_of(components: Components, settings: Settings) -> mx.array:
-    """Standard normal noise (B, h, w, c), one seed per picture."""
+    """Standard normal noise, one seed per picture or clip."""
+    return seeded_noise(noise_shape(components, settings), settings.seeds)
+
+
+def noise_shape(components: Components, settings: Settings) -> tuple[int, ...]:
+    """The shape of the noise of one picture (h, w, c) or clip (N, h, w, c)."""
     flow, factor = components.flow_config, components.factor
+    frames = settings.latent_frames(components.config)
     shape = (settings.height // factor, settings.width // factor, flow.in_channels)
-    return seeded_noise(shape, settings.seeds)
+    return shape if frames is None else (frames, *shape)
 
 
 def block_name(block: int, blocks: int) -> str:
@@ -203,6 +273,8 @@ def _phases(components: Components, settings: Settings) -> tuple[Phase, ...]:
         for i, b in enumerate(flow.blocks)
     ]  # fmt: skip
     cost: dict[str, float] = {"text": 0.05 * total} if flow.text_channels else {}
+    if settings.given_frames:
+        cost["given"] = 0.05 * total
     for i in reversed(range(len(size))):
         cost[block_name(i, len(size))] = size[i] * guided[i]
     if settings.denoise:

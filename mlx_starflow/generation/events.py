@@ -2,7 +2,7 @@
 
     Started, [Loading], [TextEncoded], [Loading],
     then for every block: BlockProgress ..., BlockDone, [Preview],
-    [Entering, Denoised], Entering, Decoded, Finished
+    [Entering, Denoised], Entering, [FramesDecoded ...], Decoded, Finished
 
 ``phase`` is the phase of the work that an event belongs to. ``Started.phases`` lists all phases
 with their shares of the work, for a progress bar. ``to_dict`` gives an event as JSON.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..sampling import BlockReport
 
@@ -32,7 +33,7 @@ LONGEST_LIST = 1000  # values of a list or an object in it
 class Phase:
     """A part of the work and its estimated share of it; the shares sum to 1."""
 
-    name: str  # "text" | "deep block" | "shallow N" | "denoise" | "decode"
+    name: str  # "text" | "given" | "deep block" | "shallow N" | "denoise" | "decode"
     share: float
 
 
@@ -88,6 +89,8 @@ class BlockProgress(Event):
     block: int  # index in the flow; the deep block has the highest index and is inverted first
     tokens_done: int
     tokens_total: int
+    frames_done: int = 0  # latent frames of a clip, in a block that solves one after another
+    frames_total: int = 0  # 0: of a picture, or of all frames at once
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Preview(Event):
 
 @dataclass(frozen=True)
 class Entering(Event):
-    """The phase "denoise" or "decode" begins."""
+    """The phase "given", "denoise" or "decode" begins."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,16 @@ class Denoised(Event):
     """The sample is denoised; absent with ``denoise=False``."""
 
     latents: mx.array  # (B, h, w, c) float32
+
+
+@dataclass(frozen=True)
+class FramesDecoded(Event):
+    """Some frames of a clip are pixels; they come in order, a latent frame's at a time."""
+
+    clip: int  # index in the batch
+    first: int  # number of the first of these frames
+    total: int  # frames of the clip
+    frames: np.ndarray  # (1 or 4, H, W, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ def json_form(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return value if len(value) <= LONGEST_TEXT else value[: LONGEST_TEXT - 3] + "..."
-    if isinstance(value, mx.array):
+    if isinstance(value, mx.array | np.ndarray):
         return {"shape": list(value.shape)}
     if isinstance(value, Mapping):
         rows = list(value.items())[:LONGEST_LIST]

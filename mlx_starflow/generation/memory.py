@@ -107,6 +107,9 @@ def _what_fits(components: Components, settings: Settings, budget: Budget) -> st
     one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
     if len(settings.prompts) > 1 and memory_need(components, one).peak(True) <= budget.bytes:
         return "One picture at a time would fit."
+    fewer = _fewer_frames(components, settings, budget)
+    if fewer:
+        return fewer
     least = (0, "")
     for recipe in (8, "mixed", 4):
         need = memory_need(components, settings, recipe, stored=True)
@@ -122,6 +125,27 @@ def _what_fits(components: Components, settings: Settings, budget: Budget) -> st
         f"It needs at least {_gb(least[0])} ({least[1]}), so this device does not have enough "
         "memory."
     )
+
+
+def _fewer_frames(components: Components, settings: Settings, budget: Budget) -> str:
+    """A sentence: the longest part of a clip that fits, and the best precision in which the whole
+    clip does; "" where nothing of this fits or it is a picture."""
+    clips = components.config.clips
+    if settings.frames is None or clips is None:
+        return ""
+    found = []
+    for recipe in (8, "mixed", 4):
+        need = memory_need(components, settings, recipe, stored=True)
+        if need.peak(True) <= budget.bytes:
+            found.append(f"a model converted with --quantize {recipe} ({_gb(need.peak(True))})")
+            break
+    for latent in range(clips.latent_frames(settings.frames) - 1, 1, -1):
+        shorter = dataclasses.replace(settings, frames=clips.shown_frames(latent))
+        size = memory_need(components, shorter).peak(True)
+        if size <= budget.bytes:
+            found.append(f"{shorter.frames} frames ({_gb(size)})")
+            break
+    return f"{' or '.join(found)} would fit with --low-ram.".capitalize() if found else ""
 
 
 def _gb(size: int) -> str:

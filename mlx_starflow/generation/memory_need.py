@@ -23,6 +23,10 @@ from ..device.products import unpack_rows
 from ..exact.denoise import CHECKPOINT_BYTES
 from ..files.fields import Fields
 from ..flow import layer_operations
+from ..flow.block import CHUNK, LONG
+from ..flow.grid import Grid
+from ..flow.layers import MANY
+from ..flow.order import order_of
 from .components import Components
 from .settings import Settings
 
@@ -70,19 +74,22 @@ def memory_need(
     text, encoding = _text_need(components, quantize if stored else None)
     batch = len(settings.prompts)
     height, width = settings.height // components.factor, settings.width // components.factor
-    tokens = height * width // flow.patch_size**2
+    frames = settings.latent_frames(components.config)
+    grid = Grid(height // flow.patch_size, width // flow.patch_size, frames)
+    window = settings.sample.window
     item = kept_bytes(path, components.dtype, recipe)
     learned = flow.denoiser is not None and settings.denoiser != "score"
-    denoising = denoising_bytes(flow, tokens, batch, learned) if settings.denoise else 0
+    denoising = denoising_bytes(flow, grid, batch, learned, window) if settings.denoise else 0
     if settings.denoise and _is_quantized(path, recipe):
         target = _target("flow", list(_tensors(path)), components.dtype, True)
-        denoising += unpacked_bytes(flow, tokens, batch, learned, 2 if target is None else target)
+        each = 2 if target is None else target
+        denoising += unpacked_bytes(flow, grid, batch, learned, each, window)
     return Need(
         text_encoder=text,
         flow=resident,
         vae=component_bytes(components.path("vae")) if components.has("vae") else 0,
         encoding=encoding,
-        sampling=sampling_bytes(flow, tokens, batch, settings.sample.guidance > 0, item),
+        sampling=sampling_bytes(flow, grid, batch, settings.sample.guidance > 0, item, window),
         denoising=denoising,
         decoding=components.decoding_bytes(height, width),
         loading=0 if stored or recipe is None or whole == resident else whole,
@@ -151,57 +158,98 @@ def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: 
     return None if chosen is None else chosen.size
 
 
-def sampling_bytes(flow: FlowConfig, tokens: int, batch: int, guided: bool, item: int) -> int:
+def sampling_bytes(
+    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: int, window: int | None = None
+) -> int:
     """Bytes of KV cache and activations in the inversion of the block that needs most. ``item``:
-    bytes per element of the cache."""
+    bytes per element of the cache. ``window``: most latent frames of a clip in one sequence of the
+    deep block; None: all."""
     needs = []
-    for block in flow.blocks:
+    for index, block in enumerate(flow.blocks):
+        order = order_of(block, flow, grid)
+        tokens = order.grid.tokens
+        if window is not None and order.grid.frames is not None and index == len(flow.blocks) - 1:
+            tokens = min(window, order.grid.frames) * grid.frame_tokens
         rows = batch * (2 if guided and (block.conditioned or flow.num_classes) else 1)
+        rows *= order.sequences
         length = _length(flow, block, tokens)
-        cache = 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
-        # Activations of a pass over the whole sequence, which may be the window.
-        needs.append(cache + _MARGIN * rows * layer_bytes(block, tokens, length))
+        cache = keys_bytes(block, length, rows, item)
+        # Activations of a pass over the whole sequence, which may be the window, or over CHUNK
+        # places of a long one, whose residual stream is there twice.
+        queries = tokens if length <= LONG else CHUNK
+        stream = 0 if length <= LONG else 8 * length * block.channels
+        # A block that reads each frame by itself is solved one token of every frame at a time.
+        if order.sequences > 1:
+            queries = 1
+        layer = layer_bytes(block, queries, length)
+        needs.append(cache + _MARGIN * rows * (layer + stream))
     return int(max(needs))
 
 
-def denoising_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool) -> int:
+def keys_bytes(block: BlockConfig, length: int, rows: int, item: int) -> int:
+    """Bytes of the KV cache of a block, all layers, for ``rows`` sequences of ``length`` places.
+    ``item``: bytes per element."""
+    return 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
+
+
+def denoising_bytes(
+    flow: FlowConfig, grid: Grid, batch: int, learned: bool, window: int | None = None
+) -> int:
     """Bytes of activations in the backward pass of the score, or, if ``learned``, in the forward
-    pass of the learned denoiser."""
+    pass of the learned denoiser. ``window``: latent frames of a clip that are denoised together;
+    None: all."""
+    grid = _piece(grid, window)
     if learned and flow.denoiser is not None:
-        length = _length(flow, flow.denoiser, tokens)
-        return int(_MARGIN * batch * layer_bytes(flow.denoiser, length, length))
+        return int(batch * _denoiser_bytes(flow, flow.denoiser, grid))
     kept = inputs = largest = 0
     for block in flow.blocks:
-        length = _length(flow, block, tokens)
-        layer = layer_bytes(block, length, length, gradient=True)
+        rows, length = _sequences(flow, block, grid)
+        layer = rows * layer_bytes(block, length, length, gradient=True)
         kept += block.layers * layer
-        inputs += (block.layers + 1) * length * block.channels * 4
+        inputs += (block.layers + 1) * rows * length * block.channels * 4
         largest = max(largest, layer)
-    if _keeps_all(flow, tokens, batch):
+    if _keeps_all(flow, grid, batch):
         return int(kept * batch)
     # One picture and one layer at a time; the input of each layer is stored.
     return int(inputs + largest)
 
 
-def _keeps_all(flow: FlowConfig, tokens: int, batch: int) -> bool:
+def _piece(grid: Grid, window: int | None) -> Grid:
+    """The grid of the frames that are denoised together."""
+    if grid.frames is None or window is None:
+        return grid
+    return grid.with_frames(min(window, grid.frames))
+
+
+def _keeps_all(flow: FlowConfig, grid: Grid, batch: int) -> bool:
     """Whether the score's backward pass keeps all layers, as ``score`` decides it."""
     plain, work = 0, 0.0
     for block in flow.blocks:
-        length = _length(flow, block, tokens)
-        plain += batch * block.layers * layer_bytes(block, length, length)
-        work += 3 * batch * block.layers * layer_operations(block, 1, length)
+        rows, length = _sequences(flow, block, grid)
+        plain += batch * block.layers * rows * layer_bytes(block, length, length)
+        work += 3 * batch * block.layers * layer_operations(block, rows, length)
     return plain <= CHECKPOINT_BYTES and work <= LARGEST
+
+
+def _sequences(flow: FlowConfig, block: BlockConfig, grid: Grid) -> tuple[int, int]:
+    """The number and the length of the sequences in which a block reads one picture or clip."""
+    order = order_of(block, flow, grid)
+    return order.sequences, _length(flow, block, order.grid.tokens)
 
 
 def _length(flow: FlowConfig, block: BlockConfig, tokens: int) -> int:
     return tokens + (flow.text_length if block.conditioned else 0)
 
 
-def unpacked_bytes(flow: FlowConfig, tokens: int, batch: int, learned: bool, item: int) -> int:
+def unpacked_bytes(
+    flow: FlowConfig, grid: Grid, batch: int, learned: bool, item: int, window: int | None = None
+) -> int:
     """Bytes of the matrices of a quantized flow that denoising unpacks: those of one layer, or of
-    all layers if the backward pass stores them. ``item``: bytes per element."""
-    all_layers = not learned and _keeps_all(flow, tokens, batch)
-    rows = (batch if learned or all_layers else 1) * tokens
+    all layers if the backward pass stores them. ``item``: bytes per element. ``window``: as for
+    ``denoising_bytes``."""
+    grid = _piece(grid, window)
+    all_layers = not learned and _keeps_all(flow, grid, batch)
+    rows = (batch if learned or all_layers else 1) * grid.tokens
     if rows < unpack_rows():
         return 0
     if learned and flow.denoiser is not None:
@@ -216,6 +264,19 @@ def _matrices(block: BlockConfig) -> int:
     inner, kv = block.heads * block.head_dim, block.kv_heads * block.head_dim
     mlp = (3 if block.gated_mlp else 2) * block.mlp_channels
     return block.channels * (2 * inner + 2 * kv + mlp)
+
+
+def _denoiser_bytes(flow: FlowConfig, block: BlockConfig, grid: Grid) -> float:
+    """Bytes of activations of the learned denoiser for one picture or clip."""
+    length = _length(flow, block, grid.tokens)
+    if grid.frames is None or not flow.temporal_causal:
+        return _MARGIN * layer_bytes(block, length, length)
+    # All queries, keys and values; of the rest the residual stream and a few places at a time.
+    whole = 4 * length * (3 * block.channels + 3 * block.heads * block.head_dim)
+    seen = (flow.denoiser_window or grid.frames) + 1
+    keys = min(length, flow.text_length + seen * grid.frame_tokens)
+    one = layer_bytes(block, grid.frame_tokens, keys)
+    return _MARGIN * (whole + max(one, layer_bytes(block, min(length, MANY), 0)))
 
 
 def layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from .events import BlockDone, BlockProgress, Event, Finished, Phase, Started
+from .events import BlockDone, BlockProgress, Event, Finished, FramesDecoded, Phase, Started
 
 
 class Share:
@@ -23,6 +23,8 @@ class Share:
         within = 0.0
         if isinstance(event, BlockProgress):
             within = event.tokens_done / event.tokens_total
+        elif isinstance(event, FramesDecoded):
+            within = (event.first + len(event.frames)) / event.total
         elif isinstance(event, BlockDone):
             within = 1.0
         before = 0.0

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..files.fields import Fields
 from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
+from .length import clip_options, resolve_clip
 
 MAX_SEED = 2**32  # seeds must be smaller, as in mflux and mlx-lm
 RANDOM = "random"  # aspect ratio: chosen from the model's by the seed
@@ -30,9 +31,16 @@ _OPTION_KINDS: dict[str, Any] = {  # stored options that are not fields of Sampl
     "denoiser": str,
     "negative_prompt": str,
     "vae_tiling": bool,
+    "frames": int,
+    "fps": int,
+    "extend": bool,
+    "given_frames": int,
 }
+_OF_CLIPS = ("frames", "fps", "extend", "given_frames", "window", "context_frames")
 _OTHER_OPTIONS = (
     *_OPTION_KINDS,
+    "image",
+    "video",
     "seed",
     "num_images",
     "width",
@@ -58,6 +66,16 @@ class Settings:
     denoiser: str | None  # "score" | "learned"; None: no denoising
     negative_prompt: str = ""  # guidance leads away from it; "" is the null caption
     vae_tiling: bool = False  # decode small pictures in tiles too
+    frames: int | None = None  # frames of a clip, after decoding; None: a picture
+    fps: int = 0  # frames per second in the prompt and the file; 0: a picture
+    extend: bool = False  # the captions say that the clip continues another
+    given_frames: int = 0  # number of latent frames that are given
+
+    def latent_frames(self, model: ModelConfig) -> int | None:
+        """The number of latent frames of a clip; None for a picture."""
+        if self.frames is None or model.clips is None:
+            return None
+        return model.clips.latent_frames(self.frames)
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "settings") -> Settings:
@@ -82,7 +100,8 @@ class Settings:
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del own["sample"]
         flat = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
-        return flat | self.sample.to_dict()
+        flat |= self.sample.to_dict()
+        return {k: v for k, v in flat.items() if self.frames is not None or k not in _OF_CLIPS}
 
 
 def read_options(fields: Fields) -> tuple[dict[str, Any], set[str]]:
@@ -141,6 +160,10 @@ def resolve(
     denoiser: str | None = None,
     negative_prompt: str | None = None,
     vae_tiling: bool | None = None,
+    frames: int | None = None,
+    fps: int | None = None,
+    extend: bool | None = None,
+    given_frames: int | None = None,
     **sampling: Any,
 ) -> Settings:
     """Fill in the model's defaults and check the request. Errors: UsageError.
@@ -158,6 +181,11 @@ def resolve(
         raise UsageError("vae_tiling needs a model with an autoencoder; this one makes pixels.")
     denoise = model.defaults.denoise if denoise is None else denoise
     sample = _sample_options(model, flow, sampling)
+    clip = resolve_clip(model, flow, frames, fps, extend, given_frames or 0)
+    if clip:
+        sample = clip_options(model, sample, clip["frames"], given_frames or 0, sampling)
+    elif sample.window is not None:
+        raise UsageError("window is for clips; this is a picture. Give frames, or leave it out.")
     return Settings(
         prompts=prompts,
         seeds=seeds,
@@ -168,6 +196,7 @@ def resolve(
         vae_tiling=bool(vae_tiling),
         negative_prompt=_negative(negative_prompt, flow, sample.guidance),
         **_denoising(flow, denoise, noise_std, denoiser),
+        **clip,
     )
 
 

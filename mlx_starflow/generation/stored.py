@@ -26,6 +26,7 @@ FACTS = frozenset(
             "peak_memory_bytes",
         ),
         *("prompt", "prompts", "seed", "seeds", "batch", "noise", "width", "height"),
+        *("frames", "fps", "extend", "given_frames", "given", "window", "context_frames"),
         *("best_of", "varied", "command", "path", "log_prob_gain", "resized"),
     }
 )

@@ -36,6 +36,8 @@ _SETTINGS = {
         "special_tokens_map.json",
     ),
 }
+# Folders of a repository in which a component may lie: diffusers pipelines have subfolders.
+_FOLDERS = {"vae": ("", "vae/"), "text_encoder": ("",)}
 # Stems of the weights' file names; the first one that a repository has is used.
 _STEMS = {"vae": ("diffusion_pytorch_model", "model"), "text_encoder": ("model",)}
 
@@ -86,17 +88,18 @@ def cached_checkpoint(repository: str, name: str) -> Path | None:
 def cached_component(repository: str, kind: str) -> Path | None:
     """The directory of a VAE or text encoder in the hub's cache if it is complete, else None. Does
     not use the network."""
-    config = _cached(repository, "config.json")
-    if config is None:
-        return None
-    directory = config.parent
-    if kind == "text_encoder" and _cached(repository, "tokenizer.json") is None:
-        return None
-    for stem in _STEMS[kind]:
-        index = directory / f"{stem}.safetensors.index.json"
-        names = _shards(index) if index.is_file() else [f"{stem}.safetensors"]
-        if names and all(_cached(repository, name) is not None for name in names):
-            return directory
+    for folder in _FOLDERS[kind]:
+        config = _cached(repository, f"{folder}config.json")
+        if config is None:
+            continue
+        directory = config.parent
+        if kind == "text_encoder" and _cached(repository, "tokenizer.json") is None:
+            continue
+        for stem in _STEMS[kind]:
+            index = directory / f"{stem}.safetensors.index.json"
+            names = _shards(index) if index.is_file() else [f"{stem}.safetensors"]
+            if names and all(_cached(repository, folder + name) is not None for name in names):
+                return directory
     return None
 
 
@@ -126,7 +129,9 @@ def has_licence(repository: str, name: str) -> bool:
 def component_files(repository: str, kind: str) -> list[RemoteFile]:
     """The files of a VAE or text encoder, with sizes; weights in safetensors format only. Errors:
     HubError if a file is missing, such as a shard in the index."""
-    listing = list_repository(repository)
+    whole = list_repository(repository)
+    folder = next((f for f in _FOLDERS[kind] if f"{f}config.json" in whole), "")
+    listing = {name.removeprefix(folder): n for name, n in whole.items() if name.startswith(folder)}
     wanted = [name for name in _SETTINGS[kind] if name in listing]
     needed = ["config.json"] + (["tokenizer.json"] if kind == "text_encoder" else [])
     for name in needed:
@@ -135,7 +140,7 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
     for stem in _STEMS[kind]:
         index = f"{stem}.safetensors.index.json"
         if index in listing:
-            shards = _shards(fetch(RemoteFile(repository, index, listing[index])))
+            shards = _shards(fetch(RemoteFile(repository, folder + index, listing[index])))
             missing = [name for name in shards if name not in listing]
             if missing or not shards:
                 raise HubError(
@@ -153,7 +158,7 @@ def component_files(repository: str, kind: str) -> list[RemoteFile]:
             f"{repository} has no safetensors weights, which a {_called(kind)} needs. "
             f"It has: {_some(listing)}."
         )
-    return [RemoteFile(repository, name, listing[name]) for name in wanted]
+    return [RemoteFile(repository, folder + name, listing[name]) for name in wanted]
 
 
 def list_repository(repository: str) -> dict[str, int]:

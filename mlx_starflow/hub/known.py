@@ -70,6 +70,50 @@ _STARFLOW_3B = KnownModel(
 )
 
 
+_STARFLOW_V = KnownModel(
+    name="starflow-v",
+    description="text or a picture to clips of 81 frames, 480p, 6.9 billion parameters",
+    repository="apple/starflow",
+    checkpoint="starflow-v_7B_t2v_caus_480p_v3.pth",
+    licence=_STARFLOW_3B.licence,
+    attribution=_STARFLOW_3B.attribution,
+    settings=MappingProxyType(
+        {
+            "img_size": 640,
+            "vid_size": "81:16",
+            "txt_size": 256,
+            "channel_size": 48,
+            "patch_size": 1,
+            "blocks": 6,
+            "noise_std": 0.5,
+            "rope": 1,
+            "pt_seq_len": 32,
+            "sos": 1,
+            "seq_order": "L2R",
+            "mix_aspect": 1,
+            "fps_cond": 1,
+            "cond_noise_level": 1,
+            "use_softplus": 1,
+            "cond_top_only": 1,
+            "use_final_norm": 1,
+            "soft_clip": 4,
+            "learnable_self_denoiser": 1,
+            "conditional_denoiser": 1,
+            "denoiser_window": 10,
+            "temporal_causal": 2,
+            "shallow_block_local": 1,
+            "vae": "Wan-AI/Wan2.2-TI2V-5B-Diffusers:0.6",
+            "text": "google/flan-t5-xl",
+        }
+    ),
+    text_encoder="google/flan-t5-xl",
+    vae="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    dtype="bfloat16",
+    aliases=("starflow-v-7b", "apple/starflow-v"),
+    checkpoint_bytes=27_600_000_000,
+)
+
+
 def _tarflow(name: str, description: str, checkpoint: str, size: int) -> KnownModel:
     return KnownModel(
         name=name,
@@ -83,6 +127,7 @@ def _tarflow(name: str, description: str, checkpoint: str, size: int) -> KnownMo
 
 KNOWN = (
     _STARFLOW_3B,
+    _STARFLOW_V,
     _tarflow(
         "tarflow-afhq-256",
         "animal faces in 3 classes, 256x256, 0.46 billion parameters",

@@ -39,22 +39,25 @@ def calibrate(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> tup
     Takes at most about 90 passes over a few tokens and 5 over the whole sequence, with zeros as
     inputs. ``batch``: number of pictures.
     """
-    tokens, deep = grid.tokens, len(flow.blocks) - 1
-    windows, shallow = [], {}
+    deep, windows, shallow = len(flow.blocks) - 1, [], {}
     for index, block in enumerate(flow.blocks):
-        config = flow.config.blocks[index]
+        config, (own, rows) = (
+            flow.config.blocks[index],
+            sequences(flow, index, grid, batch, options),
+        )
+        tokens = own.tokens
         if not isinstance(block, Block):
             windows.append(tokens)
         elif index == deep:
             rates = {n: r for n, r in COMMITTED_PER_SWEEP.items() if n <= tokens}
-            costs = window_costs(flow, index, grid, batch, options, rates)
+            costs = window_costs(flow, index, own, rows, options, rates)
             windows.append(best_window(costs, rates))
         else:
             shape = dataclasses.replace(config, flip=False)
             if shape not in shallow:  # blocks of one shape cost the same
                 rates = {n: r for n, r in SHALLOW_COMMITTED.items() if n < tokens}
                 rates[tokens] = max(1.0, tokens / SHALLOW_SWEEPS)
-                costs = window_costs(flow, index, grid, batch, options, rates)
+                costs = window_costs(flow, index, own, rows, options, rates)
                 shallow[shape] = best_window(costs, rates)
             windows.append(shallow[shape])
     return tuple(windows)
@@ -73,13 +76,25 @@ def reachable_tolerance(
         context = stacked_context(flow, context, batch, options)
     for index, block in enumerate(flow.blocks):
         if isinstance(block, Block):
-            rows = _made_up(flow, batch, options) if context is None else context
-            conditional = Conditional(block, grid, rows, batch, options, steps_of=1)
-            shape = (batch, grid.tokens, flow.config.token_channels)
+            grid_of_one, rows = sequences(flow, index, grid, batch, options)
+            given = _made_up(flow, rows, options) if context is None else context
+            conditional = Conditional(block, grid_of_one, given, rows, options, steps_of=1)
+            shape = (rows, grid_of_one.tokens, flow.config.token_channels)
             own = measure_floor(conditional, mx.random.normal(shape, key=mx.random.key(index)))
             floor = max(floor, own)
             promised = max(promised, tolerance_of(own, constant(block)))
     return floor, promised
+
+
+def sequences(
+    flow: Flow, index: int, grid: Grid, batch: int, options: SampleOptions
+) -> tuple[Grid, int]:
+    """The grid of one of a block's sequences, of a clip its first window, and how many there are
+    in the batch."""
+    order = flow.order(index, grid)
+    if options.window is not None and order.grid.frames is not None:
+        return grid.with_frames(min(options.window, order.grid.frames)), batch
+    return order.grid, batch * order.sequences
 
 
 def _made_up(flow: Flow, batch: int, options: SampleOptions) -> Context:

@@ -62,11 +62,14 @@ class Conditional:
         batch: int,
         options: SampleOptions,
         steps_of: int | None = None,
+        before: int = 0,
     ):
-        """context: rows as made by ``stacked_context``. batch: B. steps_of: tokens per step for
-        which a compiled function is made; None: ``options.block_size``."""
-        self.block, self.grid, self.options = block, grid, options
+        """grid: of one of the block's sequences. context: rows as made by ``stacked_context``.
+        batch: number of sequences. steps_of: tokens per step for which a compiled function is made;
+        None: ``options.block_size``. before: number of tokens of the clip before the first here."""
+        self.block, self.grid, self.options, self.before = block, grid, options, before
         self.tokens = grid.tokens
+        self.known: mx.array | None = None  # (B, n, D), tokens that stand at the beginning
         tarflow = block.flow.model_type == "tarflow"
         temperature = options.attention_temperature
         if tarflow:
@@ -107,6 +110,27 @@ class Conditional:
             return self.compiled(previous, t)
         a, b = self.block.conditionals(self.state, self.guide.rows(previous), t, self.grid)
         return self.guide.combine(self.block, a, b, t)
+
+    @property
+    def start(self) -> int:
+        """The first token to be solved."""
+        return 0 if self.known is None else self.known.shape[1]
+
+    def begin_with(self, known: mx.array) -> None:
+        """Tokens (B, n, D) that stand at the beginning: their keys enter the cache in one pass, in
+        both halves of guidance."""
+        nothing = mx.zeros_like(known[:, :1])
+        self.affine(mx.concatenate([nothing, known[:, :-1]], axis=1), 0)
+        mx.eval(self.state.arrays())
+        self.known = known
+
+    def solved(self) -> list[mx.array]:
+        """What a sampler begins its list of solved tokens with."""
+        return [] if self.known is None else [self.known]
+
+    def last(self, v: mx.array) -> mx.array:
+        """(B, 1, D): the token before the first one to be solved, zeros where there is none."""
+        return mx.zeros_like(v[:, :1]) if self.known is None else self.known[:, -1:]
 
     def all_at_once(self, u: mx.array) -> tuple[mx.array, mx.array]:
         """sigma and b (B, T, D) of all tokens u (B, T, D), in one pass without the cache."""

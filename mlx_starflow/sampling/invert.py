@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import reduce
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +14,7 @@ from ..device.typed import parameters_of, scalar
 from ..device.wired import wired_steps
 from ..errors import UsageError
 from ..flow import Block, Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse, unpatchify
+from ..flow.grid import Grid, grid_of, patchify, unpatchify
 from .conditional import Conditional
 from .jacobi import jacobi
 from .options import BlockReport, BlockResult, SampleOptions, Step
@@ -20,6 +22,7 @@ from .outcome import Outcome
 from .plan import AUTO, plan_blocks
 from .sequential import sequential
 from .sliding import sliding
+from .stretches import Stretch, stretches
 from .tolerance import ABOVE, SWEEPS, WITHIN
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
@@ -30,16 +33,24 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> mx.array:
+def invert(
+    flow: Flow,
+    z: mx.array,
+    context: Context = None,
+    given: mx.array | None = None,
+    **options: Any,
+) -> mx.array:
     """Noise to data.
 
-    z (B, H, W, C): standard normal noise in image layout. context: text features (B, L, D), with
-    guidance (2B, L, D): captions, then null captions. For a TarFlow int labels (B,), -1 for none,
-    or None. options: the fields of ``SampleOptions``. Returns x (B, H, W, C) float32, which for a
-    model trained with added noise contains that noise (see ``denoise``). Errors: UsageError.
+    z (B, H, W, C): standard normal noise in image layout, for a clip (B, N, H, W, C). context: text
+    features (B, L, D), with guidance (2B, L, D): captions, then null captions. For a TarFlow int
+    labels (B,), -1 for none, or None. given (B, n, H, W, C): the first n frames of the clip, with
+    the noise of training added; the noise at their place is ignored. options: the fields of
+    ``SampleOptions``. Returns x float32 of the shape of z, which for a model trained with added
+    noise contains that noise (see ``denoise``). Errors: UsageError.
     """
     x = z
-    for event in invert_steps(flow, z, context, SampleOptions(**options)):
+    for event in invert_steps(flow, z, context, SampleOptions(**options), given):
         if isinstance(event, BlockResult):
             x = event.x
     return x
@@ -47,7 +58,11 @@ def invert(flow: Flow, z: mx.array, context: Context = None, **options: Any) -> 
 
 @wired_steps
 def invert_steps(
-    flow: Flow, z: mx.array, context: Context, options: SampleOptions
+    flow: Flow,
+    z: mx.array,
+    context: Context,
+    options: SampleOptions,
+    given: mx.array | None = None,
 ) -> Iterator[Step | BlockResult]:
     """``invert`` as an iterator of events: a ``Step`` after every unit of work and a
     ``BlockResult`` after every block. The last ``BlockResult`` holds the sample. The work is done
@@ -55,47 +70,133 @@ def invert_steps(
     check_options(flow, options)
     grid, batch = grid_of(z, flow.config), z.shape[0]
     context = stacked_context(flow, context, batch, options)
+    known = inputs_of_given(flow, given, z, context)
     u = patchify(z.astype(mx.float32), flow.config)
     if "prior_var" in flow:
         u = u * mx.sqrt(flow.prior_var)
     plan = plan_blocks(flow, grid, options)
     for index in reversed(range(len(flow.blocks))):
-        u, report = yield from _invert_block(flow, index, u, grid, context, plan[index])
+        frames = known[index] if known else None
+        u, report = yield from _invert_block(flow, index, u, grid, context, plan[index], frames)
+        if known and index == 0 and plan[0].sampler != "jacobi":  # whose own error is kept
+            u = mx.concatenate([known[0], u[:, known[0].shape[1] :]], axis=1)
         yield BlockResult(index, unpatchify(u, grid, flow.config), report)
 
 
+def inputs_of_given(
+    flow: Flow, given: mx.array | None, z: mx.array, context: Context
+) -> list[mx.array]:
+    """Tokens (B, n F, D) of given frames at the data side of every block, in raster order; none
+    where none are given. They go through the blocks with the captions, without guidance."""
+    if given is None:
+        return []
+    grid, batch = check_given(flow, given, z), given.shape[0]
+    own = None if context is None else context[:batch]
+    tokens, inputs = patchify(given.astype(mx.float32), flow.config), []
+    for index in range(len(flow.blocks)):
+        inputs.append(tokens)
+        if index + 1 < len(flow.blocks):
+            tokens, _ = flow.through_block(index, tokens, grid, own)
+            mx.eval(tokens)
+    return inputs
+
+
+def check_given(flow: Flow, given: mx.array, z: mx.array) -> Grid:
+    """The grid of given frames. Errors: UsageError where they are no beginning of the clip."""
+    if z.ndim != 5:
+        raise UsageError("Given frames belong to a clip: the noise must be (B, N, H, W, C).")
+    shape = (z.shape[0], *z.shape[2:])
+    if given.ndim != 5 or (given.shape[0], *given.shape[2:]) != shape:
+        raise UsageError(
+            f"The given frames have shape {tuple(given.shape)}; expected (B, n, H, W, C) with the "
+            f"B, H, W, C of the noise, {tuple(z.shape)}."
+        )
+    if not 0 < given.shape[1] < z.shape[1]:
+        raise UsageError(
+            f"{given.shape[1]} frames are given for a clip of {z.shape[1]}; expected from 1 to "
+            f"{z.shape[1] - 1}."
+        )
+    flips = any(b.flip and b.layers for b in flow.config.blocks)
+    if flow.config.temporal_causal == 0 and flips:
+        raise UsageError(
+            "This model reads clips backwards in some blocks (temporal_causal 0), so frames cannot "
+            "be given to it."
+        )
+    return grid_of(given, flow.config)
+
+
 def _invert_block(
-    flow: Flow, index: int, v: mx.array, grid: Grid, context: Context, options: SampleOptions
+    flow: Flow,
+    index: int,
+    v: mx.array,
+    grid: Grid,
+    context: Context,
+    options: SampleOptions,
+    given: mx.array | None,
 ) -> Generator[Step, None, tuple[mx.array, BlockReport]]:
-    block, tokens = flow.blocks[index], grid.tokens
+    """``given`` (B, n F, D): tokens at the data side of the block that the clip begins with."""
+    block, order = flow.blocks[index], flow.order(index, grid)
+    tokens = order.grid.tokens
     if not isinstance(block, Block):
         return v, BlockReport(index, "identity", tokens, tokens, 0, 0, residual=0.0)
     began = time.perf_counter()
-    flip = flow.config.blocks[index].flip
-    v = reverse(v) if flip else v
-    conditional = Conditional(block, grid, context, v.shape[0], options)
-    work = SAMPLERS[options.sampler](conditional, v, options)
-    while True:
-        try:
-            done = next(work)
-        except StopIteration as stop:
-            outcome: Outcome = stop.value
-            break
-        yield Step(index, done, tokens)
+    v = order.into(v)
+    parts = [Stretch(0, 0, 1)]
+    solved = v[:, :0]
+    if order.grid.frames is not None:
+        deep = index == len(flow.blocks) - 1
+        frames = 0 if given is None else given.shape[1] // grid.frame_tokens
+        window = options.window if deep else None
+        parts = stretches(order.grid.frames, frames, window, options.context_frames)
+        if given is not None:
+            solved = flow.order(index, grid.with_frames(frames)).turn(given)
+    reports = []
+    for part in parts:
+        sequence, first = order.grid, part.first * grid.frame_tokens
+        if sequence.frames is not None:
+            sequence = sequence.with_frames(part.frames)
+        conditional = Conditional(block, sequence, context, v.shape[0], options, before=first)
+        if part.known:
+            conditional.begin_with(solved[:, first:])
+        noise = v[:, first : first + sequence.tokens]
+        work = SAMPLERS[options.sampler](conditional, noise, options)
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                break
+            yield Step(index, first + done, tokens)
+        reports.append(_report(index, conditional, noise, outcome, options))
+        solved = mx.concatenate([solved, outcome.tokens[:, conditional.start :]], axis=1)
+        mx.eval(solved)
+    u = order.back(solved)
+    mx.eval(u)
+    report = reduce(BlockReport.joined, reports)
+    return u, dataclasses.replace(report, tokens=tokens, seconds=time.perf_counter() - began)
+
+
+def _report(
+    index: int,
+    conditional: Conditional,
+    v: mx.array,
+    outcome: Outcome,
+    options: SampleOptions,
+) -> BlockReport:
+    """What solving one sequence cost and how exact it is."""
     residual, certificate_reads = outcome.residual, outcome.certificate_reads
-    evaluations = conditional.evaluations - certificate_reads * tokens
+    evaluations = conditional.evaluations - certificate_reads * conditional.tokens
     if options.certify and residual is None:
         sigma, b = conditional.all_at_once(outcome.tokens)
-        residual = scalar(mx.abs(sigma * v + b - outcome.tokens).max())
+        errors = mx.abs(sigma * v + b - outcome.tokens)
+        residual = scalar(errors[:, conditional.start :].max())
         certificate_reads = 1
     converged = outcome.converged and (residual is None or residual <= outcome.allowed)
-    u = reverse(outcome.tokens) if flip else outcome.tokens
-    mx.eval(u)
-    size = sum(weight.nbytes for _, weight in parameters_of(block))
-    return u, BlockReport(
+    size = sum(weight.nbytes for _, weight in parameters_of(conditional.block))
+    return BlockReport(
         block=index,
         sampler=options.sampler,
-        tokens=tokens,
+        tokens=conditional.tokens,
         window=outcome.window,
         weight_reads=conditional.weight_reads - outcome.certificate_reads,
         evaluations=evaluations,
@@ -107,7 +208,6 @@ def _invert_block(
         converged=converged,
         accuracy=outcome.accuracy or _word(outcome, converged),
         floor=outcome.floor,
-        seconds=time.perf_counter() - began,
     )
 
 
@@ -132,6 +232,8 @@ def check_options(flow: Flow, options: SampleOptions) -> None:
         raise UsageError(
             f"windows has {len(options.windows)} entries; this flow has {len(flow.blocks)} blocks."
         )
+    if options.window is not None and flow.config.frames == 1:
+        raise UsageError("window is for clips; this is a model of pictures.")
     if flow.config.model_type != "tarflow" and (options.annealed or options.guide != "ab"):
         raise UsageError("guide and annealed are options of TarFlow; this model is a STARFlow.")
     if options.attention_temperature != 1 and options.sampler == "jacobi":

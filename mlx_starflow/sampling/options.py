@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +21,22 @@ def _asked(
     flags: tuple[str, ...] = (),
     choices: tuple[str, ...] = (),
     former: tuple[str, ...] = (),
+    clips: bool = False,
 ) -> Any:
     """A dataclass field that users can set.
 
     help: what it does. metavar: name of its value in ``--help``. flags: how the command line
-    spells it. choices: allowed values. former: names under which older pictures store it.
+    spells it. choices: allowed values. former: names under which older pictures store it. clips:
+    whether it is for clips only.
     """
-    about = {"help": help, "metavar": metavar, "flags": flags, "choices": choices, "former": former}
+    about = {
+        "help": help,
+        "metavar": metavar,
+        "flags": flags,
+        "choices": choices,
+        "former": former,
+        "clips": clips,
+    }
     return field(default=default, metadata=about)
 
 
@@ -83,6 +93,21 @@ class SampleOptions:
         "Models conditioned in every block: guide all blocks, or only the deep one.",
         choices=("all", "deep"),
     )
+    window: int | None = _asked(
+        None,
+        "Clips: most latent frames solved in one sequence; a longer clip is continued. Default: as "
+        "many as the model was trained on.",
+        metavar="N",
+        clips=True,
+    )
+    context_frames: int = _asked(
+        16,
+        "Clips longer than the window: latent frames that each continuation sees of what came "
+        "before; fewer take less time and memory.",
+        metavar="K",
+        flags=("--context", "--context-frames"),
+        clips=True,
+    )
     compile: bool | None = None  # compile steps of fixed shape; None: on a GPU only
     secants: bool | None = None  # "sliding": secant corrections; None: in the deep block only
     certify: bool = True  # measure the residual of every block with one more pass
@@ -108,7 +133,9 @@ class SampleOptions:
             raise UsageError(f"tolerance is {self.tolerance}; expected more than 0, at most 1e6.")
         if self.windows is not None and any(w != int(w) or w < 1 for w in self.windows):
             raise UsageError(f"windows is {self.windows}; expected whole numbers of 1 or more.")
-        for name in ("block_size", "max_sweeps"):
+        if self.context_frames is None:
+            raise UsageError("context_frames is None; a continuation needs 1 frame or more.")
+        for name in ("block_size", "max_sweeps", "window", "context_frames"):
             value = getattr(self, name)
             if value is not None and (value != int(value) or value < 1):
                 raise UsageError(f"{name} is {value}; expected a whole number of 1 or more.")
@@ -131,13 +158,22 @@ class SampleOptions:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
+# Values of ``BlockReport.accuracy``, from best to worst.
+ACCURACIES = (
+    "tolerance",  # the residual is within the tolerance
+    "rounding",  # it is larger, but not larger than rounding errors
+    "sweeps",  # max_sweeps ended the work early
+    "above",  # it is larger for another reason
+)
+
+
 @dataclass(frozen=True)
 class BlockReport:
     """The cost and the accuracy of one inverted block."""
 
     block: int  # index in the flow; the last is the deep block
     sampler: str  # the sampler that did the work
-    tokens: int  # T
+    tokens: int  # T; F if the block reads each frame by itself
     window: int  # tokens solved at a time
     weight_reads: int  # passes over the block's weights; text prefix and certificate apart
     evaluations: int  # tokens evaluated by the network, with guidance counted once
@@ -152,6 +188,23 @@ class BlockReport:
     accuracy: str = "tolerance"
     floor: float = 0.0  # measured rounding error, see sampling/tolerance.py; 0: not measured
     seconds: float = 0.0
+
+    def joined(self, later: BlockReport) -> BlockReport:
+        """This report and that of later frames as one: costs added, the worse accuracy."""
+        sweeps = Counter(self.sweeps)
+        sweeps.update(later.sweeps)
+        residuals = [r for r in (self.residual, later.residual) if r is not None]
+        worst = max(self.accuracy, later.accuracy, key=ACCURACIES.index)
+        added = ("weight_reads", "evaluations", "bytes_read", "certificate_reads", "host_syncs")
+        return dataclasses.replace(
+            self,
+            sweeps=dict(sweeps),
+            residual=max(residuals, default=None),
+            converged=self.converged and later.converged,
+            accuracy=worst,
+            floor=max(self.floor, later.floor),
+            **{name: getattr(self, name) + getattr(later, name) for name in added},
+        )
 
     @property
     def evaluations_per_token(self) -> float:
@@ -180,5 +233,5 @@ class BlockResult:
     """The result of ``invert_steps`` for a block."""
 
     block: int  # index in the flow
-    x: mx.array  # (B, H, W, C) float32, the picture after this block
+    x: mx.array  # (B, H, W, C) or (B, N, H, W, C) float32, the picture or clip after this block
     report: BlockReport

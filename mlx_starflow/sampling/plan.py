@@ -4,6 +4,10 @@ Shallow blocks converge in all tokens at once, by about a factor of 10 per sweep
 is the whole sequence. The deep block, inverted first, converges from the first token on, by one to
 two tokens per sweep. There a wider window reads the weights less often but needs more arithmetic.
 Secants reduce the number of sweeps in the deep block only.
+
+A block that reads each frame of a clip by itself has all frames in its batch. It solves one token
+of every frame at a time: this reads the weights once for all frames, while a window would compute
+each token several times.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ def plan_blocks(flow: Flow, grid: Grid, options: SampleOptions) -> list[SampleOp
         elif index == deep:
             plan.append(_with_window(own, options.block_size or DEEP_WINDOW))
         else:
-            plan.append(_with_window(own, grid.tokens))
+            order = flow.order(index, grid)
+            plan.append(_with_window(own, 1 if order.sequences > 1 else grid.tokens))
     return plan
 
 

@@ -21,9 +21,8 @@ def sequential(
 
     Tokens are evaluated asynchronously; the host does not wait for the device in between.
     """
-    previous = mx.zeros_like(v[:, :1])
-    done = []
-    for t in range(block.tokens):
+    previous, done = block.last(v), block.solved()
+    for t in range(block.start, block.tokens):
         sigma, b = block.affine(previous, t)
         previous = sigma * v[:, t : t + 1] + b
         done.append(previous)
@@ -34,4 +33,4 @@ def sequential(
     # A residual above ``allowed`` is reported as not converged.
     promised = options.tolerance or constant(block.block)
     allowed = promised * max(1.0, scalar(mx.abs(tokens).max()))
-    return Outcome(tokens, window=1, sweeps={1: block.tokens}, allowed=allowed)
+    return Outcome(tokens, window=1, sweeps={1: block.tokens - block.start}, allowed=allowed)

@@ -59,7 +59,7 @@ def sliding(
     asked = options.tolerance or constant(block.block)
     secants = options.secants is not False
     walk = _Walk(block, v, COMMIT_SHARE * asked, options.max_sweeps, secants)
-    yield from walk.run(0, window)
+    yield from walk.run(block.start, window)
     residual, certificates = None, 0
     while options.certify:
         before = residual
@@ -101,6 +101,8 @@ class _Walk:
         rounding errors are larger."""
         self.block, self.v, self.commit, self.max_sweeps = block, v, commit, max_sweeps
         self.u = np.array(v)  # the first guess of a token is its noise
+        if block.known is not None:
+            self.u[:, : block.start] = np.array(block.known)
         self.sweeps: Counter[int] = Counter()  # sweeps in the window -> number of tokens
         self.secants = secants
         self.syncs, self.converged = 0, True
@@ -184,6 +186,7 @@ class _Walk:
         total = self.block.tokens
         values = self._sweep(0, total)
         errors = np.abs(values - self.u).max(axis=(0, 2))
+        errors[: self.block.start] = 0  # known tokens are not the values of any noise
         if errors.max() > tolerance and total > 1 and self.max_sweeps is None:
             start = max(0, min(int(np.argmax(errors)) - REPAIR_WINDOW // 2, total - REPAIR_WINDOW))
             stop = min(start + REPAIR_WINDOW, total)

@@ -17,19 +17,14 @@ import numpy as np
 from ..device.products import kept_type
 from ..flow import Block
 from .conditional import Conditional
-from .options import BlockReport
+from .options import ACCURACIES, BlockReport
 
 # Smallest tolerance by the dtype of keys and values.
 CONSTANT = {mx.float32: 2e-5, mx.float16: 5e-3, mx.bfloat16: 3e-2}
 FLOORS = 2.0  # the tolerance is at least this many times the floor
 TOKENS = 32  # number of tokens with which the floor is measured
 
-# Values of ``BlockReport.accuracy``, from best to worst.
-WITHIN = "tolerance"  # the residual is within the tolerance
-ROUNDING = "rounding"  # it is larger, but not larger than rounding errors
-SWEEPS = "sweeps"  # max_sweeps ended the work early
-ABOVE = "above"  # it is larger for another reason
-WORST_LAST = (WITHIN, ROUNDING, SWEEPS, ABOVE)
+WITHIN, ROUNDING, SWEEPS, ABOVE = ACCURACIES
 
 
 def arithmetic(block: Block) -> mx.Dtype:
@@ -68,7 +63,7 @@ def word_for(
 
 def worst_accuracy(reports: Sequence[BlockReport]) -> str:
     """The worst ``accuracy`` of any block."""
-    return max((r.accuracy for r in reports), key=WORST_LAST.index, default=WITHIN)
+    return max((r.accuracy for r in reports), key=ACCURACIES.index, default=WITHIN)
 
 
 def measure_floor(block: Conditional, v: mx.array) -> float:

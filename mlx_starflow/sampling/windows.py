@@ -87,6 +87,7 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     parts = [name, mx.__version__, layer.dtype if layer else "", bits, flow.config, grid, batch]  # type: ignore[attr-defined]
     parts += [
         options.guidance > 0,
+        options.window,
         tf32_allowed(),
         COMMITTED_PER_SWEEP,
         SHALLOW_COMMITTED,

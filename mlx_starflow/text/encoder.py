@@ -28,29 +28,36 @@ class PromptEncoder:
         self._embed = embed
         self._rows = rows
 
-    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
-        """Features (N, L, D) of N prompts; "" is the null caption.
+    def encode(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> TextFeatures:
+        """Features (N, L, D) of N prompts; "" is the null caption. ``fps``: frames per second of
+        clips, 0 for pictures.
 
         Each prompt is encoded alone, so its features do not depend on the others. If padding is
         masked, the padding tokens are not encoded and their features are zero. A prompt that is
         too long is cut, and the cut is reported in the result. Errors: TextError.
         """
-        rows, tokens = [], self._tokens(prompts, aspect_ratio)
+        rows, tokens = [], self._tokens(prompts, aspect_ratio, fps)
         for own in tokens:
             rows.append(self._row(own.ids))
             mx.eval(rows[-1])
         return TextFeatures(stacked(rows, self.config), _cuts(tokens), _unread(tokens))
 
-    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+    def cuts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Cut, ...]:
         """The cuts that ``encode`` would make, found by tokenizing only."""
-        return _cuts(self._tokens(prompts, aspect_ratio))
+        return _cuts(self._tokens(prompts, aspect_ratio, fps))
 
-    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+    def unread(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Unread, ...]:
         """What the tokenizer does not know of each prompt, found by tokenizing only."""
-        return _unread(self._tokens(prompts, aspect_ratio))
+        return _unread(self._tokens(prompts, aspect_ratio, fps))
 
-    def _tokens(self, prompts: Sequence[str], aspect_ratio: str) -> list[Tokens]:
-        texts = [prompt_text(prompt, self.config, aspect_ratio) for prompt in listed(prompts)]
+    def _tokens(self, prompts: Sequence[str], aspect_ratio: str, fps: int) -> list[Tokens]:
+        texts = [prompt_text(prompt, self.config, aspect_ratio, fps) for prompt in listed(prompts)]
         return [self._tokenizer.encode(text, self.config.length) for text in texts]
 
     def _row(self, ids: tuple[int, ...]) -> mx.array:

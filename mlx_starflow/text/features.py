@@ -58,13 +58,20 @@ class TextEncoder(Protocol):
 
     config: TextConfig
 
-    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
-        """Features (N, L, D) of N prompts; "" is the null caption."""
+    def encode(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> TextFeatures:
+        """Features (N, L, D) of N prompts; "" is the null caption. ``fps``: frames per second of
+        clips, 0 for pictures."""
 
-    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+    def cuts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Cut, ...]:
         """The prompts that are longer than the model's text length."""
 
-    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+    def unread(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Unread, ...]:
         """The prompts with characters that the tokenizer does not know."""
 
 

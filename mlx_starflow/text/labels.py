@@ -54,15 +54,21 @@ class LabelEncoder:
             f"{self.classes - 1}, or an empty text for no class.{hint}"
         )
 
-    def cuts(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Cut, ...]:
+    def cuts(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Cut, ...]:
         """Always empty: labels are never cut."""
         return ()
 
-    def unread(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> tuple[Unread, ...]:
+    def unread(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> tuple[Unread, ...]:
         """Always empty: an unknown label is an error."""
         return ()
 
-    def encode(self, prompts: Sequence[str], aspect_ratio: str = "1:1") -> TextFeatures:
+    def encode(
+        self, prompts: Sequence[str], aspect_ratio: str = "1:1", fps: int = 0
+    ) -> TextFeatures:
         """Features (N, 1, classes + 1) of N class names or numbers. Errors: see ``index``."""
         places = mx.arange(self.classes + 1)
         rows = [(places == self.index(p)).astype(mx.float32)[None] for p in listed(prompts)]

@@ -18,7 +18,8 @@ import mlx.core as mx
 
 from ..exact.likelihood import log_prob, normal_log_prob
 from ..flow import Block, Context, Flow
-from ..flow.grid import Grid, grid_of, patchify, reverse
+from ..flow.grid import Grid, grid_of, patchify
+from ..flow.order import Order
 from ..flow.rope import Rotation
 from .parameters import Arrays, Trained
 
@@ -68,7 +69,7 @@ class _Stage:
 class _Passed:
     """A block that the data went through."""
 
-    flip: bool
+    order: Order
     start: _Stage
     layers: list[_Stage]
     end: _Stage
@@ -100,7 +101,7 @@ def in_layers(
 def _forward(
     flow: Flow, index: int, u: mx.array, grid: Grid, context: Context, arrays: Arrays
 ) -> tuple[_Passed, mx.array, mx.array]:
-    block, flip = cast(Block, flow.blocks[index]), flow.config.blocks[index].flip
+    block, order = cast(Block, flow.blocks[index]), flow.order(index, grid)
     path = f"blocks.{index}."
     inner = {n: a for n, a in arrays.items() if n.startswith(path)}
     ending = (f"{path}final_norm.", f"{path}proj_out.")
@@ -108,10 +109,10 @@ def _forward(
     own_start = {
         n: a for n, a in inner.items() if n not in own_end and not n.startswith(f"{path}layers.")
     }
-    u = reverse(u) if flip else u
-    hidden, prefix, table = block.start(u, grid, context)
+    u = order.into(u)
+    hidden, prefix, table = block.start(u, order.grid, context)
     mx.eval(hidden)
-    start = _Stage(lambda u: [block.start(u, grid, context)[0]], [u], own_start)
+    start = _Stage(lambda u: [block.start(u, order.grid, context)[0]], [u], own_start)
     layers = []
     for number, layer in enumerate(block.layers):
         own = {n: a for n, a in inner.items() if n.startswith(f"{path}layers.{number}.")}
@@ -126,9 +127,9 @@ def _forward(
     last = _Stage(end, [hidden, u], own_end)
     a, b = block.finish(hidden, prefix)
     v, log_scale = (u - b) / block.sigma(a), -block.log_sigma(a)
-    log_scale = log_scale.sum(axis=(1, 2))
+    log_scale = order.unfold(log_scale).sum(axis=(1, 2))
     mx.eval(v, log_scale)
-    return _Passed(flip, start, layers, last), reverse(v) if flip else v, log_scale
+    return _Passed(order, start, layers, last), order.back(v), log_scale
 
 
 def _layer(layer: Callable[..., mx.array], table: Rotation | None) -> Callable[..., list[mx.array]]:
@@ -139,14 +140,14 @@ def _backward(
     trained: Trained, done: _Passed, slope: mx.array, slopes: Arrays, key: mx.array | None
 ) -> mx.array:
     """The gradient at a block's input from that at its output; adds those of its arrays."""
-    slope = reverse(slope) if done.flip else slope
+    slope = done.order.into(slope)
     inner, direct = _through(trained, done.end, [slope, mx.array(-1.0)], slopes, key)
     while done.layers:
         (inner,) = _through(trained, done.layers.pop(), [inner], slopes, key)
     (through,) = _through(trained, done.start, [inner], slopes, key)
     slope = direct + through
     mx.eval(slope)
-    return reverse(slope) if done.flip else slope
+    return done.order.back(slope)
 
 
 def _through(

@@ -5,11 +5,17 @@ from __future__ import annotations
 from ..config import VAEConfig
 from ..device.activations import on_gpu
 from .model import LARGE, TILE
+from .wan import LARGE as WAN_LARGE
+from .wan import TILE as WAN_TILE
+from .wan_config import WanConfig
 
 # Arrays of the widest kind that exist at once while a VAE decodes: input, norm, activation,
 # convolution, skip; on a CPU also the padded input and the steps of an activation (measured 10 to
 # 11 on the embedded model, pictures of 128 to 512 pixels).
 _COPIES_GPU, _COPIES_CPU = 6, 11
+# The same for WAN2.2, whose convolutions also lay out three frames side by side: counted for a GPU,
+# measured 19 to 24 on a CPU.
+_WAN_COPIES_GPU, _WAN_COPIES_CPU = 7, 24
 
 
 def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
@@ -27,3 +33,25 @@ def decoding_bytes(vae: VAEConfig, height: int, width: int) -> int:
     scores = (height * width) ** 2 * 4 if vae.mid_block_add_attention else 0
     copies = _COPIES_GPU if on_gpu() else _COPIES_CPU
     return max(4 * numbers * copies, 2 * scores) + 2 * output
+
+
+def wan_decoding_bytes(vae: WanConfig, height: int, width: int) -> int:
+    """Estimated peak bytes of decoding a clip of any length in float32, one latent frame at a time:
+    the largest arrays of the decoder, and the frames that its convolutions keep."""
+    output = 4 * 3 * 4 * (16 * height) * (16 * width)
+    cells, kept = height * width, wan_kept_numbers(vae, height, width)
+    if cells > WAN_LARGE:
+        cells = min(height, WAN_TILE) * min(width, WAN_TILE)
+    # The last stage begins with four frames, eight times as large, of twice the last width.
+    numbers = 4 * 64 * cells * 2 * vae.decoder_base_dim
+    copies = _WAN_COPIES_GPU if on_gpu() else _WAN_COPIES_CPU
+    return 4 * (numbers * copies + kept) + 2 * output
+
+
+def wan_kept_numbers(vae: WanConfig, height: int, width: int) -> int:
+    """Numbers in the frames that the decoder keeps: the last two inputs of every convolution."""
+    d = vae.decoder_base_dim
+    middle = vae.latent_channels + 4 * 4 * d
+    # Channels of the inputs of a stage's convolutions (in space, in time), by its resolution.
+    stages = [6 * 4 * d + 4 * d, 6 * 4 * d + 4 * d, 4 * d + 5 * 2 * d, 2 * d + 5 * d + d]
+    return 2 * height * width * (middle + sum(c * 4**i for i, c in enumerate(stages)))

@@ -13,15 +13,22 @@ import mlx.core as mx
 
 from ..config import VAEConfig
 from ..errors import ConfigError
-from .memory import decoding_bytes
+from .memory import decoding_bytes, wan_decoding_bytes
 from .model import AutoencoderKL
+from .wan import AutoencoderWan
+from .wan_config import KIND as WAN
+from .wan_config import WanConfig
 
 DEFAULT = "autoencoder_kl"  # if vae/config.json has no "kind"
 
 
 class Autoencoder(Protocol):
     """Pictures to latents and back. Must also be an ``nn.Module`` with the parameters in its
-    weight files."""
+    weight files.
+
+    An autoencoder of clips also takes (B, M, H, W, 3) and (B, N, h, w, c), and has
+    ``temporal_factor`` in its configuration and ``decode_stream``, like ``AutoencoderWan``.
+    """
 
     config: Any  # has ``factor``, pixels per latent along one side, and ``latent_channels``
 
@@ -42,7 +49,10 @@ class Kind:
     decoding_bytes: Callable[[Any, int, int], int]
 
 
-KINDS: dict[str, Kind] = {DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes)}
+KINDS: dict[str, Kind] = {
+    DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes),
+    WAN: Kind(WanConfig.from_dict, AutoencoderWan, wan_decoding_bytes),
+}
 
 
 def read_vae_config(settings: dict[str, Any], where: str) -> Any:

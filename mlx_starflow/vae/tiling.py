@@ -43,11 +43,12 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
 
     ``tile``: side of a tile in cells of x; neighbours overlap by a quarter. Each tile is evaluated
     before the next, so the memory is that of one tile and the result.
+    ``work`` may return another number of pictures than it is given.
     Errors: UsageError if the tile is smaller than SMALLEST.
     """
     if tile < SMALLEST:
         raise UsageError(f"tile is {tile}; the smallest tile is {SMALLEST} latent cells.")
-    batch, height, width, _ = x.shape
+    height, width = x.shape[1:3]
     overlap = tile // 4
     rows = tile_starts(height, tile, overlap)
     columns = tile_starts(width, tile, overlap)
@@ -66,7 +67,7 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
                 slice(column * factor, (column + wide) * factor),
             )
             if total is None:
-                total = mx.zeros((batch, height * factor, width * factor, y.shape[-1]))
+                total = mx.zeros((y.shape[0], height * factor, width * factor, y.shape[-1]))
             total[(slice(None), *area)] += weight * y
             weights[area] += weight
             mx.eval(total, weights)

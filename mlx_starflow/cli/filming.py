@@ -1,0 +1,230 @@
+"""``mlx-starflow video``: make every clip of a request, show progress, save as they finish."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from ..errors import Interrupted, UsageError
+from ..files.fields import Fields
+from ..generation.events import Finished, FramesDecoded
+from ..generation.given import given_pictures
+from ..generation.length import clips_of
+from ..generation.noise_file import noise_record
+from ..generation.result import Result
+from ..pictures.clips import MP4, check_clip_path, save_clip
+from ..pictures.metadata import save_picture
+from ..pipeline import Pipeline, load
+from . import outputs
+from .console import Console, Progress, counted
+from .fetch import Fetching
+from .job import Batch
+from .prompts import tell_prompts
+
+COMMAND = "video"  # in the settings of a clip
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the clips begin with, and how its settings name it."""
+
+    kind: str  # "image" | "video"
+    path: Path
+    pictures: tuple[Image.Image, ...]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"kind": self.kind, "file": str(self.path), "sha256": self.digest}
+
+    @property
+    def digest(self) -> str:
+        """A hash of the pixels."""
+        whole = hashlib.sha256()
+        for picture in self.pictures:
+            whole.update(repr(picture.size).encode() + picture.convert("RGB").tobytes())
+        return whole.hexdigest()
+
+    @classmethod
+    def stored(cls, fields: Fields) -> Beginning:
+        """What a clip says that it began with, read again. Errors: UsageError where the file is
+        not there any more or holds something else."""
+        kind = fields.text("kind", one_of=("image", "video"))
+        path = Path(fields.text("file", most=4096))
+        if not path.exists():
+            raise UsageError(
+                f"The clip began with {path}, which is not there. Name it with --{kind}."
+            )
+        found = _read(kind, path)
+        if found.digest != fields.text("sha256", most=64):
+            raise UsageError(
+                f"The clip began with {path}, which holds something else now. Name what it shall "
+                f"begin with, with --{kind}."
+            )
+        return found
+
+
+def beginning(image: Path | None, video: Path | None) -> Beginning:
+    """The picture or clip of the flags. Errors: UsageError, ImageError."""
+    if image is not None and video is not None:
+        raise UsageError("--image and --video both give the beginning; give one of them.")
+    return _read("image", image) if image is not None else _read("video", cast(Path, video))
+
+
+def _read(kind: str, path: Path) -> Beginning:
+    if not path.exists():
+        raise UsageError(f"--{kind} {path}: there is no such file.")
+    pictures = given_pictures(**{"image": None, "video": None} | {kind: path})
+    return Beginning(kind, path, tuple(pictures))
+
+
+@dataclass(frozen=True)
+class Filming:
+    """A whole call of ``video``, resolved."""
+
+    model: str | None
+    dtype: str | None
+    quantize: int | str | None
+    low_ram: bool
+    batches: list[Batch]
+    options: dict[str, Any]  # of Pipeline.generate
+    output: Path | None
+    seconds: float | None = None
+    beginning: Beginning | None = None
+    noise: np.ndarray | None = None
+    noise_file: str = ""
+    preview_frames: Path | None = None
+    embed: bool = True
+    expected_weights: str | None = None
+    random_seeds: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where clips go; without PyAV the default is a format that needs nothing."""
+        if self.output is not None:
+            return self.output
+        return Path("clip").with_suffix(MP4 if find_spec("av") else ".webp")
+
+    @property
+    def clips(self) -> int:
+        return sum(len(b.keep or b.seeds) for b in self.batches)
+
+
+@dataclass
+class Report:
+    """What is finished so far."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # frames shown on the way
+
+
+def film(work: Filming, console: Console) -> Report:
+    """Make and save everything. Interrupted says what was finished by then."""
+    check_clip_path(work.path)
+    outputs.check_file(work.path)
+    if work.preview_frames is not None:
+        outputs.check_directory(work.preview_frames)
+    report = Report()
+    try:
+        with load(
+            work.model, work.dtype, work.quantize, work.low_ram, tell=Fetching(console)
+        ) as pipe:
+            if work.expected_weights and pipe.fingerprint != work.expected_weights:
+                console.say("Warning: the clip was made with other weights; it will not be the "
+                            "same.")  # fmt: skip
+            options = _with_length(work, pipe)
+            prompts = [p for batch in work.batches for p in batch.prompts if p is not None]
+            tell_prompts(pipe, prompts, console, cuts=False)
+            progress = Progress(console, len(work.batches))
+            if work.random_seeds:
+                seeds = ", ".join(str(s) for batch in work.batches for s in batch.seeds)
+                console.say(f"Seed {seeds}, drawn at random.")
+            for batch in work.batches:
+                result = _draw(work, batch, options, pipe, console, progress, report)
+                _save(work, batch, result, report)
+    except KeyboardInterrupt:
+        done = [r["path"] for r in report.records]
+        finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
+        raise Interrupted(
+            f"Interrupted after {len(done)} of {counted(work.clips, 'clip')}; {finished}."
+        ) from None
+    finally:
+        console.clear()
+    _tell_residuals(report, console)
+    return report
+
+
+def _with_length(work: Filming, pipe: Pipeline) -> dict[str, Any]:
+    """The options with a number of frames: asked for, from --seconds, or the model's own."""
+    clips, options = clips_of(pipe.config, pipe.flow_config), dict(work.options)
+    if work.seconds is not None:
+        options["frames"] = round(work.seconds * (options.get("fps") or clips.fps[0])) + 1
+    options.setdefault("frames", clips.frames)
+    return options
+
+
+def _draw(
+    work: Filming,
+    batch: Batch,
+    options: dict[str, Any],
+    pipe: Pipeline,
+    console: Console,
+    progress: Progress,
+    report: Report,
+) -> Result:
+    if work.beginning is not None:
+        options = options | {work.beginning.kind: _given(work.beginning)}
+    prompts = cast("list[str | int]", list(batch.prompts))
+    events = pipe.stream(prompts, list(batch.seeds), noise=work.noise, **options)
+    with contextlib.closing(events):
+        for event in events:
+            progress.follow(event)
+            for warning in getattr(event, "warnings", ()):
+                console.say(f"Warning: {warning}")
+            if isinstance(event, FramesDecoded) and work.preview_frames is not None:
+                report.files += _preview(work.preview_frames, batch, event)
+            if isinstance(event, Finished):
+                result = event.result
+    return result
+
+
+def _given(beginning: Beginning) -> Any:
+    return beginning.pictures[0] if beginning.kind == "image" else list(beginning.pictures)
+
+
+def _preview(folder: Path, batch: Batch, event: FramesDecoded) -> Sequence[str]:
+    prompt = f"prompt_{batch.prompt_number}_" if batch.prompt_number is not None else ""
+    stem = f"{prompt}seed_{batch.seeds[event.clip]}_frame"
+    return [
+        str(save_picture(Image.fromarray(frame), folder / f"{stem}_{number:04d}.png"))
+        for number, frame in enumerate(event.frames, start=event.first)
+    ]
+
+
+def _save(work: Filming, batch: Batch, result: Result, report: Report) -> None:
+    for i in batch.keep or range(len(batch.seeds)):
+        metadata = {**result.metadata_of(i), "command": COMMAND}
+        if work.beginning is not None:
+            metadata["given"] = work.beginning.record
+        if work.noise is not None:
+            metadata["noise"] = noise_record(work.noise_file, np.array(result.noise))
+        path = outputs.name(work.path, batch.seeds[i], batch.prompt_number, work.clips > 1)
+        fps = result.settings.fps or 1
+        path = save_clip(result.clips[i], path, fps, metadata if work.embed else None)
+        report.records.append({"path": str(path), **metadata})
+
+
+def _tell_residuals(report: Report, console: Console) -> None:
+    missed = [r for r in report.records if not r["converged"]]
+    if missed:
+        console.say(
+            f"Warning: {counted(len(missed), 'clip')} not converged. Allow more --steps, or use "
+            "--sampler sequential."
+        )

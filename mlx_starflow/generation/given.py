@@ -1,0 +1,66 @@
+"""Frames that a clip begins with: a picture or the start of a clip, as people give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from ..errors import UsageError
+from ..pictures.arrays import read_picture
+from ..pictures.clips import covering, read_clip
+from .components import Components
+from .settings import Settings
+
+Given = str | Path | Image.Image | np.ndarray | Sequence[Image.Image]
+
+
+def given_pictures(image: Given | None, video: Given | None) -> list[Image.Image]:
+    """The frames of a picture or a clip: a path, PIL images, or an array of uint8 (M, H, W, 3) or
+    (H, W, 3). None where nothing is given. Errors: UsageError, ImageError."""
+    if image is not None and video is not None:
+        raise UsageError("image and video both give the beginning of the clip; give one of them.")
+    if image is None and video is None:
+        return []
+    given, name = (image, "image") if image is not None else (video, "video")
+    if isinstance(given, str | Path):
+        return [read_picture(given)] if name == "image" else read_clip(Path(given))
+    if isinstance(given, Image.Image):
+        pictures = [given]
+    elif isinstance(given, np.ndarray):
+        frames = given[None] if given.ndim == 3 else given
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise UsageError(
+                f"{name} is an array {given.shape} of {given.dtype}; expected uint8 (M, H, W, 3), "
+                "or (H, W, 3) for a picture."
+            )
+        pictures = [Image.fromarray(frame) for frame in frames]
+    else:
+        pictures = list(given or ())
+    if name == "image" and len(pictures) != 1:
+        raise UsageError(f"image holds {len(pictures)} pictures; give a clip as video.")
+    if not pictures:
+        raise UsageError("video holds no frames.")
+    return pictures
+
+
+def given_latents(
+    components: Components, settings: Settings, pictures: list[Image.Image], noise: mx.array
+) -> mx.array:
+    """The noised latent frames (B, n, h, w, c) that every clip of a batch begins with.
+
+    Pictures are resized to cover the clip's size and cut in the middle. The noise of the training
+    that is added is the clip's own in the place of these frames, which nothing else uses.
+    """
+    size = settings.width, settings.height
+    frames = np.stack([np.asarray(covering(p, *size), np.float32) for p in pictures])
+    pixels = mx.array(frames / 127.5 - 1)[None]
+    vae = components.vae
+    latents = pixels if vae is None else vae.encode(pixels)
+    count, std = latents.shape[1], components.flow_config.noise_std
+    given = latents + std * noise[:, :count]
+    mx.eval(given)
+    return given

@@ -1,0 +1,299 @@
+"""Clips from prompt to file: the pipeline, its events, the command, its files and replay."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from command import run  # noqa: F401
+from conftest import case_dir, case_tensors
+from PIL import Image
+
+import mlx_starflow as sf
+from convert.bundle import convert_checkpoint
+from convert.options import ConvertOptions
+from mlx_starflow.errors import UsageError
+from mlx_starflow.events import BlockProgress, Finished, FramesDecoded, Preview
+from mlx_starflow.pictures.clips import (
+    clip_metadata,
+    covering,
+    read_clip,
+    save_clip,
+    to_frames,
+)
+
+
+@pytest.fixture(scope="module")
+def pipe(filmed):
+    with sf.load(filmed) as pipe:
+        yield pipe
+
+
+def test_a_clip(pipe):
+    result = pipe.generate("red", seed=3, frames=9)
+    (clip,) = result.clips
+    assert clip.shape == (9, 32, 32, 3) and clip.dtype == np.uint8
+    assert result.latents.shape == result.noise.shape == (1, 3, 2, 2, 3)
+    assert np.array_equal(np.asarray(result.images[0]), clip[0])
+    assert result.metadata["frames"] == 9 and result.metadata["fps"] == 8
+    assert result.metadata["window"] == 3 and result.metadata["converged"]
+    # Frames are those of the autoencoder, clipped and rounded.
+    decoded = np.array(pipe.vae.decode(result.denoised)[0])
+    assert np.array_equal(clip, to_frames(decoded))
+
+
+def test_a_picture_of_the_same_model(pipe):
+    picture = pipe.generate("red", seed=3)
+    assert picture.latents.shape == (1, 2, 2, 3) and picture.clips[0].shape == (1, 32, 32, 3)
+    assert "frames" not in picture.metadata and "window" not in picture.metadata
+    one = pipe.generate("red", seed=3, frames=1)
+    assert np.array_equal(one.clips[0], picture.clips[0])
+
+
+def test_the_same_seed_gives_the_same_clip_in_a_batch(pipe):
+    both = pipe.generate("red", seed=3, num_images=2, frames=9, sampler="sequential")
+    alone = pipe.generate("red", seed=4, frames=9, sampler="sequential")
+    assert mx.array_equal(both.noise[1:], alone.noise)
+    assert mx.abs(both.latents[1:] - alone.latents).max().item() < 1e-4
+    given = pipe.generate("red", seed=0, frames=9, sampler="sequential", noise=alone.noise[0])
+    assert mx.array_equal(given.latents, alone.latents)
+
+
+def test_lengths_are_those_that_the_autoencoder_makes(pipe):
+    for asked, shown, latent in ((2, 1, 1), (5, 5, 2), (8, 5, 2), (9, 9, 3)):
+        result = pipe.generate("red", seed=1, frames=asked)
+        assert result.clips[0].shape[0] == shown
+        assert (1 if result.latents.ndim == 4 else result.latents.shape[1]) == latent
+
+
+def test_longer_than_the_window(pipe):
+    result = pipe.generate("red", seed=3, frames=21, context_frames=1, sampler="sequential")
+    short = pipe.generate("red", seed=3, frames=9, noise=result.noise[:, :3], sampler="sequential")
+    assert result.clips[0].shape[0] == 21 and result.metadata["context_frames"] == 1
+    assert mx.abs(result.latents[:, :3] - short.latents).max().item() < 1e-4
+    # Without --context as many as fit.
+    assert pipe.settings("red", seed=3, frames=21).sample.context_frames == 2
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_given_frames_stand_at_the_beginning(pipe, frames):
+    own = np.random.default_rng(0).integers(0, 256, (frames, 40, 32, 3), dtype=np.uint8)
+    name, given = ("image", own[0]) if frames == 1 else ("video", own)
+    result = pipe.generate("red", seed=3, frames=13, **{name: given})
+    count = 1 if frames == 1 else 2
+    fitted = mx.array(own[None, :, 4:36].astype(np.float32) / 127.5 - 1)
+    latents = pipe.vae.encode(fitted) + 0.5 * result.noise[:, :count]
+    assert mx.allclose(result.latents[:, :count], latents, atol=1e-5)
+    assert result.settings.given_frames == count
+    pictures = [Image.fromarray(frame) for frame in own]
+    again = pipe.generate(
+        "red", seed=3, frames=13, **{name: pictures if count > 1 else pictures[0]}
+    )
+    assert np.array_equal(result.clips[0], again.clips[0])
+
+
+def test_events(pipe):
+    events = list(pipe.stream("red", seed=3, frames=9, previews=True))
+    frames = [e for e in events if isinstance(e, FramesDecoded)]
+    assert [(e.first, len(e.frames), e.total) for e in frames] == [(0, 1, 9), (1, 4, 9), (5, 4, 9)]
+    assert isinstance(events[-1], Finished)
+    whole = np.concatenate([e.frames for e in frames])
+    assert np.array_equal(whole, events[-1].result.clips[0])
+    for event in events:
+        json.dumps(event.to_dict())
+        if isinstance(event, BlockProgress) and event.phase == "deep block":
+            assert event.frames_total == 3 and event.frames_done <= 3
+        if isinstance(event, Preview):
+            assert event.latents.ndim == 5 and pipe.preview(event.latents)[0].size == (32, 32)
+            assert pipe.decode(event.latents)[0].size == (32, 32)
+
+
+def test_what_a_clip_cannot_be_is_refused(pipe, colours):
+    picture = Image.new("RGB", (32, 32))
+    for options, message in (
+        (dict(frames=0), "frames is 0"),
+        (dict(frames=9, fps=0), "fps is 0"),
+        (dict(fps=8), "are for clips"),
+        (dict(image=picture), "are for clips"),
+        (dict(frames=1, image=picture), "nothing would be drawn"),
+        (dict(frames=5, video=[picture] * 5), "Give 9 frames or more"),
+        (dict(frames=9, video=[picture], image=picture), "give one of them"),
+        (dict(frames=9, image=np.zeros((3, 3))), "expected uint8"),
+        (dict(frames=21, window=3, context_frames=3), "context_frames is 3"),
+        (dict(frames=21, window=1), "context_frames is 1"),
+        (dict(window=3), "window is for clips"),
+        (dict(frames=9, noise=mx.zeros((2, 2, 3))), "this request needs"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pipe.generate("red", seed=1, **options)
+    with sf.load(colours) as other:
+        for options in (dict(frames=9), dict(frames=9, image=picture), dict(window=2)):
+            with pytest.raises(UsageError, match="pictures|for clips"):
+                other.generate("red", seed=1, **options)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a.png", "folder"])
+def test_files_hold_frames_and_settings(name, tmp_path):
+    if name.endswith(".mp4"):
+        pytest.importorskip("av")
+    ramp = np.linspace(40, 200, 32 * 48 * 3).reshape(1, 32, 48, 3)
+    clip = np.concatenate([np.roll(ramp, 4 * i, axis=2) for i in range(5)]).astype(np.uint8)
+    settings = {"generator": "mlx-starflow", "prompt": 'a fox, "really"', "seed": 3}
+    path = save_clip(clip, tmp_path / name, 8, settings)
+    assert path == tmp_path / name and clip_metadata(path) == settings
+    frames = np.stack([np.asarray(f.convert("RGB"), np.float32) for f in read_clip(path)])
+    assert frames.shape == clip.shape
+    # The formats are lossy, but for PNG.
+    lossy = 0 if name in ("folder", "a.png") else 12
+    assert np.abs(frames - clip).mean() <= lossy
+    assert len(read_clip(path, most=2)) == 2
+    other = save_clip(clip, tmp_path / name, 8, settings)  # never over a file
+    assert other != path and path.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_picture_covers_its_frame():
+    """Every size is covered, whatever the rounding of the other side: no black line."""
+    for width in range(20, 120, 7):
+        for height in range(20, 120, 9):
+            picture = Image.new("RGB", (width, height), "white")
+            assert np.asarray(covering(picture, 48, 32)).min() == 255
+    wide = Image.fromarray(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None], 3, axis=2))
+    wide = wide.resize((64, 32), Image.Resampling.NEAREST)
+    assert np.asarray(covering(wide, 32, 32))[:, :, 0].tolist()[0] == list(range(16, 48))
+
+
+def test_command(run, filmed, tmp_path):  # noqa: F811
+    film = ("video", "red", "-m", filmed, "--frames", 9, "--seed", 3)
+    done = run(*film, "-o", tmp_path / "a.webp", "--preview-frames", tmp_path / "p", "--json")
+    assert done.status == 0, done.err
+    (record,) = json.loads(done.out)["clips"]
+    assert record["command"] == "video" and record["frames"] == 9 and record["seed"] == 3
+    assert len(list((tmp_path / "p").iterdir())) == 9
+    with sf.load(filmed) as pipe:
+        clip = pipe.generate("red", seed=3, frames=9).clips[0]
+    shown = np.asarray(Image.open(tmp_path / "p" / "seed_3_frame_0004.png"))
+    assert np.array_equal(shown, clip[4])
+    # Again from what is in the file, to the bit; and longer, with what is asked besides.
+    again = run("video", "-C", tmp_path / "a.webp", "-o", tmp_path / "b")
+    assert again.status == 0, again.err
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b" / "frame_0004.png")), clip[4])
+    longer = run("video", "-C", tmp_path / "a.webp", "--seconds", 2, "-o", tmp_path / "c.gif")
+    assert longer.status == 0 and clip_metadata(tmp_path / "c.gif")["frames"] == 17
+
+
+def test_command_with_a_beginning(run, filmed, tmp_path):  # noqa: F811
+    Image.new("RGB", (50, 40), "teal").save(tmp_path / "first.png")
+    film = ("video", "blue", "-m", filmed, "--frames", 9, "--seed", 3)
+    done = run(*film, "--image", tmp_path / "first.png", "-o", tmp_path / "a.gif")
+    assert done.status == 0, done.err
+    given = clip_metadata(tmp_path / "a.gif")["given"]
+    assert given["kind"] == "image" and given["file"].endswith("first.png")
+    again = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "b.gif")
+    assert again.status == 0, again.err
+    assert [f.tobytes() for f in read_clip(tmp_path / "a.gif")] == [
+        f.tobytes() for f in read_clip(tmp_path / "b.gif")
+    ]
+    longer = run("video", "red", "-m", filmed, "--video", tmp_path / "a.gif", "--frames", 13,
+                 "--context", 1, "-o", tmp_path / "c.gif")  # fmt: skip
+    assert longer.status == 0, longer.err
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "first.png")
+    changed = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
+    assert changed.status == 1 and "something else" in changed.err
+    (tmp_path / "first.png").unlink()
+    gone = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
+    assert gone.status == 1 and "not there" in gone.err
+
+
+def test_scores_by_frame(run, filmed, tmp_path):  # noqa: F811
+    run("video", "red", "-m", filmed, "--frames", 9, "--seed", 1, "-o", tmp_path / "a")
+    score = ("score", tmp_path / "a", "--clips", "-m", filmed, "--prompt", "red", "--draws", 2)
+    done = run(*score, "--json")
+    assert done.status == 0, done.err
+    (record,) = json.loads(done.out)["images"]
+    assert len(record["frames"]) == 3
+    assert np.mean(record["frames"]) == pytest.approx(
+        record["prompts"][0]["bits_per_dim"], abs=1e-4
+    )
+    assert "every latent frame" in run(*score).out
+    assert run("score", tmp_path / "a", "--clips", "-m", filmed, "--map", "m.png").status == 2
+
+
+def test_mistakes_on_the_command_line(run, filmed, colours, tmp_path):  # noqa: F811
+    film = ("video", "red", "-m", filmed, "--frames", 9, "--seed", 1)
+    for more, message in (
+        (("-o", tmp_path / "a.avi"), "clips are written as"),
+        (("--seconds", 2), "give one of them"),
+        (("--image", tmp_path / "none.png"), "no such file"),
+        (("--frames", 21, "--window", 3, "--context", 3), "--context is 3"),
+        (("--fps", 0), "greater than or equal to 1"),
+    ):
+        wrong = run(*film, *more)
+        assert wrong.status == 2 and message in wrong.err, (more, wrong.err)
+    pictures = run("video", "red", "-m", colours, "--frames", 9, "-o", tmp_path / "a.gif")
+    assert pictures.status == 2 and "makes pictures" in pictures.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_and_pictures_are_repeated_by_their_own_commands(run, filmed, tmp_path):  # noqa: F811
+    run("video", "red", "-m", filmed, "--frames", 5, "--seed", 1, "-o", tmp_path / "a.webp")
+    run("generate", "red", "-m", filmed, "--seed", 1, "-o", tmp_path / "b.png")
+    wrong = run("generate", "-C", tmp_path / "a.webp", "-o", tmp_path / "c.png")
+    assert wrong.status != 0 and "mlx-starflow video -C" in wrong.err
+    wrong = run("video", "-C", tmp_path / "b.png", "-o", tmp_path / "c.gif")
+    assert wrong.status != 0 and "mlx-starflow generate" in wrong.err
+
+
+def channels_last(a: np.ndarray) -> mx.array:
+    return mx.array(np.moveaxis(a, -3, -1))
+
+
+def assert_met(found: mx.array, expected: np.ndarray) -> None:
+    found = np.moveaxis(np.array(found), -1, -3)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_published_numbers(tmp_path):
+    """From the prompt to pixels: a clip, a picture, and a clip that begins with a picture."""
+    case, tensors = case_dir("video_pipeline_tiny"), case_tensors("video_pipeline_tiny")
+    convert_checkpoint(
+        ConvertOptions(
+            checkpoint=case_dir("video_tiny") / "checkpoint.pth",
+            config=case_dir("video_tiny") / "video.yaml",
+            output=tmp_path / "model",
+            vae=str(case_dir("wan_vae_tiny") / "Wan2.2_VAE.pth"),
+            text_encoder=str(case_dir("t5_tiny")),
+            verify=True,
+        )
+    )
+    info = json.loads((case / "case.json").read_text())
+    (prompt,) = info["prompts"]
+    noise = channels_last(tensors["noise"])
+    with sf.load(tmp_path / "model") as pipe:
+        asked = dict(aspect_ratio=info["aspect_ratio"], guidance=3.5)
+        jacobi = dict(sampler="jacobi", block_size=4, tolerance=1e-3)
+        for kind, more in (("clip", dict(frames=17, fps=16)), ("still", {})):
+            own = noise if kind == "clip" else noise[:, 0]
+            text = pipe.encode_prompts([prompt, ""], info["aspect_ratio"], more.get("fps", 0))
+            expected = tensors[f"{kind}.text"]
+            assert np.abs(np.array(text) - expected).max() <= 1e-5 * np.abs(expected).max()
+            result = pipe.generate(prompt, noise=own, sampler="sequential", **asked, **more)
+            assert_met(result.latents, tensors[f"{kind}.latent"])
+            assert_met(result.denoised, tensors[f"{kind}.denoised"])
+            pixels = np.moveaxis(tensors[f"{kind}.pixels"][0], -3, -1)
+            shown = result.clips[0] if kind == "clip" else result.clips[0][0]
+            assert np.abs(shown - 255 * pixels).max() < 0.501  # rounded
+            result = pipe.generate(prompt, noise=own, **asked, **more, **jacobi)
+            assert_met(result.latents, tensors[f"{kind}.jacobi.block4.th0.001.latent"])
+        picture = channels_last(tensors["i2v.picture"])
+        own = channels_last(tensors["i2v.picture_noise"])
+        given = pipe.vae.encode(picture) + info["noise_std"] * own
+        assert_met(given, tensors["i2v.given"])
+        context = pipe.encode_prompts([prompt, ""], info["aspect_ratio"], 16)
+        options = dict(guidance=3.5, sampler="sequential")
+        x = sf.invert(pipe.flow, noise, context, given=given[:, None], **options)
+        assert_met(x, tensors["i2v.latent"])
+        x = sf.denoise(pipe.flow, x, context[:1])
+        assert_met(x, tensors["i2v.denoised"])
+        pixels = np.clip((np.array(pipe.vae.decode(x)) + 1) / 2, 0, 1)
+        assert_met(mx.array(pixels), tensors["i2v.pixels"])
