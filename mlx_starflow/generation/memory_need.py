@@ -6,6 +6,7 @@ activations of denoising and decoding) is an estimate meant to be somewhat too h
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
+# Bytes of a kept number by the option kv_bits: a scale and a bias of 16 bits for 64 numbers.
+KEPT_IN = {16: 2.0, 8: 1 + 4 / 64, 4: 0.5 + 4 / 64}
 _MARGIN = 1.5  # activations that were measured took up to 1.4 times the plain count
 
 
@@ -75,7 +78,8 @@ def memory_need(
     frames = settings.latent_frames(components.config)
     grid = Grid(height // flow.patch_size, width // flow.patch_size, frames)
     window = settings.sample.window
-    item = kept_bytes(path, components.dtype, recipe)
+    kept = kept_bytes(path, components.dtype, recipe)
+    item = KEPT_IN.get(settings.sample.kv_bits or 0, float(kept))
     learned = flow.denoiser is not None and settings.denoiser != "score"
     return Need(
         text_encoder=text,
@@ -148,7 +152,7 @@ def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: 
 
 
 def sampling_bytes(
-    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: int, window: int | None = None
+    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: float, window: int | None = None
 ) -> int:
     """Keys, values and activations while the neediest block is inverted. ``window``: latent frames
     of a clip that the deep block has in one sequence."""
@@ -162,6 +166,8 @@ def sampling_bytes(
         rows *= order.sequences
         length = tokens + (flow.text_length if block.conditioned else 0)
         cache = keys_bytes(block, length, rows, item)
+        if item < 2:  # those of one layer are unpacked where they are used
+            cache += keys_bytes(dataclasses.replace(block, layers=1), length, rows, 2)
         # A window may be the whole sequence, unless that is long.
         queries = tokens if length <= LONG else CHUNK
         stream = 0 if length <= LONG else 8 * length * block.channels
@@ -173,8 +179,9 @@ def sampling_bytes(
     return int(max(needs))
 
 
-def keys_bytes(block: BlockConfig, length: int, rows: int, item: int) -> int:
-    """Keys and values of all layers of a block for sequences of so many places."""
+def keys_bytes(block: BlockConfig, length: int, rows: int, item: float) -> float:
+    """Keys and values of all layers of a block for sequences of so many places; ``item``: bytes of
+    a number."""
     return 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item
 
 
