@@ -32,7 +32,7 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "mlx-starflow mcp": "serves until it is stopped; its own tests run it",
     "mlx-starflow benchmark": "takes minutes; its flags are checked and its own tests run it",
     "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
-    "mlx-starflow video": "needs a model of clips, which is none of those here; its own tests run it",
+    "mlx-starflow video": "needs a model of clips; its own tests run it",
     "mlx-starflow score fox.mp4": "the same",
     "[--": "more of the synopsis",
 }
