@@ -170,6 +170,7 @@ def _invert_block(
         reports.append(_report(index, conditional, noise, outcome, options))
         solved = mx.concatenate([solved, outcome.tokens[:, conditional.start :]], axis=1)
         mx.eval(solved)
+        del conditional, work  # their keys: two windows' would be twice the memory
     u = order.back(solved)
     mx.eval(u)
     report = reduce(BlockReport.joined, reports)
