@@ -100,12 +100,11 @@ def test_4_the_cache_is_as_long_as_the_sequence(monkeypatch):
     flow, (z, context) = random_flow(CLIPS), example_clip(CLIPS)
     lengths = []
 
-    class Counted(block_module.KVCache):
-        def __init__(self, capacity):
-            lengths.append(capacity)
-            super().__init__(capacity)
+    def counted(capacity, *_):
+        lengths.append(capacity)
+        return block_module.KVCache(capacity)
 
-    monkeypatch.setattr(block_module, "KVCache", Counted)
+    monkeypatch.setattr(block_module, "make_cache", counted)
     invert(flow, z, context, given=z[:, :1], sampler="sequential")
     deep = CLIPS.text_length + 3 * 12  # frames of 3 x 4 tokens
     assert set(lengths) == {deep, 12}
