@@ -40,6 +40,7 @@ REPLAYED = {
     "sampler": ("classes", ["--sampler", "jacobi"]),
     "max_sweeps": ("colours", ["--steps", "2"]),
     "windows": ("colours", ["--windows", "4,4,4"]),
+    "kv_bits": ("colours", ["--kv-bits", "8"]),
     "tolerance": ("colours", ["--tolerance", "0.1"]),
     "block_size": ("classes", ["--sampler", "jacobi", "--block-size", "4"]),
     "attention_temperature": (

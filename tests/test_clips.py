@@ -1,6 +1,7 @@
 """Clips: what has to hold for every flow over frames, with random weights."""
 
 import dataclasses
+import weakref
 
 import mlx.core as mx
 import numpy as np
@@ -132,6 +133,23 @@ def test_a_long_clip_is_continued_in_windows(name, given):
     assert close(encode(flow, x, context, **options).z, z, scale)
     short = invert(flow, z[:, :3], context, sampler="sequential")
     assert close(x[:, :3], short, scale)
+
+
+def test_one_window_of_keys_is_kept_at_a_time(name, monkeypatch):
+    config = FAMILIES[name]
+    flow, (z, context) = random_flow(config), example_clip(config, frames=6)
+    alive, most = [], []
+
+    class Counted(block_module.KVCache):
+        def reserve(self, like):
+            if self.keys is None:
+                alive.append(weakref.ref(self))
+            most.append(sum(cache() is not None for cache in alive))
+            super().reserve(like)
+
+    monkeypatch.setattr(block_module, "make_cache", lambda capacity, *_: Counted(capacity))
+    invert(flow, z, context, window=3, context_frames=1, sampler="sequential")
+    assert max(most) == max(block.layers for block in config.blocks)
 
 
 def test_nonsense_windows_are_refused(name):

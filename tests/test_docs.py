@@ -34,6 +34,8 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "mlx-starflow mcp": "serves until it is stopped; its own tests run it",
     "mlx-starflow benchmark": "takes minutes; its flags are checked and its own tests run it",
     "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
+    "mlx-starflow video": "needs a model of clips; its own tests run it",
+    "mlx-starflow score fox.mp4": "the same",
     "[--": "more of the synopsis",
 }
 TEXT = ("weights     MB", "mlx_starflow/")  # blocks that show results or a map

@@ -40,6 +40,7 @@ VALUES = {  # another value than the default for every option that people set
     "guidance": 2.5, "sampler": "jacobi", "max_sweeps": 3, "tolerance": 0.1, "block_size": 4,
     "windows": (2, 1), "attention_temperature": 0.7, "guide": "a", "annealed": True,
     "guidance_blocks": "deep", "window": 3, "context_frames": 2,
+    "kv_bits": 8,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from .options import HOW, option
 # Names of the library's options that are replaced by flags wherever they occur in a message.
 _OPTION_NAMES = re.compile(
     r"(?<![\w.-])(max_sweeps|block_size|attention_temperature|guidance_blocks|noise_std"
-    r"|negative_prompt|aspect_ratio|num_images|vae_tiling|context_frames)(?![\w.])"
+    r"|negative_prompt|aspect_ratio|num_images|vae_tiling|context_frames|kv_bits)(?![\w.])"
 )
 
 

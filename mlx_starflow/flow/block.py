@@ -21,9 +21,9 @@ import mlx.nn as nn
 
 from ..config import BlockConfig, FlowConfig
 from ..device.pieces import Pieces, evaluate
-from ..device.products import adapted, linear
+from ..device.products import adapted, kept_type, linear
 from ..errors import UsageError
-from .cache import KVCache
+from .cache import KVCache, make_cache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
 from .layers import Layer, RMSNorm
 from .rope import Rotation, rotation
@@ -47,7 +47,7 @@ class BlockState:
 
     def arrays(self) -> list[mx.array]:
         """All keys and values in the caches."""
-        return [a for c in self.caches for a in (c.keys, c.values) if a is not None]
+        return [a for c in self.caches for a in c.arrays()]
 
 
 def layer_operations(
@@ -80,7 +80,7 @@ def through_layer(
         rows = None if table is None else table.rows(start, start + CHUNK)
         part = hidden[:, start : start + CHUNK]
         done.append(layer(part, rows, "causal", cache, place + start, sharpness))
-        evaluate(done[-1], *cache.written())
+        evaluate(done[-1], *cache.arrays())
     return mx.concatenate(done, axis=1)
 
 
@@ -260,11 +260,13 @@ class Block(Network):
         context: mx.array | None,
         sharpness: mx.array | None = None,
         rows: mx.array | None = None,
+        bits: int | None = None,
     ) -> BlockState:
         """Start a pass with a KV cache: computes the keys and values of the text.
 
         ``rows`` (B,): the row of the context that each row of the batch uses. Rows that share one
         (the null caption, for example) then share its computation. None: row i uses row i.
+        ``bits``: bits per element of the cache, 16, 8 or 4; None: those of the layers' dtype.
         """
         text = self.text(context)
         prefix = 0 if text is None else text.shape[1]
@@ -273,7 +275,10 @@ class Block(Network):
             self.rotation(grid, prefix),
             self._class_offset(context) if self.flow.num_classes else None,
             sharpness,
-            [KVCache(prefix + grid.tokens) for _ in self.layers],
+            [
+                make_cache(prefix + grid.tokens, bits, kept_type(layer.attention.qkv))
+                for layer in self.layers
+            ],
         )
         if text is not None and rows is None:
             self._advance(text, state, 0)
@@ -295,7 +300,7 @@ class Block(Network):
         pieces, work = Pieces(), layer_operations(self.config, batch, n, place + n)
         for layer, cache in zip(self.layers, state.caches, strict=True):
             hidden = through_layer(layer, hidden, table, cache, place, state.sharpness)
-            pieces.add(work, hidden, *cache.written())
+            pieces.add(work, hidden, *cache.arrays())
         pieces.end(hidden)
         return hidden
 

@@ -47,6 +47,7 @@ def capabilities(components: Components | None) -> dict[str, Any]:
             "adapters": components.adapter_records(),
         },
         "sizes": {ratio: f"{w}x{h}" for ratio, (w, h) in sizes(flow, components.factor).items()},
+        "clips": None if config.clips is None else config.clips.to_dict(),
         "defaults": config.defaults.to_dict(),
         "prompt": prompt_kind(components),
         "vocabulary": vocabulary(components),

@@ -6,6 +6,7 @@ activations of denoising and decoding) is an estimate that is meant to be somewh
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from .components import Components
 from .settings import Settings
 
 _TABLE = "model.embed_tokens."
+# Bytes per element of the cache by kv_bits; each group of 64 has a scale and a bias of 16 bits.
+KEPT_IN = {16: 2.0, 8: 1 + 4 / 64, 4: 0.5 + 4 / 64}
 _MARGIN = 1.5  # measured activations took up to 1.4 times the counted bytes
 
 
@@ -77,7 +80,8 @@ def memory_need(
     frames = settings.latent_frames(components.config)
     grid = Grid(height // flow.patch_size, width // flow.patch_size, frames)
     window = settings.sample.window
-    item = kept_bytes(path, components.dtype, recipe)
+    kept = kept_bytes(path, components.dtype, recipe)
+    item = KEPT_IN.get(settings.sample.kv_bits or 0, float(kept))
     learned = flow.denoiser is not None and settings.denoiser != "score"
     denoising = denoising_bytes(flow, grid, batch, learned, window) if settings.denoise else 0
     if settings.denoise and _is_quantized(path, recipe):
@@ -159,7 +163,7 @@ def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: 
 
 
 def sampling_bytes(
-    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: int, window: int | None = None
+    flow: FlowConfig, grid: Grid, batch: int, guided: bool, item: float, window: int | None = None
 ) -> int:
     """Bytes of KV cache and activations in the inversion of the block that needs most. ``item``:
     bytes per element of the cache. ``window``: most latent frames of a clip in one sequence of the
@@ -174,6 +178,8 @@ def sampling_bytes(
         rows *= order.sequences
         length = _length(flow, block, tokens)
         cache = keys_bytes(block, length, rows, item)
+        if item < 2:  # a layer's cache is unpacked while it is used
+            cache += keys_bytes(dataclasses.replace(block, layers=1), length, rows, 2)
         # Activations of a pass over the whole sequence, which may be the window, or over CHUNK
         # places of a long one, whose residual stream is there twice.
         queries = tokens if length <= LONG else CHUNK
@@ -186,7 +192,7 @@ def sampling_bytes(
     return int(max(needs))
 
 
-def keys_bytes(block: BlockConfig, length: int, rows: int, item: int) -> int:
+def keys_bytes(block: BlockConfig, length: int, rows: int, item: float) -> float:
     """Bytes of the KV cache of a block, all layers, for ``rows`` sequences of ``length`` places.
     ``item``: bytes per element."""
     return 2 * block.layers * block.kv_heads * block.head_dim * length * rows * item

@@ -88,13 +88,15 @@ class Conditional:
         of_batch: mx.array | None = None
         if block.flow.text_channels and block.config.conditioned:
             context, of_batch = shared_rows(cast(mx.array, context))
-        self.state = block.begin(grid, context, self.sharpness, of_batch)
+        bits = options.kv_bits
+        self.state = block.begin(grid, context, self.sharpness, of_batch, bits)
         self.guide = Guidance(
             self.guided, options.guidance, options.guide, options.annealed, self.tokens
         )
         self.weight_reads = self.evaluations = 0
         self.compiled = None
-        if options.compile if options.compile is not None else on_gpu():
+        compiling = options.compile if options.compile is not None else on_gpu()
+        if compiling and bits not in (8, 4):
             steps_of = steps_of or options.block_size or 1
             self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
 

@@ -23,7 +23,7 @@ from .plan import AUTO, plan_blocks
 from .sequential import sequential
 from .sliding import sliding
 from .stretches import Stretch, stretches
-from .tolerance import ABOVE, SWEEPS, WITHIN
+from .tolerance import ABOVE, ROUNDING, SWEEPS, WITHIN, constant
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
 SAMPLERS: dict[str, Sampler] = {
@@ -159,7 +159,10 @@ def _invert_block(
         if part.known:
             conditional.begin_with(solved[:, first:])
         noise = v[:, first : first + sequence.tokens]
-        work = SAMPLERS[options.sampler](conditional, noise, options)
+        # In few bits the keys of the sweeps differ from exact ones: a certificate from the same
+        # cache would not see it, and repairs would not mend it.
+        own = dataclasses.replace(options, certify=False) if options.kv_bits in (8, 4) else options
+        work = SAMPLERS[options.sampler](conditional, noise, own)
         while True:
             try:
                 done = next(work)
@@ -170,6 +173,7 @@ def _invert_block(
         reports.append(_report(index, conditional, noise, outcome, options))
         solved = mx.concatenate([solved, outcome.tokens[:, conditional.start :]], axis=1)
         mx.eval(solved)
+        del conditional, work  # their keys: two windows' would be twice the memory
     u = order.back(solved)
     mx.eval(u)
     report = reduce(BlockReport.joined, reports)
@@ -192,6 +196,10 @@ def _report(
         residual = scalar(errors[:, conditional.start :].max())
         certificate_reads = 1
     converged = outcome.converged and (residual is None or residual <= outcome.allowed)
+    accuracy = outcome.accuracy or _word(outcome, converged)
+    if options.kv_bits in (8, 4) and residual is not None and outcome.converged:
+        asked = options.tolerance or constant(conditional.block)
+        converged, accuracy = True, WITHIN if residual <= asked else ROUNDING
     size = sum(weight.nbytes for _, weight in parameters_of(conditional.block))
     return BlockReport(
         block=index,
@@ -206,7 +214,7 @@ def _report(
         host_syncs=outcome.host_syncs,
         residual=residual,
         converged=converged,
-        accuracy=outcome.accuracy or _word(outcome, converged),
+        accuracy=accuracy,
         floor=outcome.floor,
     )
 

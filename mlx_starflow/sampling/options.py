@@ -93,6 +93,12 @@ class SampleOptions:
         "Models conditioned in every block: guide all blocks, or only the deep one.",
         choices=("all", "deep"),
     )
+    kv_bits: int | None = _asked(  # None: the type of the keys
+        None,
+        "Bits of the keys and values that are kept: 16, 8 or 4. Those of long clips are most of "
+        "the memory. The residual in the result tells what that costs. Default: as the weights.",
+        metavar="N",
+    )
     window: int | None = _asked(
         None,
         "Clips: most latent frames solved in one sequence; a longer clip is continued. Default: as "
@@ -133,6 +139,8 @@ class SampleOptions:
             raise UsageError(f"tolerance is {self.tolerance}; expected more than 0, at most 1e6.")
         if self.windows is not None and any(w != int(w) or w < 1 for w in self.windows):
             raise UsageError(f"windows is {self.windows}; expected whole numbers of 1 or more.")
+        if self.kv_bits not in (None, 16, 8, 4):
+            raise UsageError(f"kv_bits is {self.kv_bits}; expected 16, 8 or 4.")
         if self.context_frames is None:
             raise UsageError("context_frames is None; a continuation needs 1 frame or more.")
         for name in ("block_size", "max_sweeps", "window", "context_frames"):

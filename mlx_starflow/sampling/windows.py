@@ -88,6 +88,7 @@ def _key(flow: Flow, grid: Grid, batch: int, options: SampleOptions) -> str:
     parts += [
         options.guidance > 0,
         options.window,
+        options.kv_bits,
         tf32_allowed(),
         COMMITTED_PER_SWEEP,
         SHALLOW_COMMITTED,
