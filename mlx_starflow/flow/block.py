@@ -30,8 +30,8 @@ from .rope import Rotation, rotation
 from .step import StepLayer, by_number
 
 SOFTPLUS_SHIFT = 0.541324854612918  # softplus(SOFTPLUS_SHIFT) = 1
-# Places of a sequence from which a layer takes so many at a time: the activations of a clip's tens
-# of thousands would need gigabytes, and one evaluation of them seconds.
+# Sequences of more than LONG places go through a layer CHUNK places at a time: the activations of a
+# long clip's tens of thousands would need gigabytes, and evaluating them at once takes seconds.
 LONG, CHUNK = 4096, 1024
 
 
@@ -69,8 +69,8 @@ def through_layer(
     place: int,
     sharpness: mx.array | None,
 ) -> mx.array:
-    """A causal layer on hidden (B, n, channels) at places place ...; many places a few at a time,
-    with a cache of the layer's own where there is none."""
+    """One causal layer on hidden (B, n, channels), which begins at ``place``. More than LONG places
+    are computed CHUNK at a time, with a temporary cache if ``cache`` is None."""
     n = hidden.shape[1]
     if n <= LONG:
         return layer(hidden, table, "causal", cache, place, sharpness)

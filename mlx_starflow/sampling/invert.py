@@ -159,8 +159,8 @@ def _invert_block(
         if part.known:
             conditional.begin_with(solved[:, first:])
         noise = v[:, first : first + sequence.tokens]
-        # In few bits the keys of the sweeps differ from exact ones: a certificate from the same
-        # cache would not see it, and repairs would not mend it.
+        # With a quantized cache the certificate is computed afterwards, without the cache: one
+        # from the same cache would not show its errors, and a repair could not correct them.
         own = dataclasses.replace(options, certify=False) if options.kv_bits in (8, 4) else options
         work = SAMPLERS[options.sampler](conditional, noise, own)
         while True:
@@ -173,7 +173,7 @@ def _invert_block(
         reports.append(_report(index, conditional, noise, outcome, options))
         solved = mx.concatenate([solved, outcome.tokens[:, conditional.start :]], axis=1)
         mx.eval(solved)
-        del conditional, work  # their keys: two windows' would be twice the memory
+        del conditional, work  # else the caches of two windows would exist at once
     u = order.back(solved)
     mx.eval(u)
     report = reduce(BlockReport.joined, reports)

@@ -93,10 +93,10 @@ class SampleOptions:
         "Models conditioned in every block: guide all blocks, or only the deep one.",
         choices=("all", "deep"),
     )
-    kv_bits: int | None = _asked(  # None: the type of the keys
+    kv_bits: int | None = _asked(  # None: as the keys and values are computed
         None,
-        "Bits of the keys and values that are kept: 16, 8 or 4. Those of long clips are most of "
-        "the memory. The residual in the result tells what that costs. Default: as the weights.",
+        "Bits of the KV cache: 16, 8 or 4. Long clips need most of their memory for it. The "
+        "residual in the result shows the loss of accuracy. Default: as the weights.",
         metavar="N",
     )
     window: int | None = _asked(
