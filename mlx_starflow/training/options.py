@@ -32,10 +32,10 @@ class TrainOptions:
         "matrix (lora), with its rows' lengths (dora), or all weights (full).",
         choices=KINDS,
     )
-    iters: int = _asked(600, "Steps.")
+    iters: int = _asked(300, "Steps.")
     batch_size: int = _asked(4, "Pictures in a pass.")
     grad_accumulation_steps: int = _asked(1, "Passes in a step.")
-    learning_rate: float = _asked(1e-3, "Peak of the learning rate.", "LR")
+    learning_rate: float = _asked(3e-4, "Peak of the learning rate.", "LR")
     warmup: int = _asked(20, "Steps in which it rises from zero; then it falls as half a cosine.")
     final_rate: float = _asked(0.1, "Where it ends, as a share of the peak.", "SHARE")
     optimizer: str = _asked(
@@ -67,7 +67,7 @@ class TrainOptions:
     )
     val_draws: int = _asked(4, "Noise draws of an evaluation, the same every time.")
     steps_per_report: int = _asked(10, "Steps between two reports of the loss.")
-    steps_per_eval: int = _asked(50, "Steps between two evaluations on held-out pictures.")
+    steps_per_eval: int = _asked(25, "Steps between two evaluations on held-out pictures.")
     patience: int = _asked(4, "Stop after N evaluations without a new best; 0: never.")
     save_every: int = _asked(100, "Steps between two numbered copies.")
     grad_checkpoint: bool = _asked(

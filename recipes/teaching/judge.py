@@ -62,7 +62,7 @@ def fit(path: Path) -> None:
     (pictures, subjects), held = paintings(PAINTED, 101), paintings(HELD_OUT, 102)
     judge, rng = Judge(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS)
     for _ in range(STEPS):
         rows, style = rng.integers(len(subjects), size=BATCH), rng.integers(len(STYLES), size=BATCH)
         x = prepared(pictures[style, rows])
