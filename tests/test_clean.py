@@ -67,7 +67,7 @@ def test_all_takes_the_converted_models_too(run, caches):  # noqa: F811
     ("words", "expected"),
     [
         ("mlx-starflow generate red --sampler seq", ["sequential"]),
-        ("mlx-starflow generate red --model apple/", ["apple/starflow"]),
+        ("mlx-starflow generate red --model apple/", ["apple/starflow", "apple/starflow-v"]),
         ("mlx-starflow score a.png --model my-m", ["my-model"]),
         ("mlx-starflow models show tarflow-a", ["tarflow-afhq-256"]),
     ],
