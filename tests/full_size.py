@@ -64,15 +64,18 @@ def shapes(channels: int, layers: tuple[int, ...]) -> dict[str, tuple[int, ...]]
         if i == len(layers) - 1:
             result |= linear(block + "proj_txt", c, TEXT)
         for j in range(count):
-            layer = f"{block}attn_blocks.{j}."
-            for name in ("attention.norm", "mlp.norm"):
-                result |= {f"{layer}{name}.weight": (c,), f"{layer}{name}.bias": (c,)}
-            result |= linear(layer + "attention.qkv", 3 * c, c)
-            result |= linear(layer + "attention.proj", c, c)
-            result |= linear(layer + "mlp.main.0", 4 * c, c)
-            result |= linear(layer + "mlp.main.2", c, 4 * c)
+            result |= layer_shapes(f"{block}attn_blocks.{j}.", c)
         result[block + "final_norm.weight"] = (c,)
     return result | {"feat_rope.freqs_cos": (rows, 64), "feat_rope.freqs_sin": (rows, 64)}
+
+
+def layer_shapes(prefix: str, c: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of one layer of c channels."""
+    table: dict[str, tuple[int, ...]] = {}
+    for name in ("attention.norm", "mlp.norm"):
+        table |= {f"{prefix}{name}.weight": (c,), f"{prefix}{name}.bias": (c,)}
+    table |= linear(prefix + "attention.qkv", 3 * c, c) | linear(prefix + "attention.proj", c, c)
+    return table | linear(prefix + "mlp.main.0", 4 * c, c) | linear(prefix + "mlp.main.2", c, 4 * c)
 
 
 def linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:

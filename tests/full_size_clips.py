@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from full_size import linear, watch
+from full_size import layer_shapes, linear, watch
 
 from mlx_starflow.hub.known import known_model
 
@@ -42,13 +42,7 @@ def network(prefix: str, c: int, layers: int, outputs: int, text: bool) -> dict[
     if text:
         table |= linear(prefix + "proj_txt", c, TEXT)
     for j in range(layers):
-        layer = f"{prefix}attn_blocks.{j}."
-        for name in ("attention.norm", "mlp.norm"):
-            table |= {f"{layer}{name}.weight": (c,), f"{layer}{name}.bias": (c,)}
-        table |= linear(layer + "attention.qkv", 3 * c, c)
-        table |= linear(layer + "attention.proj", c, c)
-        table |= linear(layer + "mlp.main.0", 4 * c, c)
-        table |= linear(layer + "mlp.main.2", c, 4 * c)
+        table |= layer_shapes(f"{prefix}attn_blocks.{j}.", c)
     return table | {prefix + "final_norm.weight": (c,)}
 
 

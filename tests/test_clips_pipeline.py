@@ -5,9 +5,11 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
+from clip_arrays import assert_met, channels_last
 from command import run  # noqa: F401
 from conftest import case_dir, case_tensors
 from PIL import Image
+from teaching import adapter
 
 import mlx_starflow as sf
 from convert.bundle import convert_checkpoint
@@ -181,6 +183,32 @@ def test_command(run, filmed, tmp_path):  # noqa: F811
     assert longer.status == 0 and clip_metadata(tmp_path / "c.gif")["frames"] == 17
 
 
+def test_an_adapter_changes_the_clip_and_is_recorded(run, filmed, colours, tmp_path):  # noqa: F811
+    style = adapter(filmed, tmp_path / "style")
+    command = ("video", "red", "-m", filmed, "--seed", 3, "--frames", 5)
+    plain = run(*command, "-o", "plain.webp")
+    made = run(*command, "--lora", style, 0.5, "-o", "styled.webp")
+    assert plain.status == made.status == 0, made.err
+    stored = clip_metadata(tmp_path / "styled.webp")
+    assert [(a["path"], a["scale"]) for a in stored["adapters"]] == [(str(style), 0.5)]
+    clips = [read_clip(tmp_path / name) for name in ("plain.webp", "styled.webp")]
+    assert not np.array_equal(np.stack(clips[0]), np.stack(clips[1]))
+    again = run("video", "-C", "styled.webp", "-o", "again.webp")
+    assert again.status == 0 and again.err == "", again.err
+    assert np.array_equal(np.stack(clips[1]), np.stack(read_clip(tmp_path / "again.webp")))
+    foreign = adapter(colours, tmp_path / "foreign")
+    refused = run(*command, "--adapter-path", foreign)
+    assert refused.status == 1 and "was made for the model 'colours'" in refused.err
+
+
+def test_seeds_drawn_at_random_are_shown(run, filmed):  # noqa: F811
+    made = run(
+        "video", "red", "-m", filmed, "--frames", 1, "--auto-seeds", 2, "-o", "a.webp", "--json"
+    )
+    seeds = [str(clip["seed"]) for clip in json.loads(made.out)["clips"]]
+    assert made.err == f"Random seeds: {', '.join(seeds)}.\n"
+
+
 def test_command_with_a_beginning(run, filmed, tmp_path):  # noqa: F811
     Image.new("RGB", (50, 40), "teal").save(tmp_path / "first.png")
     film = ("video", "blue", "-m", filmed, "--frames", 9, "--seed", 3)
@@ -241,16 +269,6 @@ def test_clips_and_pictures_are_repeated_by_their_own_commands(run, filmed, tmp_
     assert wrong.status != 0 and "mlx-starflow video -C" in wrong.err
     wrong = run("video", "-C", tmp_path / "b.png", "-o", tmp_path / "c.gif")
     assert wrong.status != 0 and "mlx-starflow generate" in wrong.err
-
-
-def channels_last(a: np.ndarray) -> mx.array:
-    return mx.array(np.moveaxis(a, -3, -1))
-
-
-def assert_met(found: mx.array, expected: np.ndarray) -> None:
-    found = np.moveaxis(np.array(found), -1, -3)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_published_numbers(tmp_path):

@@ -9,6 +9,7 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
+from clip_arrays import assert_met, channels_last
 from conftest import case_dir, case_info, case_tensors
 
 from convert.bundle import convert_checkpoint
@@ -35,17 +36,6 @@ def load_case(tmp_path_factory):
         return flow, case_tensors(name), case_info(name)
 
     return load
-
-
-def channels_last(a: np.ndarray) -> mx.array:
-    return mx.array(np.moveaxis(a, -3, -1))
-
-
-def assert_met(found: mx.array, expected: np.ndarray, share: float = 1e-5) -> None:
-    """Largest error at most ``share`` of the largest absolute value."""
-    found = np.moveaxis(np.array(found), -1, -3)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= share * np.abs(expected).max()
 
 
 def context_of(tensors: dict, info: dict, guidance: str | float) -> mx.array:

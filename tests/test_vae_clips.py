@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 import pytest
+from clip_arrays import assert_met, channels_last
 from conftest import case_dir, case_tensors
 from mlx.utils import tree_map_with_path
 
@@ -142,16 +142,6 @@ def test_memory_is_that_of_the_frames_kept(vae, monkeypatch):
     assert wan_kept_numbers(released, 30, 53) == pytest.approx(726e6, rel=0.01)
     monkeypatch.setattr(memory, "on_gpu", lambda: True)
     assert 8e9 < wan_decoding_bytes(released, 30, 53) < 11e9
-
-
-def channels_last(a: np.ndarray) -> mx.array:
-    return mx.array(np.moveaxis(a, -3, -1))
-
-
-def assert_met(found: mx.array, expected: np.ndarray) -> None:
-    found = np.moveaxis(np.array(found), -1, -3)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("where", ["diffusers", "Wan2.2_VAE.pth", "."])

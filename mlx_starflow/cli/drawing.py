@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..editing.selection import advantages
-from ..errors import Interrupted, UsageError
+from ..errors import UsageError
 from ..generation.events import BlockDone, BlockProgress, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
@@ -24,15 +24,13 @@ from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
 from ..pipeline import Pipeline, load
 from . import outputs
-from .console import Console, Progress, counted
+from .console import Console, Progress
 from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
-from .prompts import tell_prompts
-from .results import warn_not_converged
+from .prompts import every_prompt, tell_prompts, tell_random_seeds
+from .results import interrupted, warn_not_converged, warn_other_weights
 from .uncertainty import add_uncertainty
-
-TOLD_SEEDS = 8  # most random seeds in the message
 
 
 @dataclass
@@ -69,9 +67,8 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     try:
         with _pipeline(job, console, loaded) as pipe:
             _check_class(job, pipe)
-            _check_weights(job, pipe, console)
-            prompts = [prompt for batch in job.batches for prompt in batch.prompts]
-            tell_prompts(pipe, [*prompts, *_negative(job)], console, cuts=False)
+            warn_other_weights(job, pipe, console, "picture")
+            tell_prompts(pipe, every_prompt(job), console, cuts=False)
             progress = Progress(console, len(job.batches))
             for batch in job.batches:
                 result = _draw(job, batch, pipe, console, progress, report)
@@ -83,21 +80,13 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                     add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
-        warn_not_converged(
-            [(r["converged"], r["residual"]) for r in report.records],
-            console,
-            "Allow more --steps, or use --sampler sequential.",
-        )
+        warn_not_converged([(r["converged"], r["residual"]) for r in report.records], console)
         if job.grid:
             sheet = contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
             report.files.append(str(save_picture(sheet, path, overwrite=False)))
     except KeyboardInterrupt:
-        done = [r["path"] for r in report.records]
-        finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
-        raise Interrupted(
-            f"Interrupted after {len(done)} of {counted(job.pictures, 'picture')}; {finished}."
-        ) from None
+        raise interrupted([r["path"] for r in report.records], job.pictures, "picture") from None
     finally:
         console.clear()
     return report
@@ -143,7 +132,7 @@ def _draw(
         for event in events:
             if isinstance(event, BlockProgress | BlockDone) and not report.begun:
                 report.begun = True  # the request was valid; the rest may take long
-                _tell_seeds(job, console)
+                tell_random_seeds(job, console)
             progress.follow(event)
             for warning in getattr(event, "warnings", ()):
                 console.say(f"Warning: {warning}")
@@ -199,21 +188,6 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
 
 
-def _negative(job: Job) -> list[str]:
-    given = job.options.get("negative_prompt")
-    return [given] if given else []
-
-
-def _tell_seeds(job: Job, console: Console) -> None:
-    """Show seeds that were chosen at random, so that the pictures can be drawn again."""
-    if not job.random_seeds:
-        return
-    seeds = list(dict.fromkeys(seed for batch in job.batches for seed in batch.seeds))
-    several = "s" if len(seeds) > 1 else ""
-    more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
-    console.say(f"Random seed{several}: {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}.")
-
-
 def _check_class(job: Job, pipe: Pipeline) -> None:
     """Raise a UsageError for ``--seed 7 3`` without a prompt if 3 may be meant as a class."""
     if not job.swallowed or not pipe.flow_config.num_classes:
@@ -225,15 +199,6 @@ def _check_class(job: Job, pipe: Pipeline) -> None:
         f"--seed {seeds} {last}: is {last} the class to draw, or another seed? For the class write "
         f"generate {last} --seed {seeds}; for seeds without a class write {every}."
     )
-
-
-def _check_weights(job: Job, pipe: Pipeline, console: Console) -> None:
-    if job.expected_weights and pipe.fingerprint != job.expected_weights:
-        console.say(
-            "Warning: the picture was made with other weights "
-            f"({job.expected_weights}; this model's are {pipe.fingerprint}); it will not be "
-            "the same."
-        )
 
 
 def _writer(text: str) -> Callable[[BinaryIO], object]:

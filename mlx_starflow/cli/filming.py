@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from ..errors import Interrupted, UsageError
+from ..errors import UsageError
 from ..files.fields import Fields
 from ..generation.events import Finished, FramesDecoded
 from ..generation.given import given_pictures
@@ -24,10 +24,11 @@ from ..pictures.clips import MP4, check_clip_path, save_clip
 from ..pictures.metadata import save_picture
 from ..pipeline import Pipeline, load
 from . import outputs
-from .console import Console, Progress, counted
+from .console import Console, Progress
 from .fetch import Fetching
-from .job import Batch
-from .prompts import tell_prompts
+from .job import Batch, Work
+from .prompts import every_prompt, tell_prompts, tell_random_seeds
+from .results import interrupted, warn_not_converged, warn_other_weights
 
 COMMAND = "video"  # in the settings of a clip
 
@@ -85,25 +86,14 @@ def _read(kind: str, path: Path) -> Beginning:
     return Beginning(kind, path, tuple(pictures))
 
 
-@dataclass(frozen=True)
-class Filming:
-    """A whole call of ``video``, resolved."""
+@dataclass(frozen=True, kw_only=True)
+class Filming(Work):
+    """The clips of a command, and what is saved of them."""
 
-    model: str | None
-    dtype: str | None
-    quantize: int | str | None
-    low_ram: bool
-    batches: list[Batch]
-    options: dict[str, Any]  # of Pipeline.generate
     output: Path | None
-    seconds: float | None = None
+    seconds: float | None = None  # length; None: the frames in ``options``
     beginning: Beginning | None = None
-    noise: np.ndarray | None = None
-    noise_file: str = ""
     preview_frames: Path | None = None
-    embed: bool = True
-    expected_weights: str | None = None
-    random_seeds: bool = False
 
     @property
     def path(self) -> Path:
@@ -134,30 +124,23 @@ def film(work: Filming, console: Console) -> Report:
     report = Report()
     try:
         with load(
-            work.model, work.dtype, work.quantize, work.low_ram, tell=Fetching(console)
-        ) as pipe:
-            if work.expected_weights and pipe.fingerprint != work.expected_weights:
-                console.say("Warning: the clip was made with other weights; it will not be the "
-                            "same.")  # fmt: skip
+            work.model, work.dtype, work.quantize, work.low_ram, Fetching(console),
+            adapters=work.adapters,
+        ) as pipe:  # fmt: skip
+            warn_other_weights(work, pipe, console, "clip")
             options = _with_length(work, pipe)
-            prompts = [p for batch in work.batches for p in batch.prompts if p is not None]
-            tell_prompts(pipe, prompts, console, cuts=False)
+            tell_prompts(pipe, every_prompt(work), console, cuts=False)
             progress = Progress(console, len(work.batches))
-            if work.random_seeds:
-                seeds = ", ".join(str(s) for batch in work.batches for s in batch.seeds)
-                console.say(f"Seed {seeds}, drawn at random.")
+            tell_random_seeds(work, console)
             for batch in work.batches:
                 result = _draw(work, batch, options, pipe, console, progress, report)
                 _save(work, batch, result, report)
     except KeyboardInterrupt:
-        done = [r["path"] for r in report.records]
-        finished = f"finished: {', '.join(done)}" if done else "nothing is saved"
-        raise Interrupted(
-            f"Interrupted after {len(done)} of {counted(work.clips, 'clip')}; {finished}."
-        ) from None
+        raise interrupted([r["path"] for r in report.records], work.clips, "clip") from None
     finally:
         console.clear()
-    _tell_residuals(report, console)
+    ended = [(r["converged"], r["residual"]) for r in report.records]
+    warn_not_converged(ended, console, what="clips")
     return report
 
 
@@ -219,12 +202,3 @@ def _save(work: Filming, batch: Batch, result: Result, report: Report) -> None:
         fps = result.settings.fps or 1
         path = save_clip(result.clips[i], path, fps, metadata if work.embed else None)
         report.records.append({"path": str(path), **metadata})
-
-
-def _tell_residuals(report: Report, console: Console) -> None:
-    missed = [r for r in report.records if not r["converged"]]
-    if missed:
-        console.say(
-            f"Warning: {counted(len(missed), 'clip')} not converged. Allow more --steps, or use "
-            "--sampler sequential."
-        )

@@ -7,23 +7,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import mlx.core as mx
-import typer
 
 from ..errors import UsageError
 from ..generation.stored import StoredSettings
-from ..hub.acquire import check_stored_model
 from ..pictures.metadata import read_metadata
 from . import options as o
 from .arguments import all_seeds
 from .console import Console
 from .drawing import run
+from .drawing_options import (
+    AspectRatio,
+    AutoSeeds,
+    Denoise,
+    DenoiserName,
+    Height,
+    Negative,
+    Noise,
+    NoiseStd,
+    Prompt,
+    PromptFile,
+    PromptOption,
+    Tiling,
+    Width,
+    prompts_of,
+)
 from .flags import Sampling
 from .job import Job
-from .options import HOW, MEMORY, OUTPUT, WHAT, option
+from .options import OUTPUT, WHAT, option
 from .outputs import DEFAULT
 from .picture_options import Fit, FitOption
 from .repeat import refuse_other_commands
-from .request import batches, content_of, given_noise, merged, read_prompts, replayed
+from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
 from .start import STRENGTH, StartPicture
 from .viewer import show_files
@@ -38,27 +52,6 @@ Examples:
   mlx-starflow generate -C fox.png --output again.png   (exactly the same picture again)
 """
 
-Prompt = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="PROMPT",
-        rich_help_panel=WHAT,
-        help="What to draw: a text; for a model with classes, the name or number of a class.",
-        show_default=False,
-    ),
-]
-PromptOption = Annotated[
-    str | None, option("--prompt", panel=WHAT, help="The same as the argument PROMPT.")
-]
-PromptFile = Annotated[
-    Path | None,
-    option("--prompt-file", panel=WHAT, metavar="FILE", help="A file with one prompt per line; - "
-            "is standard input. The model is loaded once for all of them."),
-]  # fmt: skip
-AutoSeeds = Annotated[
-    int | None,
-    option("--auto-seeds", panel=WHAT, metavar="N", min=1, help="Use N random seeds."),
-]
 NumImages = Annotated[
     int | None,
     option("--num-images", panel=WHAT, metavar="N", min=1, help="Pictures per prompt and seed, "
@@ -70,24 +63,6 @@ BestOf = Annotated[
             "S, S+1, ...) and keep the one with the largest log p(x | prompt) - log p(x | no "
             "prompt). All scores are stored in the picture."),
 ]  # fmt: skip
-AspectRatio = Annotated[
-    str | None,
-    option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
-            "with several; 'random' chooses one by the seed. Default: 1:1."),
-]  # fmt: skip
-Width = Annotated[
-    int | None,
-    option("--width", panel=WHAT, metavar="PIXELS", help="Width; one of the model's sizes."),
-]
-Height = Annotated[
-    int | None,
-    option("--height", panel=WHAT, metavar="PIXELS", help="Height; one of the model's sizes."),
-]
-Negative = Annotated[
-    str | None,
-    option("--negative-prompt", "--negative", panel=WHAT, metavar="TEXT", help="What the picture "
-            "should not show: guidance leads away from it."),
-]  # fmt: skip
 ImageFile = Annotated[
     Path | None,
     option("--image", "--image-path", panel=WHAT, metavar="FILE [S]", help="Start from a picture. "
@@ -97,31 +72,6 @@ Strength = Annotated[
     float | None,
     option("--image-strength", panel=WHAT, metavar="S", min=0.0, max=1.0, help="How far to go "
             f"from --image: 0 keeps the picture, 1 ignores it. Default: {STRENGTH}."),
-]  # fmt: skip
-Noise = Annotated[
-    Path | None,
-    option("--noise", panel=WHAT, metavar="FILE", help="Start from this noise (B, h, w, c) "
-            'instead of the seed\'s: .npy, or .safetensors with an array "noise".'),
-]  # fmt: skip
-Denoise = Annotated[
-    bool | None,
-    option("--denoise/--no-denoise", panel=HOW, help="Remove the noise that was added in training "
-            "from the picture, or keep it. Default: the model's."),
-]  # fmt: skip
-NoiseStd = Annotated[
-    float | None,
-    option("--noise-std", panel=HOW, metavar="S", help="Standard deviation of the noise that is "
-            "removed. Default: the model's."),
-]  # fmt: skip
-DenoiserName = Annotated[
-    o.Denoiser | None,
-    option("--denoiser", panel=HOW, help="Denoise with the score of the flow, or with the learned "
-            "network of the model. Default: the network if there is one."),
-]  # fmt: skip
-Tiling = Annotated[
-    bool | None,
-    option("--vae-tiling/--no-vae-tiling", panel=MEMORY, help="Decode in tiles, with less memory "
-            "and small differences. Default: large pictures only."),
 ]  # fmt: skip
 Grid = Annotated[
     bool, option("--grid", panel=OUTPUT, help="Also save a contact sheet of all pictures, _grid.")
@@ -239,8 +189,6 @@ def generate(
     )
     if stored is not None:
         job = replayed(job, stored, changed, str(config_from_metadata))
-        if choice.model is None:
-            check_stored_model(job.model, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     console = Console(messages.quiet, verbose)
@@ -273,13 +221,3 @@ def _stored(file: Path) -> StoredSettings:
     refuse_other_commands(data, str(file))
     with content_of(file):
         return StoredSettings.from_dict(data, str(file))
-
-
-def prompts_of(argument: str | None, option: str | None, file: Path | None) -> list[str | None]:
-    """The prompts of the flags. Errors: UsageError if they are given twice."""
-    given = [p for p in (argument, option, file) if p is not None]
-    if len(given) > 1:
-        raise UsageError("Give the prompt once: as PROMPT, as --prompt or as --prompt-file.")
-    if file is not None:
-        return list(read_prompts(file))
-    return [p for p in (argument, option) if p is not None]

@@ -1,4 +1,5 @@
-"""The job of ``generate``, ``decode`` or ``vary``: what is to be drawn and saved."""
+"""What a command draws and saves: the job of ``generate``, ``decode`` and ``vary``, and what it has
+in common with the clips of ``video``."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ class Batch:
     best_of: dict[str, Any] | None = None  # seeds and scores from which the picture was chosen
 
 
-@dataclass(frozen=True)
-class Job:
-    """Everything that a command draws and saves."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is drawn, with which model and from which noise."""
 
     model: str | None
     dtype: str | None
@@ -32,20 +33,26 @@ class Job:
     low_ram: bool
     batches: list[Batch]
     options: dict[str, Any]  # of Pipeline.generate
-    output: Path
     adapters: tuple[tuple[str, float], ...] = ()  # directory and scale
     noise: np.ndarray | None = None
     noise_file: str = ""
+    embed: bool = True  # store the settings in the file
+    expected_weights: str | None = None  # fingerprint in the file that is drawn again
+    random_seeds: bool = False  # the seeds were chosen at random
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Work):
+    """The pictures of a command, and what is saved of them."""
+
+    output: Path
     image: StartPicture | None = None  # start from its noise instead of ``noise``
     save_latents: Path | None = None
     stepwise: Path | None = None
     grid: bool = False
-    embed: bool = True  # store the settings in the picture
     sidecar: bool = False  # store the settings beside the picture
-    expected_weights: str | None = None  # fingerprint in the picture that is drawn again
     best_of: bool = False  # keep only the picture of each batch that fits its prompt best
     uncertainty: bool = False  # also save maps of the uncertainty
-    random_seeds: bool = False  # the seeds were chosen at random
     swallowed: tuple[int, ...] = ()  # numbers after one --seed, if no prompt was given
     carried: dict[str, Any] = field(default_factory=dict)  # more settings to store in the pictures
 

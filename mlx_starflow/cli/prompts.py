@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ..pipeline import Pipeline
 from .console import Console
+from .job import Work
+
+TOLD_SEEDS = 8  # most random seeds in a message
 
 
 def tell_prompts(
@@ -24,3 +27,19 @@ def tell_prompts(
         return
     for note in pipe.prompt_notes(given, aspect_ratio, cuts):
         console.say(f"Warning: {note}")
+
+
+def every_prompt(work: Work) -> list[str | None]:
+    """All prompts of the work, the negative one included."""
+    prompts = [prompt for batch in work.batches for prompt in batch.prompts]
+    return [*prompts, work.options.get("negative_prompt")]
+
+
+def tell_random_seeds(work: Work, console: Console) -> None:
+    """Show seeds that were chosen at random, so that the same can be drawn again."""
+    if not work.random_seeds:
+        return
+    seeds = list(dict.fromkeys(seed for batch in work.batches for seed in batch.seeds))
+    several = "s" if len(seeds) > 1 else ""
+    more = f" and {len(seeds) - TOLD_SEEDS} more" if len(seeds) > TOLD_SEEDS else ""
+    console.say(f"Random seed{several}: {', '.join(map(str, seeds[:TOLD_SEEDS]))}{more}.")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from ..errors import StarflowError, UsageError
 from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_PICTURES, MAX_SEED
 from ..generation.stored import StoredAdapter, StoredSettings
-from .job import Batch, Job
+from ..hub.acquire import check_stored_model
+from .job import Batch, Job, Work
 from .outputs import check_array_path
 
+W = TypeVar("W", bound=Work)
 MAX_AUTO_SEEDS = 100_000
 MAX_PROMPTS = 16 << 20  # bytes of a file of prompts
 # Option on the command line -> options in a picture's settings that are then ignored.
@@ -59,23 +61,32 @@ def stored_adapters(adapters: Sequence[StoredAdapter], where: str) -> tuple[tupl
     return tuple((adapter.path, adapter.scale) for adapter in adapters)
 
 
+def with_stored_model(work: W, stored: StoredSettings, where: str) -> W:
+    """The work with model, adapters and precision from the settings in the file ``where``, unless
+    the command line chose them. Errors: UsageError for a model that the settings may not choose,
+    or an adapter that is not on this disk."""
+    if work.model is None:
+        check_stored_model(stored.model, where)
+    return dataclasses.replace(
+        work,
+        model=stored.model if work.model is None else work.model,
+        dtype=stored.dtype if work.dtype is None else work.dtype,
+        quantize=stored.quantize if work.quantize is None else work.quantize,
+        adapters=work.adapters or stored_adapters(stored.adapters, where),
+        expected_weights=stored.weights if work.model in (None, stored.model) else None,
+    )
+
+
 def replayed(job: Job, stored: StoredSettings, changed: bool, where: str) -> Job:
-    """The job with model, adapters and precision from the settings of a picture, unless the command
-    line chose them. ``changed``: the command line has options that change the picture; the records
+    """The job with what ``with_stored_model`` and the records of a picture's settings say.
+    ``changed``: the command line has options that change the picture; the records
     of how the picture was chosen are then left out. ``where``: the picture's file. Errors:
     UsageError for an adapter that is not there."""
     noise = stored.noise or {}
-    own = job.model in (None, stored.model)
-    adapters = job.adapters or stored_adapters(stored.adapters, where)
     history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(
-        job,
-        model=stored.model if job.model is None else job.model,
-        dtype=stored.dtype if job.dtype is None else job.dtype,
-        quantize=stored.quantize if job.quantize is None else job.quantize,
-        adapters=adapters,
+        with_stored_model(job, stored, where),
         noise_file=job.noise_file or str(noise.get("file", "")),
-        expected_weights=stored.weights if own else None,
         carried={} if changed else {k: v for k, v in history.items() if v},
     )
 

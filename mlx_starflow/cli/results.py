@@ -1,5 +1,5 @@
-"""What a command that makes pictures prints: their paths or one JSON object, and a warning about
-pictures whose sampler ended above its tolerance."""
+"""What a command that makes pictures or clips reports: its files, as paths or one JSON object, and
+warnings about accuracy and weights."""
 
 from __future__ import annotations
 
@@ -9,30 +9,54 @@ from typing import Any
 
 import typer
 
-from .console import Console
+from ..errors import Interrupted
+from ..pipeline import Pipeline
+from .console import Console, counted
+from .failures import NOTHING
+from .job import Work
+
+SAMPLE_LONGER = "Allow more --steps, or use --sampler sequential."
 
 
-def show(result: dict[str, Any], as_json: bool) -> None:
-    """Print ``{"images": [{"path", ...}], "files": [path], ...}`` to standard output: the paths, or
-    one JSON object."""
+def show(result: dict[str, Any], as_json: bool, of: str = "images") -> None:
+    """Print ``{of: [{"path", ...}], "files": [path], ...}`` to standard output: the paths, or one
+    JSON object."""
     if as_json:
         typer.echo(json.dumps(result))
         return
-    for record in result["images"]:
+    for record in result[of]:
         typer.echo(record["path"])
     for path in result.get("files", ()):
         typer.echo(path)
 
 
 def warn_not_converged(
-    pictures: Sequence[tuple[bool, float | None]], console: Console, advice: str
+    ended: Sequence[tuple[bool, float | None]],
+    console: Console,
+    advice: str = SAMPLE_LONGER,
+    what: str = "pictures",
 ) -> None:
-    """A warning, in one line, if a sampler ended above its tolerance. ``pictures``: of each one
-    whether it converged, and its residual if that was measured."""
-    missed = [residual for converged, residual in pictures if not converged]
+    """A warning, in one line, if a sampler ended above its tolerance. ``ended``: of each picture or
+    clip whether it converged, and its residual if that was measured."""
+    missed = [residual for converged, residual in ended if not converged]
     if not missed:
         return
     worst = max((residual for residual in missed if residual is not None), default=None)
-    which = "" if len(pictures) == 1 else f"{len(missed)} of {len(pictures)} pictures "
+    which = "" if len(ended) == 1 else f"{len(missed)} of {len(ended)} {what} "
     error = "" if worst is None else f": the largest residual is {worst:.2g}"
     console.say(f"Warning: {which}not converged{error}. {advice}")
+
+
+def warn_other_weights(work: Work, pipe: Pipeline, console: Console, what: str) -> None:
+    """A warning if the file that is drawn again was made with other weights or adapters."""
+    if work.expected_weights and pipe.fingerprint != work.expected_weights:
+        console.say(
+            f"Warning: the {what} was made with other weights ({work.expected_weights}; this "
+            f"model's are {pipe.fingerprint}); it will not be the same."
+        )
+
+
+def interrupted(done: Sequence[str], total: int, what: str) -> Interrupted:
+    """The error after Ctrl-C, which names the files that were finished."""
+    finished = f"finished: {', '.join(done)}" if done else NOTHING
+    return Interrupted(f"Interrupted after {len(done)} of {counted(total, what)}; {finished}.")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import mlx.core as mx
-import typer
 
 from ..errors import StarflowError, UsageError
 from ..files.fields import Fields
 from ..generation.stored import StoredSettings
-from ..hub.acquire import check_stored_model
 from ..pictures.clips import clip_metadata
 from . import options as o
 from .arguments import all_seeds
 from .console import Console
-from .filming import COMMAND, Beginning, Filming, beginning, film
-from .flags import ClipSampling
-from .generate import (
+from .drawing_options import (
     AspectRatio,
     AutoSeeds,
     Denoise,
@@ -36,8 +31,11 @@ from .generate import (
     Width,
     prompts_of,
 )
+from .filming import COMMAND, Beginning, Filming, beginning, film
+from .flags import ClipSampling
 from .options import OUTPUT, WHAT, option
-from .request import batches, content_of, given_noise, merged
+from .request import batches, content_of, given_noise, merged, with_stored_model
+from .results import show
 from .viewer import show_files
 
 EPILOG = """\b
@@ -155,14 +153,12 @@ def video(
     if seconds is not None:
         options.pop("frames", None)
     prompts = prompts_of(prompt, prompt_option, prompt_file)
-    model = choice.model if choice.model or stored is None else stored.model
-    if stored is not None and choice.model is None:
-        check_stored_model(model, str(config_from_metadata))
     console = Console(messages.quiet, verbose)
     work = Filming(
-        model=model,
-        dtype=choice.type_name or (stored.dtype if stored else None),
-        quantize=choice.recipe or (stored.quantize if stored else None),
+        model=choice.model,
+        dtype=choice.type_name,
+        quantize=choice.recipe,
+        adapters=choice.adapters,
         low_ram=low_ram,
         batches=batches(prompts, all_seeds(seed), auto_seeds, 1, stored),
         options=options,
@@ -173,19 +169,16 @@ def video(
         noise_file=str(noise or ""),
         preview_frames=preview_frames,
         embed=metadata,
-        expected_weights=stored.weights if stored and choice.model is None else None,
         random_seeds=not seed and (stored is None or auto_seeds is not None),
     )
+    if stored is not None:
+        work = with_stored_model(work, stored, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     report = film(work, console)
-    result = {"clips": report.records, "files": report.files}
-    result["seconds"] = round(time.perf_counter() - began, 3)
-    if messages.json_:
-        typer.echo(json.dumps(result))
-    else:
-        for path in (*(r["path"] for r in report.records), *report.files):
-            typer.echo(path)
+    seconds = round(time.perf_counter() - began, 3)
+    result = {"clips": report.records, "files": report.files, "seconds": seconds}
+    show(result, messages.json_, of="clips")
     if open_:
         show_files([r["path"] for r in report.records], console)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,14 @@ _SIDE = 64  # pictures are scaled to this size first, which is enough to recogni
 
 
 class Judge(nn.Module):
-    """Four strided convolution stages; one linear head per kind."""
+    """Four strided convolution stages; one linear head per kind of question."""
 
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 192)):
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 64, 128, 192),
+        kinds: Mapping[str, Sequence[str]] = KINDS,
+    ):
+        """``kinds``: the possible answers of each kind."""
         super().__init__()
         layers: list[nn.Module] = []
         before = 3
@@ -38,7 +44,7 @@ class Judge(nn.Module):
         self.body = nn.Sequential(*layers)
         cells = widths[-1] * (_SIDE // 2 ** len(widths)) ** 2
         self.pool = nn.Sequential(nn.Linear(cells, 256), nn.SiLU())
-        self.heads = nn.ModuleDict({kind: nn.Linear(256, len(v)) for kind, v in KINDS.items()})
+        self.heads = nn.ModuleDict({kind: nn.Linear(256, len(v)) for kind, v in kinds.items()})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         hidden = self.pool(self.body(x).flatten(1))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
 
+from ..default_model.classifier import Judge, prepare
 from ..default_model.painter import paint
 from .styles import SIZE, STYLES, scenes, styled, vocabulary
 
@@ -18,30 +18,9 @@ SIDE, BATCH, STEPS, PAINTED, HELD_OUT = 64, 64, 600, 5000, 400
 WIDTHS = (16, 32, 64, 96)
 
 
-class Judge(nn.Module):
-    """Four strided convolution stages and a head for each question."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for width in WIDTHS:
-            layers += [nn.Conv2d(before, width, 3, 2, 1), nn.GroupNorm(8, width), nn.SiLU()]
-            layers += [nn.Conv2d(width, width, 3, 1, 1), nn.GroupNorm(8, width), nn.SiLU()]
-            before = width
-        self.body = nn.Sequential(*layers)
-        self.pool = nn.Sequential(nn.Linear(before * (SIDE // 16) ** 2, 256), nn.SiLU())
-        self.subject = nn.Linear(256, len(vocabulary()["subject"]))
-        self.style = nn.Linear(256, len(STYLES))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.pool(self.body(x).flatten(1))
-        return self.subject(hidden), self.style(hidden)
-
-
-def prepared(pictures: np.ndarray) -> Tensor:
-    """uint8 (B, 64, 64, 3) -> float (B, 3, 64, 64) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def new_judge() -> Judge:
+    """An untrained judge of the two questions."""
+    return Judge(WIDTHS, {"subject": vocabulary()["subject"], "style": STYLES})
 
 
 def paintings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,19 +39,19 @@ def fit(path: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     (pictures, subjects), held = paintings(PAINTED, 101), paintings(HELD_OUT, 102)
-    judge, rng = Judge(), np.random.default_rng(0)
+    judge, rng = new_judge(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS)
     for _ in range(STEPS):
         rows, style = rng.integers(len(subjects), size=BATCH), rng.integers(len(STYLES), size=BATCH)
-        x = prepared(pictures[style, rows])
+        x = prepare(pictures[style, rows])
         mirror = torch.from_numpy(rng.random(BATCH) < 0.5)[:, None, None, None]
         x = torch.where(mirror, x.flip(-1), x)
         x = torch.roll(x, tuple(int(n) for n in rng.integers(-4, 5, 2)), (2, 3))
         x = x + 0.12 * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(x)
-        told, called = judge(x)
-        loss = F.cross_entropy(told, torch.from_numpy(subjects[rows]))
-        loss = loss + 0.3 * F.cross_entropy(called, torch.from_numpy(style))
+        said = judge(x)
+        loss = F.cross_entropy(said["subject"], torch.from_numpy(subjects[rows]))
+        loss = loss + 0.3 * F.cross_entropy(said["style"], torch.from_numpy(style))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -85,9 +64,10 @@ def fit(path: Path) -> None:
 @torch.no_grad()
 def shares(judge: Judge, pictures: np.ndarray, subjects: np.ndarray, style: int) -> str:
     """How often the judge sees the subject and the style."""
-    parts = [judge(prepared(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)]
-    told, called = (torch.cat(p).argmax(1).numpy() for p in zip(*parts, strict=True))
-    return f"subject {(told == subjects).mean():.3f}, style {(called == style).mean():.3f}"
+    parts = [judge(prepare(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)]
+    said = {kind: torch.cat([p[kind] for p in parts]).argmax(1).numpy() for kind in parts[0]}
+    subject, own = (said["subject"] == subjects).mean(), (said["style"] == style).mean()
+    return f"subject {subject:.3f}, style {own:.3f}"
 
 
 def main() -> None:
@@ -100,7 +80,7 @@ def main() -> None:
     if given.what == "fit":
         fit(given.judge)
         return
-    judge = Judge()
+    judge = new_judge()
     judge.load_state_dict(torch.load(given.judge, weights_only=True))
     with np.load(given.drawn) as drawn:
         print(shares(judge.eval(), drawn["pictures"], drawn["subjects"], STYLES.index(given.style)))

@@ -13,35 +13,28 @@ that ends otherwise is kept, and the run stops with its number.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import resource
-import shutil
 import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import mlx.core as mx
-from conftest import case_dir
 
 from mlx_starflow.errors import StarflowError
 
-from .mutate import changed_bytes, changed_json, changed_text, dumped
+from .fuzz_cases import Fuzzer, bundles, companions, noise_and_yaml, pictures, settings, tokenizers
 
 SECONDS = 20  # for one case
 PIECE = 2000  # cases in one process
 BYTES = 1 << 30  # of memory, beside what preparing takes
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect")
-Case = Callable[[random.Random], str]  # what became of it
-Fuzzer = Callable[[Path], Case]  # prepares in a folder of its own
 
 
 class Watch:
@@ -64,280 +57,6 @@ class Watch:
 
 
 sys.addaudithook(Watch.hook)
-
-
-def settings(folder: Path) -> Case:
-    """What -C does with a picture's settings, up to and now and then including the drawing."""
-    import numpy as np
-    from bundles import colours_bundle
-
-    from mlx_starflow.cli.request import batches, given_noise, merged
-    from mlx_starflow.generation.noise_file import noise_record
-    from mlx_starflow.generation.settings import Settings, resolve
-    from mlx_starflow.generation.stored import StoredSettings
-    from mlx_starflow.hub.acquire import check_stored_model
-    from mlx_starflow.pictures.metadata import read_metadata
-    from mlx_starflow.pipeline import load
-
-    bundle = colours_bundle(folder / "colours")
-    pipe = load(bundle)
-    result = pipe.generate("red", seed=3, num_images=2)
-    honest = [result.metadata_of(0), {**result.metadata, "prompt": "red", "seed": 3}]
-    honest.append({k: v for k, v in honest[0].items() if k != "batch"})
-    honest[2]["noise"] = noise_record("a.npy", np.zeros((1, 12, 12, 3), np.float32))
-    components = pipe._components if hasattr(pipe, "_components") else pipe._stages
-    path = folder / "fox.json"
-
-    def case(dice: random.Random) -> str:
-        path.write_bytes(dumped(dice.choice(honest), dice))
-        data = read_metadata(path)
-        if dice.random() < 0.3:
-            Settings.from_dict(data, str(path))
-        stored = StoredSettings.from_dict(data, str(path))
-        noise = given_noise(None, stored.noise)
-        todo = batches([], None, None, 1, stored)
-        check_stored_model(stored.model, str(path))
-        options = merged({}, stored)
-        for batch in todo:
-            resolve(
-                components.config, components.flow_config, components.factor,
-                list(batch.prompts), list(batch.seeds), **options,
-            )  # fmt: skip
-            if dice.random() < 0.03 and len(batch.seeds) < 9:
-                pipe.generate(list(batch.prompts), list(batch.seeds), noise=noise, **options)
-                return "drawn"
-        return "resolved"
-
-    return case
-
-
-def bundles(folder: Path) -> Case:
-    """Bundles with one changed file: looked at, loaded, and drawn with where they can be."""
-    from bundles import classes_bundle, colours_bundle
-
-    from convert.bundle import convert_checkpoint
-    from convert.options import ConvertOptions
-    from mlx_starflow.bundle.check import problem_in_bundle
-    from mlx_starflow.bundle.vocabulary import read_vocabulary
-    from mlx_starflow.pipeline import load
-
-    flow = case_dir("t2i_tiny")
-    whole = folder / "whole"
-    convert_checkpoint(
-        ConvertOptions(
-            flow / "checkpoint.pth", whole, config=flow / "config.yaml",
-            vae=str(case_dir("vae_tiny")), text_encoder=str(case_dir("t5_tiny")), quantize=4,
-        )
-    )  # fmt: skip
-    directories = [colours_bundle(folder / "colours"), classes_bundle(folder / "classes"), whole]
-    for directory in directories:
-        words = {"words": ["red"], "subject": ["red"], "place": []}
-        (directory / "vocabulary.json").write_text(json.dumps(words))
-        for sums in directory.rglob("SHA256SUMS"):
-            sums.unlink()  # or every changed weight file would be refused at once
-    prompts = {"colours": "red", "classes": "3", "whole": "a fox"}
-
-    def case(dice: random.Random) -> str:
-        directory = dice.choice(directories)
-        files = [p for p in directory.rglob("*.json") if "tokenizer" not in p.name]
-        if dice.random() < 0.15:
-            files = list(directory.rglob("*.safetensors"))
-        path = dice.choice(sorted(files))
-        honest = path.read_bytes()
-        if path.suffix == ".json":
-            content = dumped(json.loads(honest), dice)
-        else:  # the header and the beginning of the numbers
-            content = changed_bytes(honest[:3000], dice) + honest[3000:]
-        path.write_bytes(content)
-        try:
-            problem = problem_in_bundle(directory)
-            read_vocabulary(directory)
-            with load(directory) as pipe:
-                if problem is None and dice.random() < 0.2:
-                    pipe.generate(prompts[directory.name], seed=1, denoise=False)
-                    return "drawn"
-                if pipe.flow is not None and pipe.vae is not None:
-                    pipe.encode_prompts(["a fox"])
-                return "loaded"
-        finally:
-            path.write_bytes(honest)
-
-    return case
-
-
-def companions(folder: Path) -> Case:
-    """The directories of autoencoders and text encoders that are converted with a checkpoint."""
-    from convert.read.sources import open_checkpoint
-    from convert.rules.text import text_source
-    from convert.rules.vae import vae_config, vae_stores
-    from mlx_starflow.config import TextConfig
-
-    wanted = {
-        "vae_tiny": None,
-        "t5_tiny": TextConfig("t5", 12, 32),
-        "gemma3_tiny": TextConfig("gemma", 12, 64),
-    }
-    for name in wanted:
-        shutil.copytree(case_dir(name), folder / name)
-
-    def case(dice: random.Random) -> str:
-        name = dice.choice(list(wanted))
-        files = [p for p in (folder / name).glob("*.json") if "tokenizer" not in p.name]
-        path = dice.choice(sorted(files))
-        honest = path.read_bytes()
-        path.write_bytes(dumped(json.loads(honest), dice))
-        try:
-            checkpoint = open_checkpoint(folder / name)
-            try:
-                if wanted[name] is None:
-                    vae_stores(checkpoint, vae_config(folder / name))
-                else:
-                    text_source(folder / name, checkpoint, wanted[name])
-            finally:
-                checkpoint.close()
-            return "taken"
-        finally:
-            path.write_bytes(honest)
-
-    return case
-
-
-def tokenizers(folder: Path) -> Case:
-    """tokenizer.json and tokenizer_config.json."""
-    from mlx_starflow.text.tokenizer import PromptTokenizer
-
-    embedded = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default" / "text_encoder"
-    sources = [embedded, case_dir("t5_tiny"), case_dir("gemma3_tiny")]
-    for i, source in enumerate(sources):
-        (folder / str(i)).mkdir()
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            if (source / name).is_file():
-                shutil.copy(source / name, folder / str(i))
-    texts = ["", "a fox in snow", "a" * 2000, "\U0001f98a é ﬁ \t\n", "red " * 500]
-    # A panic of the library's Rust code is written to standard error before it is an error.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.environ["RUST_BACKTRACE"] = "0"
-
-    def case(dice: random.Random) -> str:
-        directory = folder / str(dice.randrange(len(sources)))
-        names = sorted(p.name for p in directory.glob("*.json"))
-        path = directory / (names[0] if dice.random() < 0.7 else names[-1])
-        honest = path.read_bytes()
-        path.write_bytes(dumped(json.loads(honest), dice))
-        kept = os.dup(2)
-        os.dup2(null, 2)
-        try:
-            tokenizer = PromptTokenizer(directory)
-            for text in texts:
-                tokenizer.pad(tokenizer.encode(text, 16).ids, 16)
-            return "encoded"
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            path.write_bytes(honest)
-
-    return case
-
-
-def noise_and_yaml(folder: Path) -> Case:
-    """.npy and .safetensors files of noise, noise in settings, and published YAML files."""
-    import mlx.core as mx
-    import numpy as np
-
-    from convert.read.published_yaml import read_settings
-    from mlx_starflow.generation.noise_file import (
-        noise_record,
-        noise_settings,
-        read_noise,
-        recorded_noise,
-        write_noise,
-    )
-
-    array = np.random.default_rng(0).standard_normal((2, 3, 3, 4)).astype(np.float32)
-    np.save(folder / "a.npy", array)
-    about = {"prompt": "a fox", "guidance": 2.0, "noise_seed": 1, "model": "default"}
-    write_noise(folder / "a.safetensors", about, noise=mx.array(array), latents=mx.array(array))
-    yaml = (case_dir("t2i_tiny") / "config.yaml").read_text()
-    honest = {name: (folder / name).read_bytes() for name in ("a.npy", "a.safetensors")}
-    record = noise_record("a.npy", array)
-    hurtful = [
-        "&a ",
-        "*a",
-        "<<: *a",
-        "!!python/name:os.system ",
-        "!!int ",
-        "? [a]\n: b\n",
-        "- ",
-        ": ",
-    ]
-
-    def case(dice: random.Random) -> str:
-        kind = dice.randrange(4)
-        if kind < 2:
-            path = folder / f"changed{'.npy' if kind == 0 else '.safetensors'}"
-            path.write_bytes(changed_bytes(honest[f"a{path.suffix}"], dice))
-            read_noise(path)
-            noise_settings(path)
-        elif kind == 2:
-            recorded_noise(changed_json(record, dice), "fox.png")
-        else:
-            path, text = folder / "changed.yaml", changed_text(yaml, dice)
-            for _ in range(dice.randrange(3)):
-                at = dice.randrange(len(text) + 1)
-                text = text[:at] + dice.choice(hurtful) + text[at:]
-            path.write_bytes(text.encode("utf-8", "surrogatepass"))
-            read_settings(path)
-        return "read"
-
-    return case
-
-
-def pictures(folder: Path) -> Case:
-    """Picture files of every format: as pictures, as masks, and for their settings."""
-    import numpy as np
-    from PIL import Image
-
-    from mlx_starflow.pictures.metadata import read_metadata, save_picture
-    from mlx_starflow.pictures.read import open_mask, open_picture
-
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 4), np.uint8)
-    colour, about = Image.fromarray(pixels[..., :3]), {"generator": "mlx-starflow", "seed": 1}
-    honest: dict[str, bytes] = {}
-    for name in ("a.png", "b.jpg", "c.webp"):
-        save_picture(colour, folder / name, about)
-    for name, image in {
-        "d.gif": colour.quantize(16), "e.bmp": colour, "f.tif": colour, "g.ppm": colour,
-        "h.png": Image.fromarray(pixels), "i.png": Image.fromarray(pixels[..., 0]),
-        "j.webp": Image.fromarray(pixels), "k.tif": colour.convert("CMYK"),
-        "l.png": Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
-    }.items():  # fmt: skip
-        image.save(folder / name)
-    colour.save(folder / "m.tif", compression="tiff_lzw")
-    frames = [colour, colour.rotate(90, expand=False)]
-    frames[0].save(folder / "n.png", save_all=True, append_images=frames[1:])
-    (folder / "o.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\nshowpage\n")
-    for path in sorted(folder.iterdir()):
-        honest[path.name] = path.read_bytes()
-    # Pillow warns of damaged EXIF data, and libtiff writes to standard error itself.
-    null = os.open(os.devnull, os.O_WRONLY)
-
-    def case(dice: random.Random) -> str:
-        name = dice.choice(list(honest))
-        path = folder / f"changed{Path(name).suffix}"
-        path.write_bytes(changed_bytes(honest[name], dice))
-        use = dice.choice([open_picture, read_metadata, lambda p: open_mask(p, (20, 24))])
-        kept = os.dup(2)
-        os.dup2(null, 2)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                use(path)
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        return "opened"
-
-    return case
 
 
 FUZZERS: dict[str, Fuzzer] = {
