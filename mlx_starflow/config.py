@@ -338,6 +338,8 @@ class ModelConfig(Record):
                 raise ConfigError(
                     f"components has the key {shown(name)}; expected {', '.join(COMPONENTS)}."
                 )
+            if name == "flow" and reference.startswith("hub:"):
+                raise ConfigError("components: flow must be a directory inside of the bundle.")
             if not is_reference(reference):
                 raise ConfigError(
                     f"components: {name} is {shown(reference)}; expected a directory inside of "

@@ -25,6 +25,8 @@ def problem_in_bundle(directory: Path) -> str | None:
     for name, reference in components.items():
         if not isinstance(reference, str) or not is_reference(reference):
             return f"{directory / 'config.json'}: the path of {name!r} is outside of the bundle."
+        if name == "flow" and reference.startswith("hub:"):
+            return f"{directory / 'config.json'}: the flow is not inside of the bundle."
         if reference.startswith("hub:"):
             continue  # checked when the repository is resolved
         problem = problem_in_component(directory / reference)

@@ -135,6 +135,14 @@ def test_a_component_may_not_leave_its_bundle(reference, bundle):
     assert problem_in_bundle(bundle) is not None
 
 
+def test_a_flow_that_lies_elsewhere(bundle):
+    """Other components may be in a hub repository; for a flow there is nothing that converts it."""
+    edit(bundle / "config.json", components={"flow": "hub:some/flow"})
+    assert "flow must be a directory" in refused(lambda: read_bundle_config(bundle))
+    assert "flow" in problem_in_bundle(bundle)
+    assert "flow" in refused(lambda: sf.load(bundle).flow)
+
+
 def test_files_that_nobody_listed_are_not_read(bundle):
     expected = fingerprint(bundle / "flow")
     for name in ("model-stray.safetensors", "a.safetensors", "deep/b.safetensors"):
