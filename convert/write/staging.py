@@ -32,7 +32,18 @@ _RESERVE = 16 << 20  # bytes that are left free on the disk
 def check_target(target: Path, overwrite: bool) -> None:
     """Check that the target may be written: it must not exist, or be empty, or, with ``overwrite``,
     have nothing but a bundle. Errors: UsageError.
+
+    Waits while another conversion puts its own target into the same directory.
     """
+    target = Path(os.path.abspath(target))  # "." has no name and no sibling
+    try:
+        with _alone(target.parent):
+            _check_target(target, overwrite)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        _check_target(target, overwrite)  # a parent that cannot be locked
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
     if not os.path.lexists(target) or _is_empty(target):
         return
     if not overwrite:
@@ -97,11 +108,11 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     directory cannot be written.
     """
     target = Path(os.path.abspath(target))  # "." has no name and no sibling
-    check_target(target, overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent):
             _clear_up(target)
+            _check_target(target, overwrite)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
     work, lock = _partial_name(target, "work"), None
@@ -115,7 +126,7 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
         yield work
         _sync(work)
         with _alone(target.parent):  # several conversions may end at once
-            check_target(target, overwrite)
+            _check_target(target, overwrite)
             _put_in_place(work, target)
     finally:
         if lock is not None:
