@@ -18,7 +18,7 @@ from .flow import Flow
 from .generation.capabilities import capabilities
 from .generation.components import Asked, Components
 from .generation.context import PromptRows, prompt_rows, tokenizer_notes, unknown_words
-from .generation.draw import decode, generation
+from .generation.draw import decode, generation, measured
 from .generation.events import BlockProgress, Event, Finished
 from .generation.given import Given
 from .generation.memory import largest_batch
@@ -292,6 +292,11 @@ class Pipeline:
         defaults filled in. Loads no weights. Errors: UsageError, TextError for an unknown class."""
         settings, *_ = request(self._components, prompt, seed, None, **options)
         return settings
+
+    def measured(self, *prompt_and_seed: Any, **options: Any) -> dict[str, Any]:
+        """The windows and the tolerance that ``generate`` would measure for the same arguments."""
+        settings = self.settings(*prompt_and_seed, **options)
+        return self._worker.call(lambda: measured(self._components, settings))
 
     def largest_batch(self, settings: Settings, most: int) -> int:
         """How many pictures with these settings fit the device's recommended memory as one batch:

@@ -26,6 +26,7 @@ ROOMS = (
     ("editing",),
     ("training",),
     ("codec", "watch"),
+    ("ranks",),
     ("benchmark",),
     ("server",),
     ("cli",),

@@ -203,6 +203,25 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     return dataclasses.replace(settings, sample=options)
 
 
+def measured(components: Components, settings: Settings) -> dict[str, Any]:
+    """The windows and the tolerance that ``generation`` would use for these settings on this
+    device; {} for a sampler that needs none. Loads the flow, and a text encoder if there is one."""
+    rows = prompt_rows(
+        components,
+        settings.prompts,
+        settings.aspect_ratio,
+        settings.negative_prompt,
+        settings.fps,
+        EXTEND if settings.extend else "",
+    )
+    context = rows.for_sampling(settings.prompts, settings.sample.guidance)
+    noise = noise_of(components, settings)
+    found = with_windows(settings, components.flow, noise, context).sample
+    if found == settings.sample:
+        return {}
+    return {"windows": found.windows, "tolerance": found.tolerance}
+
+
 def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx.array:
     """Latents (B, h, w, c) -> images (B, H, W, C) in about [-1, 1]. ``tiled``: decode in tiles of
     half the longer side, which needs less memory; large latents are always decoded in tiles.

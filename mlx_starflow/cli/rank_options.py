@@ -1,0 +1,52 @@
+"""The flags of commands that run on several ranks, and the start of the ranks."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from .membership import started_by_launcher
+from .options import MEMORY, option
+
+NumRanks = Annotated[
+    int | None,
+    option("--ranks", panel=MEMORY, metavar="N", min=1, help="Run on N ranks, by mlx.launch: on "
+            "this machine, or on each host of --hostfile (docs/many-macs.md)."),
+]  # fmt: skip
+HostFile = Annotated[
+    Path | None,
+    option("--hostfile", panel=MEMORY, metavar="FILE", help="Run on the hosts in this file of "
+            "mlx.launch."),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RankFlags:
+    """Where a command runs."""
+
+    ranks: NumRanks = None
+    hostfile: HostFile = None
+
+    def start(self) -> None:
+        """Run this command line on the ranks that the flags ask for and exit with its status; go on
+        if they ask for none, or in a process that is a rank itself. Errors: UsageError."""
+        if started_by_launcher() or (self.hostfile is None and self.ranks in (None, 1)):
+            return
+        from ..ranks.launching import Launch
+
+        arguments = sys.argv[1:]
+        if "-" in arguments:
+            raise UsageError("Several ranks cannot read standard input; write it to a file.")
+        command = [sys.executable, "-m", "mlx_starflow", *arguments]
+        status = Launch(command, self.ranks, self.hostfile, _show).run()
+        raise typer.Exit(status)
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
