@@ -29,6 +29,7 @@ SILENCE = 15.0  # seconds without one after which a rank counts as lost
 HUNG = 20.0  # seconds without a step and without use of the processor: the rank hangs
 IDLE_SHARE = 0.005  # of a processor, which signs of life alone need
 GRACE = 2.0  # seconds that rank 0 gets to report the same error itself
+ASKED = ("take", "made")  # kinds of messages that rank 0 answers by a handler
 TERMINATED = 3.0  # seconds after SIGTERM in which a peer's failure may still be told instead
 
 Handler = Callable[[int, Message], tuple[str, dict[str, Any]] | None]
@@ -47,8 +48,11 @@ class Group:
         self._inbox: dict[int, queue.Queue[Message]] = {r: queue.Queue() for r in self._peers}
         self._seen = dict.fromkeys(self._peers, time.monotonic())
         self._left: set[int] = set()
+        self._served: set[int] = set()  # ranks whose message is just being handled
         self._gone = threading.Condition()
         self._handlers: dict[str, Handler] = {}
+        self._early: dict[int, list[Message]] = {r: [] for r in self._peers}
+        self._handling = threading.RLock()
         self._cleaning: list[Callable[[], None]] = []
         self.writing = threading.RLock()  # held while a file is written, so that none is cut off
         self._once = threading.Lock()
@@ -65,10 +69,23 @@ class Group:
 
     # Messages
 
-    def handle(self, kind: str, handler: Handler) -> None:
-        """Rank 0: answer messages of a kind by ``handler(rank, message)``, which returns the reply
-        or None. It runs in the thread that receives."""
-        self._handlers[kind] = handler
+    @contextmanager
+    def handling(self, handlers: dict[str, Handler]) -> Iterator[None]:
+        """Rank 0, inside the ``with`` block: answer messages of a kind by ``handler(rank,
+        message)``, which returns the reply or None. It runs in the thread that receives. Messages
+        that came earlier are answered first."""
+        with self._handling:
+            self._handlers.update(handlers)
+            for rank, early in list(self._early.items()):
+                self._early[rank] = []
+                for message in early:
+                    self._answer(rank, message)
+        try:
+            yield
+        finally:
+            with self._handling:
+                for kind in handlers:
+                    del self._handlers[kind]
 
     def send(self, rank: int, kind: str, data: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Send a message to a rank that this one is connected to."""
@@ -185,8 +202,10 @@ class Group:
     def _receive(self, peer: Peer) -> None:
         try:
             while (message := peer.link.receive()) is not None:
-                self._seen[peer.rank] = time.monotonic()
+                self._served.add(peer.rank)
                 self._take(peer, message)
+                self._seen[peer.rank] = time.monotonic()
+                self._served.discard(peer.rank)
         except (OSError, StarflowError):
             pass
         if peer.rank not in self._left:
@@ -205,17 +224,26 @@ class Group:
             with self._gone:
                 self._left.add(peer.rank)
                 self._gone.notify_all()
-        elif message.kind in self._handlers:
-            try:
-                reply = self._handlers[message.kind](peer.rank, message)
-            except StarflowError as error:
-                self._end(str(error))
-            except OSError as error:
-                self._end(f"{error.filename or 'A file'} cannot be written ({error.strerror}).")
-            if reply is not None:
-                self.send(peer.rank, *reply)
+        elif message.kind in ASKED:
+            with self._handling:
+                if message.kind not in self._handlers:
+                    self._early[peer.rank].append(message)
+                    return
+            self._answer(peer.rank, message)
         else:
             self._inbox[peer.rank].put(message)
+
+    def _answer(self, rank: int, message: Message) -> None:
+        try:
+            reply = self._handlers[message.kind](rank, message)
+        except StarflowError as error:
+            self._end(str(error))
+            return
+        except OSError as error:
+            self._end(f"{error.filename or 'A file'} cannot be written ({error.strerror})")
+            return
+        if reply is not None:
+            self.send(rank, *reply)
 
     def _beat(self) -> None:
         terminated: float | None = None
@@ -230,13 +258,12 @@ class Group:
             except OSError:
                 return
             for peer in self._peers.values():
-                if peer.rank in self._left:
-                    continue
                 try:
                     peer.link.send("beat")
                 except OSError:
                     continue  # the receiving thread sees it too
-                if time.monotonic() - self._seen[peer.rank] > SILENCE:
+                silent = time.monotonic() - self._seen[peer.rank]
+                if silent > SILENCE and peer.rank not in self._served | self._left:
                     self._end(f"{peer} has not answered for {SILENCE:.0f} s")
             self._check_own(terminated)
 

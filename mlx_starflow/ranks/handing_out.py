@@ -37,9 +37,7 @@ def spread(
         _help(group, work)
         return
     desk = _Desk(group, items, keep, in_order)
-    group.handle("take", desk.take)
-    group.handle("made", desk.made)
-    with group.watched():
+    with group.handling({"take": desk.take, "made": desk.made}), group.watched():
         while (index := desk.next()) is not None:
             desk.done(index, work(index))
             group.step()
@@ -65,7 +63,7 @@ class _Desk:
         self._group, self._items, self._keep = group, items, keep
         self._next = 0
         self._waiting: dict[int, Made] = {}
-        self._kept = 0
+        self._kept = self._sent_away = 0
         self._in_order = in_order
         self._changed = threading.Condition()
 
@@ -79,7 +77,12 @@ class _Desk:
 
     def take(self, rank: int, _: Message) -> tuple[str, dict[str, Any]]:
         """Answer to a rank that asks for work."""
-        return "item", {"item": self.next()}
+        item = self.next()
+        if item is None:
+            with self._changed:
+                self._sent_away += 1
+                self._changed.notify_all()
+        return "item", {"item": item}
 
     def made(self, rank: int, message: Message) -> None:
         """Keep what a rank has made."""
@@ -97,7 +100,7 @@ class _Desk:
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Wait until everything is kept."""
+        """Wait until everything is kept, and every other rank knows that nothing is left."""
         with self._changed:
-            while self._kept < self._items:
+            while self._kept < self._items or self._sent_away < self._group.size - 1:
                 self._changed.wait(1.0)
