@@ -5,6 +5,7 @@ It runs in the worker thread (device/worker.py). Closing the generator stops the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Generator, Iterator, Sequence
@@ -24,7 +25,7 @@ from ..device.wired import wired
 from ..errors import UsageError
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
-from ..flow import Context, Flow
+from ..flow import Block, Context, Flow
 from ..flow.grid import grid_of
 from ..hub.cache import cache_directory
 from ..pictures.arrays import check_finite, to_pictures
@@ -194,6 +195,8 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     """The settings with the windows and the tolerance of the sampler "auto" filled in, as measured
     for this device, so that they can be replayed."""
     options = settings.sample
+    if any(block.share is not None for block in flow.blocks if isinstance(block, Block)):
+        return settings  # the times of ranks differ, but all must use the same windows
     if options.sampler != AUTO or options.windows is not None or options.block_size is not None:
         return settings
     grid = grid_of(noise, flow.config)
@@ -216,7 +219,9 @@ def measured(components: Components, settings: Settings) -> dict[str, Any]:
     )
     context = rows.for_sampling(settings.prompts, settings.sample.guidance)
     noise = noise_of(components, settings)
-    found = with_windows(settings, components.flow, noise, context).sample
+    flow, split = components.flow, components.split
+    with contextlib.nullcontext() if split is None or split.share else split.alone():
+        found = with_windows(settings, flow, noise, context).sample
     if found == settings.sample:
         return {}
     return {"windows": found.windows, "tolerance": found.tolerance}

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
 from ..bundle.load import load_component
 from ..config import TextConfig
+from ..device.shared import Share
 from ..errors import ConfigError, TextError
 from ..files.fields import Fields, shown
 from ..files.json import read_json
@@ -22,7 +23,7 @@ from .features import TextEncoder
 from .gemma import MODEL_TYPES as GEMMA_TYPES
 from .gemma import GemmaHidden, build_gemma, load_table
 from .labels import LabelEncoder
-from .t5 import T5Config, T5Encoder
+from .t5 import T5Config, T5Encoder, shard_t5, t5_cuts
 from .tokenizer import PromptTokenizer
 
 
@@ -32,21 +33,34 @@ class Kind:
 
     model_types: tuple[str, ...]  # allowed values of "model_type" in its config.json
     width: str  # the key in config.json for the width of its features
-    load: Callable[[Path, dict[str, Any], mx.Dtype | None], Embed]
+    load: Callable[[Path, dict[str, Any], mx.Dtype | None, Share | None], Embed]
     pads: bool = False  # True: it can also compute features for padding tokens
 
 
-def _load_t5(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
-    model = load_component(directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype)
+def _load_t5(
+    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
+) -> Embed:
+    cuts = None if share is None else t5_cuts(T5Config.from_dict(settings), share)
+    module = load_component(
+        directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype, cuts=cuts
+    )
+    model = cast(T5Encoder, module)
+    if share is not None:
+        shard_t5(model, share, loaded=True)
     return lambda ids: model(ids[None])[0]
 
 
-def _load_gemma(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
+# Only T5 is cut; every rank has a whole Gemma.
+def _load_gemma(
+    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
+) -> Embed:
     model = load_component(directory, build_gemma, dtype=dtype)
     return GemmaHidden(model, int(settings.get("sliding_window") or 0))
 
 
-def _load_table(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
+def _load_table(
+    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
+) -> Embed:
     return load_table(directory, settings)
 
 
@@ -59,12 +73,15 @@ LABELS = "labels"  # class names; has no files
 
 
 def load_encoder(
-    directory: Path | str | None, config: TextConfig, dtype: mx.Dtype | None = None
+    directory: Path | str | None,
+    config: TextConfig,
+    dtype: mx.Dtype | None = None,
+    share: Share | None = None,
 ) -> TextEncoder:
     """Load the text encoder of a bundle.
 
     ``directory``: the bundle's text_encoder component, None for class labels. ``dtype``: of its
-    products; None: as stored, float32 on a CPU.
+    products; None: as stored, float32 on a CPU. ``share``: load a rank's share of a T5.
     Errors: TextError if the encoder has another type or width than the flow was trained with;
     ConfigError and WeightsError for a damaged component.
     """
@@ -82,7 +99,7 @@ def load_encoder(
     _check(directory, settings, config, kind)
     tokenizer = PromptTokenizer(directory)
     rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", None, low=1)
-    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype), rows)
+    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype, share), rows)
 
 
 def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:
