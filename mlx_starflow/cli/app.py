@@ -221,6 +221,10 @@ def _failed_rank(group: Group, error: BaseException, debug: bool) -> int:
         status = error.code if isinstance(error.code, int) else 1
         group.failed(f"it ended with status {status}", status)
         return status
+    from ..ranks.engine import is_lost_peer
+
+    if is_lost_peer(error):
+        group.await_end()
     failure = explain(error)
     group.failed(failure.message, failure.status)
     if isinstance(error, BrokenPipeError):

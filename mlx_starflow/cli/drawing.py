@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..editing.selection import advantages
 from ..errors import UsageError
+from ..flow.split import Split
 from ..generation.events import BlockDone, BlockProgress, Event, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
@@ -112,12 +113,18 @@ def save_grid(job: Job, report: Report) -> None:
 
 
 def pipeline_of(
-    job: Job, console: Console, loaded: Pipeline | None
+    job: Job, console: Console, loaded: Pipeline | None, split: Split | None = None
 ) -> contextlib.AbstractContextManager[Pipeline]:
     if loaded is not None:
         return contextlib.nullcontext(loaded)
     return load(
-        job.model, job.dtype, job.quantize, job.low_ram, Fetching(console), adapters=job.adapters
+        job.model,
+        job.dtype,
+        job.quantize,
+        job.low_ram,
+        Fetching(console),
+        adapters=job.adapters,
+        split=split,
     )
 
 

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -35,7 +36,17 @@ from .results import interrupted, warn_not_converged, warn_other_weights
 from .resume import distinct_names, left_to_draw
 
 PICTURES, LATENTS, STEPS, SHEET = "pictures", "latents", "steps", "sheet"
-Measurements = dict[str, dict[str, Any]]  # size of a batch -> windows and tolerance
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the sampler uses, by size of picture and batch, so that all ranks use the same."""
+
+    found: dict[str, dict[str, Any]]  # windows and tolerance
+
+    def of(self, job: Job, pipe: Pipeline, batch: Batch) -> dict[str, Any]:
+        """Options for a batch."""
+        return self.found.get(_size_of(job, pipe, batch), {})
 
 
 def run_over_ranks(job: Job, console: Console, group: Group) -> Report:
@@ -45,9 +56,9 @@ def run_over_ranks(job: Job, console: Console, group: Group) -> Report:
     try:
         if group.rank == 0:
             check(job)
-        with pipeline_of(job, console, None) as pipe, _workplace(group) as folder:
+        with pipeline_of(job, console, None) as pipe, workplace(group) as folder:
             agree(group, facts_of(job, pipe))
-            job, left, measured = _plan(job, pipe, group, console)
+            job, left, measured = planned(job, pipe, group, console)
             kept.job, kept.progress = job, Progress(console, len(left))
             drawing = _Drawing(job, pipe, group, kept.progress, folder, measured, console)
             spread(
@@ -91,8 +102,18 @@ def facts_of(job: Job, pipe: Pipeline) -> dict[str, str]:
     }
 
 
+def elsewhere(job: Job, folder: Path) -> Job:
+    """The job with all files in a directory."""
+    return dataclasses.replace(
+        job,
+        output=folder / PICTURES / job.output.name,
+        save_latents=job.save_latents and folder / LATENTS / job.save_latents.name,
+        stepwise=job.stepwise and folder / STEPS,
+    )
+
+
 @contextlib.contextmanager
-def _workplace(group: Group) -> Iterator[Path]:
+def workplace(group: Group) -> Iterator[Path]:
     """A directory for what this rank draws; removed at the end, also by a failure of another
     rank."""
     with tempfile.TemporaryDirectory(prefix="mlx-starflow-") as name:
@@ -100,8 +121,8 @@ def _workplace(group: Group) -> Iterator[Path]:
         yield Path(name)
 
 
-def _plan(
-    job: Job, pipe: Pipeline, group: Group, console: Console
+def planned(
+    job: Job, pipe: Pipeline, group: Group, console: Console, measuring: bool = True
 ) -> tuple[Job, list[int], Measurements]:
     """Rank 0's batches on all ranks, which of them are to be drawn, and its measurements."""
     plan: dict[str, Any] = {}
@@ -110,7 +131,8 @@ def _plan(
         warn_other_weights(job, pipe, console, "picture")
         tell_prompts(pipe, every_prompt(job), console, cuts=False)
         left = left_to_draw(job, pipe)
-        measured = _measurements(job, pipe, [job.batches[n] for n in left], console)
+        wanted = [job.batches[n] for n in left] if measuring else []
+        measured = _measurements(job, pipe, wanted, console)
         listed = [dataclasses.asdict(batch) for batch in job.batches]
         plan = {"batches": listed, "left": left, "measured": measured}
         tell_random_seeds(job, console)
@@ -124,12 +146,14 @@ def _plan(
         )
         for b in plan["batches"]
     ]
-    return dataclasses.replace(job, batches=batches), plan["left"], plan["measured"]
+    return dataclasses.replace(job, batches=batches), plan["left"], Measurements(plan["measured"])
 
 
-def _measurements(job: Job, pipe: Pipeline, batches: list[Batch], console: Console) -> Measurements:
-    """What the sampler uses for every size of picture and batch, so that all ranks use the same."""
-    measured: Measurements = {}
+def _measurements(
+    job: Job, pipe: Pipeline, batches: list[Batch], console: Console
+) -> dict[str, dict[str, Any]]:
+    """``Measurements.found``, measured here."""
+    measured: dict[str, dict[str, Any]] = {}
     for batch in batches:
         key = _size_of(job, pipe, batch)
         if key not in measured:
@@ -163,17 +187,12 @@ class _Drawing:
         self._console = Console(console.quiet, console.verbose, self._said)
         self._pipe, self._group, self._progress = pipe, group, progress
         self._folder, self._measured = folder, measured
-        self._job = dataclasses.replace(
-            job,
-            output=folder / PICTURES / job.output.name,
-            save_latents=job.save_latents and folder / LATENTS / job.save_latents.name,
-            stepwise=job.stepwise and folder / STEPS,
-        )
+        self._job = elsewhere(job, folder)
 
     def draw(self, number: int) -> Made:
         """Draw a batch; what was made holds its records, its files and what is to be said."""
         batch, report = self._job.batches[number], Report(begun=True)
-        own = self._measured[_size_of(self._job, self._pipe, batch)]
+        own = self._measured.of(self._job, self._pipe, batch)
         job = dataclasses.replace(self._job, options={**self._job.options, **own})
         draw_batch(job, batch, self._pipe, self._console, self._follow, report)
         paths = [record["path"] for record in report.records]

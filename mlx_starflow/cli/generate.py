@@ -32,13 +32,14 @@ from .drawing_options import (
     prompts_of,
 )
 from .drawing_ranks import run_over_ranks
+from .drawing_split import run_split
 from .flags import Sampling
 from .job import Job
 from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import DEFAULT
 from .picture_options import Fit, FitOption
-from .rank_options import RankFlags
+from .rank_options import RankFlags, SplitBy, SplitOption, check_alone
 from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
@@ -152,6 +153,7 @@ def generate(
     cache_limit_gb: o.CacheLimit = None,
     vae_tiling: Tiling = None,
     where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -212,7 +214,13 @@ def generate(
     console = Console(messages.quiet, verbose)
     if resume:
         check_resume(job)
-    report = run(job, console) if group is None else run_over_ranks(job, console, group)
+    if group is None:
+        check_alone(split)
+        report = run(job, console)
+    elif split is SplitBy.pictures:
+        report = run_over_ranks(job, console, group)
+    else:
+        report = run_split(job, console, group, split.value)
     show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

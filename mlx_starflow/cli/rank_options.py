@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,22 @@ HostFile = Annotated[
     Path | None,
     option("--hostfile", panel=MEMORY, metavar="FILE", help="Run on the hosts in this file of "
             "mlx.launch."),
+]  # fmt: skip
+
+
+class SplitBy(StrEnum):
+    """Values of --split."""
+
+    pictures = "pictures"
+    guidance = "guidance"
+    tensor = "tensor"
+
+
+SplitOption = Annotated[
+    SplitBy,
+    option("--split", panel=MEMORY, help="What ranks divide: pictures, each drawn by one rank "
+            "(default); guidance, the captions of a picture on one rank and the null captions on "
+            "another; tensor, the weights, for a model that does not fit one machine."),
 ]  # fmt: skip
 
 
@@ -50,3 +67,11 @@ class RankFlags:
 def _show(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def check_alone(split: SplitBy) -> None:
+    """Errors: UsageError for a split in a process that is alone."""
+    if split is not SplitBy.pictures:
+        raise UsageError(
+            f"--split {split.value} needs several ranks: --ranks N or --hostfile FILE."
+        )

@@ -176,6 +176,10 @@ class Group:
                 continue
         self._restore_signals()
 
+    def await_end(self) -> None:
+        """A peer is lost: wait until the watching thread has found out which, and ends all."""
+        self._closed.wait(SILENCE + BEAT + GRACE)
+
     def leave(self) -> None:
         """The job is done: wait until all ranks say so, and close the connections."""
         for rank in self._peers:
