@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,13 +14,18 @@ import numpy as np
 from families import FAMILIES, random_flow
 from mlx.utils import tree_flatten
 
+from mlx_starflow.bundle.load import load_component, read_component_config
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.device.shared import Share, cut_of
 from mlx_starflow.errors import UsageError
 from mlx_starflow.exact.denoise import denoise
 from mlx_starflow.flow import Flow
+from mlx_starflow.flow.shards import flow_cuts, mark_flow
 from mlx_starflow.flow.split import Split
-from mlx_starflow.sampling import invert
+from mlx_starflow.ranks.costs import guidance_cost, tensor_cost
+from mlx_starflow.sampling import SampleOptions, invert
+from mlx_starflow.sampling.conditional import Conditional
+from mlx_starflow.text.t5 import T5Config, T5Encoder, shard_t5
 
 HEADS = 12  # divides among 2, 3 and 4 ranks
 
@@ -149,7 +155,111 @@ def refused(group) -> dict:
     return {}
 
 
-PROGRAMS = {"tensor": tensor, "guidance": guidance, "refused": refused}
+def loaded(group) -> dict:
+    """Shares that are read from disk: sys.argv[2] is the directory of a flow."""
+    share, found = Share.of(group), {}
+    folder = Path(sys.argv[2])
+
+    def build(config):
+        return Flow(FlowConfig.from_dict(config))
+
+    for kind in sys.argv[3:]:
+        directory, quantize = folder / kind.split("+")[0], None
+        if "+" in kind:
+            quantize = int(kind.split("+")[1])
+        config = FlowConfig.from_dict(read_component_config(directory))
+        whole = load_component(directory, build, "float32", quantize)
+        before = bytes_read()
+        flow = load_component(directory, build, "float32", quantize, flow_cuts(config, share))
+        mx.eval(flow.parameters())
+        read = bytes_read() - before
+        mark_flow(flow, share)
+        weights = [sum(v.nbytes for _, v in tree_flatten(f.parameters())) for f in (flow, whole)]
+        files = sum(p.stat().st_size for p in directory.glob("*.safetensors"))
+        z, context, own = inputs(config, 1)
+        options = dict(guidance=1.5, sampler="sliding", tolerance=1e-6)
+        ours, theirs = invert(flow, z, context, **options), invert(whole, z, context, **options)
+        found[kind] = {
+            "weights": weights[0] / weights[1],
+            "read": read / files,
+            "sample": difference(np.array(theirs), np.array(ours)),
+        }
+    return found
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
+
+
+def t5(group) -> dict:
+    """A T5 in shares against a whole one, gated or not."""
+    found = {}
+    for gated in (False, True):
+        config = T5Config(32, 8, 48, 12, 2, 40, activation="gelu_new", gated=gated)
+        whole, parts = T5Encoder(config), T5Encoder(config)
+        arrays = [
+            (name, 0.3 * mx.random.normal(a.shape, key=mx.random.key(i)))
+            for i, (name, a) in enumerate(tree_flatten(whole.parameters()))
+        ]
+        whole.load_weights(arrays), parts.load_weights(arrays)
+        shard_t5(parts, Share.of(group))
+        ids = mx.array([[3, 7, 9, 1, 0, 5]])
+        found[f"gated {gated}"] = difference(np.array(whole(ids)), np.array(parts(ids)))
+    return found
+
+
+def counted(group) -> dict:
+    """Messages and bytes of single passes, counted, beside what ``ranks.costs`` says."""
+    sums, gathers = [], []
+    real = mx.distributed.all_sum, mx.distributed.all_gather
+
+    def all_sum(x, **more):
+        sums.append(x.nbytes)
+        return real[0](x, **more)
+
+    def all_gather(x, **more):
+        gathers.append(x.nbytes)
+        return real[1](x, **more)
+
+    mx.distributed.all_sum, mx.distributed.all_gather = all_sum, all_gather
+    config = divisible(FAMILIES["released"])
+    block, found = config.blocks[-1], {}
+    for kind in ("tensor", "guidance"):
+        if kind == "guidance" and group.size() != 2:
+            continue
+        flow = random_flow(config)
+        split = Split(kind, group)
+        if kind == "tensor":
+            flow.shard(group)
+        else:
+            split.settle(flow)
+        _, context, _ = inputs(config, 3)
+        for window in (1, 4):
+            conditional = Conditional(
+                flow.blocks[-1], flow.training_grid(), context, 3, SampleOptions(guidance=1.0)
+            )
+            previous = mx.zeros((3, window, config.token_channels))
+            sums.clear(), gathers.clear()
+            mx.eval(conditional.affine(previous, 2))
+            own = [len(sums) + len(gathers), sum(sums) + sum(gathers)]
+            if kind == "tensor":
+                cost = tensor_cost(block, 6, window)
+            else:
+                cost = guidance_cost(config, 3, window)
+            found[f"{kind} {window}"] = [own, [cost.messages, cost.bytes]]
+    return found
+
+
+PROGRAMS = {
+    "loaded": loaded,
+    "t5": t5,
+    "counted": counted,
+    "tensor": tensor,
+    "guidance": guidance,
+    "refused": refused,
+}
 
 if __name__ == "__main__":
     ours = mx.distributed.init(strict=True, backend="ring")

@@ -8,6 +8,7 @@ checks at the start and the signs of life, which must not wait without a time li
 from .agreement import agree
 from .group import Group
 from .handing_out import spread
+from .loading import sharded_load
 from .place import Place, place_of
 
-__all__ = ["Group", "Place", "agree", "place_of", "spread"]
+__all__ = ["Group", "Place", "agree", "place_of", "sharded_load", "spread"]
