@@ -42,11 +42,16 @@ def free_ports(count: int) -> list[int]:
 class Ranks:
     """Processes of one job, one argument list for all or one for each."""
 
-    def __init__(self, size: int, *arguments, each=None, cwd=None, environment=None) -> None:
+    def __init__(
+        self, size: int, *arguments, each=None, cwd=None, environment=None, places=None
+    ) -> None:
+        """``places``: for every rank its address and what stands before the command."""
         _, *ports = free_ports(size + 1)
         self.folder = tempfile.TemporaryDirectory()
         hosts = Path(self.folder.name) / "hosts.json"
-        hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in ports]))
+        places = places or [("127.0.0.1", [])] * size
+        addresses = [[f"{place[0]}:{port}"] for place, port in zip(places, ports, strict=True)]
+        hosts.write_text(json.dumps(addresses))
         self.processes = []
         for rank in range(size):
             own = arguments if each is None else each[rank]
@@ -58,7 +63,7 @@ class Ranks:
             }  # fmt: skip
             self.processes.append(
                 subprocess.Popen(
-                    [sys.executable, *map(str, own)],
+                    [*places[rank][1], sys.executable, *map(str, own)],
                     cwd=cwd, env=values, text=True,
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 )
