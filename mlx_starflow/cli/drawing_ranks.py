@@ -96,8 +96,8 @@ def facts_of(job: Job, pipe: Pipeline) -> dict[str, str]:
     parts = [pipe.fingerprint_of(name) for name in ("flow", "vae", "text_encoder")]
     adapters = [[record["weights"], record["scale"]] for record in pipe.adapters]
     return {
-        "model": f"{pipe.config.name} ({' '.join(p for p in parts if p)})",
         "adapters": json.dumps(adapters),
+        "model": f"{pipe.config.name} ({' '.join(p for p in parts if p)})",
         "settings": json.dumps(flags, sort_keys=True),
     }
 

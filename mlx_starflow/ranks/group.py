@@ -174,7 +174,6 @@ class Group:
                 peer.link.send(kind, {"message": message, "status": status})
             except OSError:
                 continue
-        self._restore_signals()
 
     def await_end(self) -> None:
         """A peer is lost: wait until the watching thread has found out which, and ends all."""
@@ -274,6 +273,8 @@ class Group:
     def _check_own(self, terminated: float | None) -> None:
         now = time.monotonic()
         if terminated is not None and now - terminated > TERMINATED:
+            if self._failing.is_set():
+                os._exit(1)  # it has told why it ends
             self._end_from_here("was terminated")
         if os.getppid() != self._parent:
             self._end_from_here("has lost the program that started it")
