@@ -10,6 +10,9 @@ Time: an all-sum of S bytes over N ranks in a ring takes 2 (N - 1) (latency + S 
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import BlockConfig, FlowConfig
@@ -49,31 +52,62 @@ class Machine:
     """One of several equal machines."""
 
     bandwidth: float  # bytes per second of its memory
+    arithmetic: float  # floating-point operations per second
     latency: float  # seconds of one message to a neighbour
     link: float  # bytes per second to a neighbour
 
-    @classmethod
-    def with_link(cls, bandwidth: float, link: Link) -> Machine:
-        """A machine whose link was measured."""
-        return cls(bandwidth, link.latency, link.bandwidth)
+    def with_link(self, link: Link) -> Machine:
+        """This machine with a link that was measured."""
+        return dataclasses.replace(self, latency=link.latency, link=link.bandwidth)
+
+    def seconds(self, weights: float, operations: float) -> float:
+        """Of a pass that reads so many bytes of weights and makes so many operations."""
+        return max(weights / self.bandwidth, operations / self.arithmetic)
 
 
 def tensor_speedup(
-    weights: float, block: BlockConfig, rows: int, tokens: int, ranks: int, one: Machine
+    one: Machine, ranks: int, block: BlockConfig, item: float, rows: int, tokens: int
 ) -> float:
-    """How many times faster a pass is on ``ranks`` machines than on one, when reading ``weights``
-    bytes is what a pass takes time for."""
-    alone = weights / one.bandwidth
-    cost = tensor_cost(block, rows, tokens)
-    return alone / (alone / ranks + cost.seconds(ranks, one.latency, one.link))
+    """How many times faster a pass is on ``ranks`` machines than on one. ``item``: bytes of one
+    weight."""
+    weights, operations = _work(block, item, rows, tokens)
+    cost = tensor_cost(block, rows, tokens).seconds(ranks, one.latency, one.link)
+    alone = one.seconds(weights, operations)
+    return alone / (alone / ranks + cost)
 
 
 def guidance_speedup(
-    weights: float, arithmetic: float, flow: FlowConfig, pictures: int, tokens: int, one: Machine
+    one: Machine, flow: FlowConfig, block: BlockConfig, item: float, pictures: int, tokens: int
 ) -> float:
-    """The same for guidance on two machines. A pass reads all weights on both; ``arithmetic`` is
-    the time in seconds of a pass's arithmetic on one machine, of which each does half."""
-    alone = max(weights / one.bandwidth, arithmetic)
+    """The same for guidance on two machines, both of which read all weights."""
+    weights, operations = _work(block, item, 2 * pictures, tokens)
     cost = guidance_cost(flow, pictures, tokens)
     sent = cost.messages * one.latency + cost.bytes / one.link
-    return alone / (max(weights / one.bandwidth, arithmetic / 2) + sent)
+    return one.seconds(weights, operations) / (one.seconds(weights, operations / 2) + sent)
+
+
+def _work(block: BlockConfig, item: float, rows: int, tokens: int) -> tuple[float, float]:
+    """Bytes of weights and operations of a pass, attention to the cache left out."""
+    inner = (2 * block.heads + 2 * block.kv_heads) * block.head_dim
+    mlp = (3 if block.gated_mlp else 2) * block.mlp_channels
+    weights = block.layers * block.channels * (inner + mlp)
+    return item * weights, 2.0 * weights * rows * tokens
+
+
+def handing_out(seconds: Sequence[float], speeds: Sequence[float], desk: float) -> float:
+    """The efficiency of handing out items one by one: the time in which the ranks could do all work
+    if none ever waited, over the time that they take.
+
+    seconds: of each item on a rank of speed 1. speeds: of the ranks. desk: time that rank 0 takes
+    for each item (to hand it out and to keep what was made), one after another.
+    """
+    free = [(0.0, rank) for rank in range(len(speeds))]
+    heapq.heapify(free)
+    desk_free = end = 0.0
+    for work in seconds:
+        now, rank = heapq.heappop(free)
+        desk_free = max(desk_free, now) + desk
+        done = desk_free + work / speeds[rank]
+        end = max(end, done)
+        heapq.heappush(free, (done, rank))
+    return sum(seconds) / (sum(speeds) * end)

@@ -57,6 +57,7 @@ class Group:
         self.writing = threading.RLock()  # held while a file is written, so that none is cut off
         self._once = threading.Lock()
         self._failing, self._closed = threading.Event(), threading.Event()
+        self._told = threading.Event()  # rank 0 has told why all ranks end
         self._watched = 0
         self._steps, self._step_at, self._cpu_at = 0, time.monotonic(), time.process_time()
         self._parent = os.getppid()
@@ -218,7 +219,12 @@ class Group:
         if message.kind == "beat":
             return
         if message.kind == "end":
-            self._end(None)
+            # mlx.launch ends all when the first rank has ended: let rank 0 be that one.
+            self._told.set()
+            late = threading.Timer(TERMINATED, self._end, [None])
+            late.daemon = True
+            late.start()
+            return
         if message.kind == "failed":
             if self._failing.wait(GRACE):
                 return  # rank 0 has the error too and reports it
@@ -296,7 +302,8 @@ class Group:
         if self._closed.is_set() or self._failing.is_set():
             return
         sentence = f"{peer} ended without a word (killed, or out of memory)"
-        self._end(sentence if self.rank in (0, 1) else None)
+        tells = self.rank in (0, 1) and not self._told.is_set()
+        self._end(sentence if tells else None)
 
     def _end(self, sentence: str | None) -> None:
         """Tell the sentence, end the other ranks, and leave this process with status 1."""
