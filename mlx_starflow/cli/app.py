@@ -180,7 +180,7 @@ def run(arguments: list[str]) -> int:
                 "> /dev/null."
             )
         asked = _asked(arguments)
-        with membership(asked) as group:
+        with membership(asked, arguments) as group:
             try:
                 status = _run(arguments, asked)
             except BaseException as error:

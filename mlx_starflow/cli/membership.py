@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 MANY = ("generate", "score", "train", "serve", "doctor")  # commands that run on several ranks
 _current: ContextVar[Group | None] = ContextVar("ranks", default=None)
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+
+
+def command_line() -> list[str]:
+    """The arguments of this command."""
+    return list(_arguments.get())
 
 
 def ranks() -> Group | None:
@@ -27,10 +33,11 @@ def started_by_launcher() -> bool:
 
 
 @contextmanager
-def membership(command: str | None) -> Iterator[Group | None]:
+def membership(command: str | None, arguments: list[str]) -> Iterator[Group | None]:
     """Join the other ranks, if mlx.launch started this process with others; on ranks other than 0
     standard output and error are silent. Errors: UsageError for a command that runs on one rank,
     StarflowError if the others do not come."""
+    _arguments.set(tuple(arguments))
     if not started_by_launcher() or _current.get() is not None:
         yield _current.get()
         return

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
-from .membership import started_by_launcher
+from .membership import command_line, started_by_launcher
 from .options import MEMORY, option
 
 NumRanks = Annotated[
@@ -56,7 +56,7 @@ class RankFlags:
             return
         from ..ranks.launching import Launch
 
-        arguments = sys.argv[1:]
+        arguments = command_line()
         if "-" in arguments:
             raise UsageError("Several ranks cannot read standard input; write it to a file.")
         command = [sys.executable, "-m", "mlx_starflow", *arguments]
