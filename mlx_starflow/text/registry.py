@@ -33,12 +33,17 @@ class Kind:
 
     model_types: tuple[str, ...]  # allowed values of "model_type" in its config.json
     width: str  # the key in config.json for the width of its features
-    load: Callable[[Path, dict[str, Any], mx.Dtype | None, Share | None], Embed]
+    load: Callable[[Path, dict[str, Any], mx.Dtype | None], Embed]
     pads: bool = False  # True: it can also compute features for padding tokens
+    # Loads a rank's share of it; None: every rank has all of it.
+    load_share: Callable[[Path, dict[str, Any], mx.Dtype | None, Share], Embed] | None = None
 
 
 def _load_t5(
-    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
+    directory: Path,
+    settings: dict[str, Any],
+    dtype: mx.Dtype | None,
+    share: Share | None = None,
 ) -> Embed:
     cuts = None if share is None else t5_cuts(T5Config.from_dict(settings), share)
     module = load_component(
@@ -50,22 +55,17 @@ def _load_t5(
     return lambda ids: model(ids[None])[0]
 
 
-# Only T5 is cut; every rank has a whole Gemma.
-def _load_gemma(
-    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
-) -> Embed:
+def _load_gemma(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
     model = load_component(directory, build_gemma, dtype=dtype)
     return GemmaHidden(model, int(settings.get("sliding_window") or 0))
 
 
-def _load_table(
-    directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None, share: Share | None
-) -> Embed:
+def _load_table(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
     return load_table(directory, settings)
 
 
 KINDS: dict[str, Kind] = {
-    "t5": Kind(("t5",), "d_model", _load_t5),
+    "t5": Kind(("t5",), "d_model", _load_t5, load_share=_load_t5),
     "gemma": Kind(GEMMA_TYPES, "hidden_size", _load_gemma),
     "gemma_tokens": Kind(GEMMA_TYPES, "hidden_size", _load_table, pads=True),
 }
@@ -99,7 +99,11 @@ def load_encoder(
     _check(directory, settings, config, kind)
     tokenizer = PromptTokenizer(directory)
     rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", None, low=1)
-    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype, share), rows)
+    if share is not None and kind.load_share is not None:
+        embed = kind.load_share(directory, settings, dtype, share)
+    else:
+        embed = kind.load(directory, settings, dtype)
+    return PromptEncoder(config, tokenizer, embed, rows)
 
 
 def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:
