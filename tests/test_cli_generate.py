@@ -71,6 +71,7 @@ REPLAYED = {
 }
 # Tested by themselves below.
 FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty"}
+RANKS = {"ranks", "hostfile", "split", "resume"}  # tested in test_ranks.py
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def pixels(path) -> bytes:
 
 
 def test_the_table_has_every_flag():
-    assert set(REPLAYED) | FILES == set(inspect.signature(with_flags(generate)).parameters)
+    assert set(REPLAYED) | FILES | RANKS == set(inspect.signature(with_flags(generate)).parameters)
 
 
 @pytest.mark.parametrize("flag", REPLAYED)
