@@ -18,8 +18,8 @@ from pathlib import Path
 from mlx_starflow.device.machine import this_machine
 from mlx_starflow.pipeline import Pipeline, load
 
+from ..known import paint_known
 from ..likelihood.__main__ import write_into
-from ..painter import paint_many
 from . import damage, plot, rate, rivals
 
 SEED = 9_000_000  # of the paintings
@@ -85,27 +85,26 @@ def weights(pipe: Pipeline) -> str:
 
 
 def measure(part: str, pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict]:
-    size = pipe.config.image_size
     if part == "rate":
-        paintings = paint_many(options.count, SEED, size, 1)[0]
+        paintings = paint_known(pipe, options.count, SEED)[0]
         rows = rate.measured(pipe, paintings, rate.STEPS, options.folder / "rate.jsonl", say)
         return {"steps": rate.by_step(rows), "equal": at_equal_quality(rows, paintings, options)}
     if part == "captions":
-        paintings, captions, _ = paint_many(options.some, SEED, size, 1)
+        paintings, captions, _ = paint_known(pipe, options.some, SEED)
         return {part: rate.with_captions(pipe, paintings, captions, (0.25, 0.5))}
     if part == "other":
         return {
             part: damage.other_pictures(
-                pipe, paint_many(options.some // 2, SEED + 1, size, 1)[0], 0.25
+                pipe, paint_known(pipe, options.some // 2, SEED + 1)[0], 0.25
             )
         }
     if part == "round-trips":
-        paintings = paint_many(options.round_trips, SEED + 2, size, 1)[0]
+        paintings = paint_known(pipe, options.round_trips, SEED + 2)[0]
         return {part: {"step 0.25": damage.round_trips(pipe, paintings, 0.25, say)}}
     if part == "elsewhere":
-        paintings = paint_many(options.some, SEED + 4, size, 1)[0]
+        paintings = paint_known(pipe, options.some, SEED + 4)[0]
         return {part: damage.elsewhere(pipe, paintings, 0.35)}
-    paintings = paint_many(20, SEED + 3, size, 1)[0]
+    paintings = paint_known(pipe, 20, SEED + 3)[0]
     found = damage.mutations(pipe, paintings, options.mutations, options.repaired, say)
     return {part: {"all": found}}
 

@@ -25,9 +25,9 @@ from mlx_starflow.watch.statistics import STATISTICS, scores
 
 from ..compression.__main__ import table, weights
 from ..compression.rate import content
+from ..known import paint_known
 from ..likelihood.__main__ import write_into
 from ..likelihood.outliers import OUTLIERS
-from ..painter import paint_many
 from .defects import DEFECTS
 
 SEED = 11_000_000  # of the paintings
@@ -86,7 +86,7 @@ def measured(pipe: Pipeline, folder: Path, name: str, pictures: list[np.ndarray]
 def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """The share of p-values that are at most RATE, for each painting with a new random reference of
     n others; and the range of this share over 20 fixed references with 100 other paintings each."""
-    paintings = paint_many(options.count, SEED, pipe.config.image_size, 1)[0]
+    paintings = paint_known(pipe, options.count, SEED)[0]
     all_ = measured(pipe, options.folder, "ordinary", list(paintings))
     rng, n, result = np.random.default_rng(1), len(all_), {}
     for size in (s for s in SIZES if 2 * s <= n):
@@ -126,9 +126,8 @@ def _interval(n: int, p: float) -> tuple[float, float]:
 
 def kinds(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Detection at RATE, by all statistics together and by each alone."""
-    size = pipe.config.image_size
     reference = _reference(pipe, options)
-    paintings = paint_many(options.each, SEED + 2, size, 1)[0]
+    paintings = paint_known(pipe, options.each, SEED + 2)[0]
     rng, result = np.random.default_rng(7), {}
     for name, change in {"paintings": lambda p, _: p, **OUTLIERS}.items():
         pictures = [np.ascontiguousarray(change(p, rng)) for p in paintings]
@@ -140,7 +139,7 @@ def defects(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, 
     """Detection of local defects, and how often the map shows the right place."""
     size = pipe.config.image_size
     reference = _reference(pipe, options)
-    paintings, _, scenes = paint_many(4 * options.each, SEED + 3, size, 1)
+    paintings, _, scenes = paint_known(pipe, 4 * options.each, SEED + 3)
     single = [i for i, s in enumerate(scenes) if s.count == 1][: options.each]
     rng, result = np.random.default_rng(9), {}
     for name, change in DEFECTS.items():
@@ -153,7 +152,7 @@ def defects(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, 
 
 
 def _reference(pipe: Pipeline, options: argparse.Namespace) -> Measured:
-    paintings = paint_many(options.reference, SEED + 1, pipe.config.image_size, 1)[0]
+    paintings = paint_known(pipe, options.reference, SEED + 1)[0]
     return measured(pipe, options.folder, "reference", list(paintings))
 
 
