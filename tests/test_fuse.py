@@ -54,7 +54,7 @@ def test_the_fused_model_is_the_adapted_one(run, colours, tmp_path, kind):  # no
             fused.set_adapters([style])
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_into_quantized_weights(run, wide, tmp_path, bits):  # noqa: F811
     """The loss is the divergence that rounding makes; more bits lose less, --dequantize hardly."""
     base = packed(wide, tmp_path / "packed", bits)

@@ -51,7 +51,7 @@ def test_going_on_is_not_stopping(colours, tmp_path, kind):
     """Weights, losses and files, to the bit, wherever it was interrupted."""
     data = pictures(tmp_path / "data")
     whole = followed(colours, data, tmp_path / "whole", **KINDS[kind])
-    for after in (1, 4, 5):
+    for after in (1, 4, 5) if kind == "lora" else (4,):
         place = tmp_path / f"after{after}"
         first = followed(colours, data, place, stop_after=after, **KINDS[kind])
         assert summary(first)["stopped"] == "interrupted"
