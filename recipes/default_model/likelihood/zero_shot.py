@@ -1,5 +1,5 @@
-"""Classification of paintings by their likelihood with different captions, and the effect of the
-number of noise draws."""
+"""Zero-shot classification of paintings by their likelihood with different captions, and the effect
+of the number of noise draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlx_starflow.pipeline import Pipeline
 
 from ..painter import PLACES, SUBJECTS, Scene
 
-# One phrase for each place that occurs in captions of the training.
+# For each place, one phrase that occurs in the training captions.
 PLACE_PHRASES = {
     "snow": "in snow", "forest": "in a forest", "desert": "in the desert", "beach": "on the beach",
     "meadow": "in a meadow", "mountains": "in the mountains", "city": "in the city",
@@ -24,8 +24,9 @@ PLACE_PHRASES = {
 def zero_shot(
     pipe: Pipeline, paintings: np.ndarray, scenes: list[Scene], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Accuracy for 1, 2, 4 ... ``draws`` draws of the subject, by the prompts "a SUBJECT", and of
-    the place, by the prompts "a SUBJECT PLACE" with the subject found before."""
+    """Accuracy with 1, 2, 4, ... ``draws`` noise draws: of the subject, with the prompts
+    "a SUBJECT", and of the place, with the prompts "a SUBJECT PLACE" and the subject found
+    before."""
     options = ScoreOptions(draws=draws)
     x = latents_of(pipe, [Image.fromarray(p) for p in paintings])
     by_subject = score_pictures(
@@ -62,11 +63,12 @@ def _places(pipe: Pipeline, x: mx.array, subjects: list[str], options: ScoreOpti
 def draws_and_errors(
     pipe: Pipeline, paintings: np.ndarray, captions: list[str], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Standard error in nats of the mean over K draws, for K = 1, 2, 4, ...: of log p(x | caption)
-    and of its difference from the null caption, with the same draws for both.
+    """Standard error, in nats, of the mean over K noise draws, for K = 1, 2, 4, ...: for
+    log p(x | caption), and for its difference from log p(x) with the null caption and the same
+    draws.
 
-    It is the standard deviation of the means of disjoint groups of K among all ``draws``, root mean
-    square over the paintings.
+    It is computed as the standard deviation of the means of disjoint groups of K of all ``draws``
+    draws, as a root mean square over the paintings.
     """
     rows = []
     for picture, caption in zip(paintings, captions, strict=True):
