@@ -226,10 +226,10 @@ def test_command_with_a_beginning(run, filmed, tmp_path):  # noqa: F811
     assert longer.status == 0, longer.err
     Image.new("RGB", (50, 40), "red").save(tmp_path / "first.png")
     changed = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
-    assert changed.status == 1 and "something else" in changed.err
+    assert changed.status == 1 and "content has changed" in changed.err
     (tmp_path / "first.png").unlink()
     gone = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
-    assert gone.status == 1 and "not there" in gone.err
+    assert gone.status == 1 and "no longer exists" in gone.err
 
 
 def test_scores_by_frame(run, filmed, tmp_path):  # noqa: F811

@@ -22,7 +22,7 @@ def given_pictures(image: Given | None, video: Given | None) -> list[Image.Image
     """The frames of a picture or a clip, which is given as a path, PIL images, or an array of uint8
     (M, H, W, 3) or (H, W, 3); an empty list if neither is given. Errors: UsageError, ImageError."""
     if image is not None and video is not None:
-        raise UsageError("image and video are both given as beginning of the clip; give only one.")
+        raise UsageError("image and video both give the beginning of the clip; give one of them.")
     if image is None and video is None:
         return []
     given, name = (image, "image") if image is not None else (video, "video")

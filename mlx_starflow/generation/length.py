@@ -31,7 +31,7 @@ def resolve_clip(
     extend: bool | None,
     given: int,
 ) -> dict[str, Any]:
-    """The settings of a clip; {} for a clip of one latent frame, which is a picture.
+    """The settings of a clip; {} for a picture: without ``frames``, or for one latent frame.
 
     ``frames`` is rounded down to the length of a whole number of latent frames (1, 5, 9, ... for
     most autoencoders). ``given``: number of given latent frames. Errors: UsageError.

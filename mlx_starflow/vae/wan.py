@@ -179,8 +179,8 @@ class AutoencoderWan(nn.Module):
     def decode_stream(
         self, latent: mx.array, tile: int | None = None, step: int = 1
     ) -> Iterator[mx.array]:
-        """``decode`` as a stream of frames (B, 1 or 4 step, H, W, 3): with step 1, the first frame,
-        then four at a time."""
+        """``decode`` as a stream of consecutive frames (B, m, H, W, 3), those of ``step`` latent
+        frames at a time; with step 1, m is 1 at first and 4 afterwards."""
         channels = self.config.latent_channels
         if latent.ndim != 5 or latent.shape[-1] != channels or not latent.shape[1]:
             raise UsageError(
