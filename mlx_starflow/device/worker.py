@@ -50,7 +50,7 @@ class Turn:
             if self._held:  # by this thread, since the RLock keeps other threads waiting
                 raise UsageError(
                     "This pipeline was called by a thread whose previous call is not finished, for "
-                    "example from a signal handler; the call would wait for ever. Set a flag in "
+                    "example from a signal handler; the call would wait forever. Set a flag in "
                     "the handler, and call the pipeline afterwards."
                 )
             self._held = True

@@ -73,7 +73,7 @@ class TrainOptions:
     val_draws: int = _asked(4, "Noise draws per held-out picture, the same in every evaluation.")
     steps_per_report: int = _asked(10, "Steps between reports of the loss.")
     steps_per_eval: int = _asked(25, "Steps between evaluations on held-out pictures.")
-    patience: int = _asked(4, "Stop after N evaluations without a new best; 0: never.")
+    patience: int = _asked(4, "Stop after N evaluations without improvement; 0: never.")
     save_every: int = _asked(100, "Steps between numbered copies of the trained arrays.")
     grad_checkpoint: bool = _asked(
         False,

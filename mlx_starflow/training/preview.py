@@ -47,7 +47,7 @@ class Previews:
             x = invert(flow, noise, context, guidance=guidance, sampler="sequential")
             x = denoise(flow, x, rows.own(self.prompts))
         mx.eval(x)
-        x = mx.where(mx.isfinite(x), x, 0.0)  # show a bad picture instead of failing
+        x = mx.where(mx.isfinite(x), x, 0.0)  # draw bad values, do not stop the training
         pictures = to_pictures(decode(self._components, x))
         path = directory / FOLDER / f"{trainer.step:07d}.png"
         about = {"command": "train", "prompts": list(self.prompts), "step": trainer.step}
