@@ -88,4 +88,4 @@ def test_what_is_refused(run, colours, tmp_path):  # noqa: F811
     style = adapter(colours, tmp_path / "style")
     (tmp_path / "mine").mkdir()
     refused = run("fuse", "-m", colours, "--adapter-path", style, "--save-path", "mine")
-    assert refused.status == 2 and "there already" in refused.err
+    assert refused.status == 2 and "already exists" in refused.err

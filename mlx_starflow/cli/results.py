@@ -1,4 +1,4 @@
-"""What a command that makes pictures or clips reports: its files, as paths or one JSON object, and
+"""The report of a command that makes pictures or clips: its files, as paths or one JSON object, and
 warnings about accuracy and weights."""
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def warn_not_converged(
     advice: str = SAMPLE_LONGER,
     what: str = "pictures",
 ) -> None:
-    """A warning, in one line, if a sampler ended above its tolerance. ``ended``: of each picture or
-    clip whether it converged, and its residual if that was measured."""
+    """Show a warning of one line if a sampler ended above its tolerance. ``ended``: for each
+    picture or clip, whether it converged, and its residual if that was measured."""
     missed = [residual for converged, residual in ended if not converged]
     if not missed:
         return
@@ -48,7 +48,7 @@ def warn_not_converged(
 
 
 def warn_other_weights(work: Work, pipe: Pipeline, console: Console, what: str) -> None:
-    """A warning if the file that is drawn again was made with other weights or adapters."""
+    """Show a warning if the file that is drawn again was made with other weights or adapters."""
     if work.expected_weights and pipe.fingerprint != work.expected_weights:
         console.say(
             f"Warning: the {what} was made with other weights ({work.expected_weights}; this "

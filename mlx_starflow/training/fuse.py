@@ -1,11 +1,13 @@
-"""Adapters made part of the weights: a bundle of its own, and what that lost, measured.
+"""Merge adapters into the weights of a new bundle, and measure the loss from rounding.
 
-Weights are merged in float32 and rounded to the type or the bits in which the bundle holds them.
-The loss is the divergence between the model with the adapters beside it and the fused one,
+Weights are merged in float32, then rounded to the data type or quantization of the bundle. The loss
+is the Kullback-Leibler divergence KL(p || q), with p the model with separate adapters and q the
+fused model:
 
-    E[log p(x) - log q(x)],  x drawn from the model with its adapters,
+    E[log p(x) - log q(x)],  x drawn from p,
 
-in nats per dimension: with exact likelihoods a mean of differences on the same samples.
+in nats per dimension. Both likelihoods are exact, so it is estimated as the mean of the differences
+on the same samples.
 """
 
 from __future__ import annotations
@@ -40,13 +42,14 @@ DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What fusing did. All in nats per dimension, with the standard error of the mean."""
+    """The result of ``fuse``. Divergences are in nats per dimension, each with the standard error
+    of the mean."""
 
     path: Path
     samples: int
-    loss: float  # of the fused model against the adapters beside their base
+    loss: float  # KL(model with separate adapters || fused model)
     loss_error: float
-    change: float  # of the adapters against the base alone, on the same samples
+    change: float  # KL(model with separate adapters || base model), on the same samples
     change_error: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,16 +65,16 @@ def fuse(
     samples: int = 16,
     seed: int = 0,
 ) -> FuseReport:
-    """Write a bundle whose weights hold the components' adapters.
+    """Write a bundle at ``place`` with the components' adapters merged into its weights.
 
-    ``dequantize``: write plain float16 weights where the bundle's are quantized. ``prompts``: what
-    the samples of the measurement are drawn for, in turn. Errors: UsageError without adapters or
-    where something is at ``place``.
+    ``dequantize``: write float16 weights in place of quantized ones. ``prompts``: prompts of the
+    ``samples`` pictures on which the loss is measured, used in turn. Errors: UsageError if there
+    are no adapters or if ``place`` exists.
     """
     if not components.adapters:
         raise UsageError("Name the adapter to fuse with --adapter-path DIR or --lora DIR SCALE.")
     if place.exists():
-        raise UsageError(f"--save-path {place} is there already; name a new directory.")
+        raise UsageError(f"--save-path {place} already exists; name a new directory.")
     context = _context(components, prompts, samples)
     side = components.flow_config.grid_size * components.flow_config.patch_size
     shape = (side, side, components.flow_config.in_channels)
@@ -107,7 +110,7 @@ def _context(components: Components, prompts: tuple[str, ...], samples: int) -> 
 
 
 def _log_p(flow: Flow, x: mx.array, context: Context) -> np.ndarray:
-    """(B,) nats, one picture after another."""
+    """Log-likelihoods (B,) in nats, computed for one picture at a time."""
     own = [None if context is None else context[i : i + 1] for i in range(x.shape[0])]
     return np.array([log_prob(flow, x[i : i + 1], c).item() for i, c in enumerate(own)], float)
 
@@ -144,7 +147,7 @@ def _but_flow(source: Path, flow: Path) -> Callable[[str, list[str]], list[str]]
 def fused_weights(
     flow: Flow, stored: dict[str, mx.Dtype | None], dequantize: bool
 ) -> dict[str, mx.array]:
-    """All weights of a flow with its adapters merged, in the types in which they are stored."""
+    """All weights of a flow with its adapters merged, in the data types ``stored``."""
     found = {n: a for n, a in parameters_of(flow) if n.rpartition(".")[2] not in NAMES}
     for path, layer in layers_of(flow):
         packed, changed = "scales" in layer, "adapter_a" in layer

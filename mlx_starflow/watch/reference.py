@@ -25,7 +25,7 @@ FEWEST = 20  # pictures; with fewer, no p-value is 5 % or less
 MOST = 10_000  # pictures
 DRAWS = 4  # noise draws
 LARGEST_FILE = 256 << 20  # bytes
-MOST_VALUES = 64 << 20  # numbers and texts in the file
+MOST_VALUES = 64 << 20  # numbers and strings in the file
 _DIGITS = 7  # significant digits in the file
 
 
@@ -52,8 +52,9 @@ def fit(
 ) -> Reference:
     """Make a reference from at least FEWEST ordinary pictures of one size.
 
-    prompt: describes all pictures. draws, seed: of the noise that is added to them. progress: is
-    called with the number of pictures done. Errors: UsageError, NumericsError.
+    prompt: a prompt that describes all pictures. draws, seed: number and seed of the noise draws
+    that are added to them. progress: is called with the number of pictures done. Errors:
+    UsageError, NumericsError.
     """
     if len(pictures) < FEWEST:
         raise UsageError(

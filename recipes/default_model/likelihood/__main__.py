@@ -23,7 +23,7 @@ from .round_trip import round_trips
 from .separation import separation
 from .zero_shot import draws_and_errors, zero_shot
 
-SEED = 7_000_000  # of the paintings
+SEED = 7_000_000  # first seed of the paintings
 PARTS = ("separation", "zero-shot", "draws", "round-trip", "best-of", "edit", "doubt")
 
 
@@ -107,7 +107,7 @@ def write_into(page: Path, part: str, text: str) -> None:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each key, a column for each key of any row."""
+    """A Markdown table with a row for each key and a column for each key of any row."""
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
