@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..generation.components import Components
+from ..generation.context import tokenizer_notes, unknown_words
 from ..training.fuse import FuseReport
 from ..training.fuse import fuse as run
 from . import options as o
@@ -16,6 +17,7 @@ from .console import Console
 from .failures import NOTHING, interruptible
 from .fetch import Fetching, acquire
 from .options import HOW, OUTPUT, WHAT, option
+from .outputs import check_directory
 
 EPILOG = """\b
 Examples:
@@ -67,11 +69,15 @@ def fuse(
     """
     console = Console(messages.quiet)
     adapters = o.ModelChoice(adapter_path=adapter_path, lora=lora).adapters
+    check_directory(save_path.parent)
     with interruptible(lambda: NOTHING):
         directory = acquire(model, None, console)
         components = Components(
             directory, model or "default", tell=Fetching(console), adapters=adapters
         )
+        told = unknown_words(components, prompt or ()) + tokenizer_notes(components, prompt or ())
+        for note in told:
+            console.say(f"Warning: {note}")
         report = run(components, save_path, dequantize, tuple(prompt or ("",)), samples, seed)
     console.say(_sentence(report))
     typer.echo(json.dumps(report.to_dict()) if messages.json_ else str(report.path))

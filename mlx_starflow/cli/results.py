@@ -10,8 +10,9 @@ from typing import Any
 import typer
 
 from ..errors import Interrupted
+from ..files.counted import counted
 from ..pipeline import Pipeline
-from .console import Console, counted
+from .console import Console
 from .failures import NOTHING
 from .job import Work
 

@@ -26,6 +26,7 @@ from . import options as o
 from .console import Console
 from .fetch import Fetching
 from .options import OUTPUT, WHAT, option
+from .outputs import check_directory
 from .picture_options import Fit
 from .train_flags import Training
 from .train_settings import read_yaml
@@ -152,6 +153,7 @@ def train(
     if resume and place["resume_adapter_file"]:
         raise UsageError("--resume has weights of its own; leave --resume-adapter-file out.")
     directory = Path(place["adapter_path"] or "adapters")
+    check_directory(save_path if from_scratch and save_path else directory)
     name, source = place["model"] or "default", place["model"]
     if from_scratch:
         if save_path is None or (shape is None and not resume):

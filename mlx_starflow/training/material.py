@@ -15,6 +15,7 @@ import numpy as np
 
 from ..adapters.saving import write_arrays
 from ..bundle.load import load_arrays
+from ..bundle.vocabulary import read_vocabulary
 from ..config import FlowConfig
 from ..errors import WeightsError
 from ..exact.scoring import noise_kind
@@ -111,6 +112,10 @@ def read_material(
     if components.config.text is not None:
         for cut in rows.cuts:
             notes.add("Caption cut to the model's text length", rows.prompts[cut.prompt][:40])
+    vocabulary = read_vocabulary(components.directory)
+    if vocabulary is not None:
+        for word in dict.fromkeys(w for p in rows.prompts for w in vocabulary.unknown(p)):
+            notes.add("Words of captions and prompts that the model has never seen", word[:40])
     components.drop("text_encoder")
     return Material(
         _part(train, latents, rows, flip),

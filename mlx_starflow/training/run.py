@@ -20,6 +20,7 @@ import mlx.core as mx
 from ..adapters.files import WEIGHTS, AdapterConfig, read_adapter
 from ..bundle.load import load_arrays
 from ..errors import UsageError
+from ..files.counted import counted
 from ..generation.components import Components
 from .checkpoint import Checkpoint, Progress
 from .curve import write_curve
@@ -220,8 +221,8 @@ def _what(material: Material, options: TrainOptions) -> str:
     passes = options.batch_size * options.grad_accumulation_steps
     epochs = options.iters * passes / len(material.train)
     return (
-        f"{len(material.train)} pictures for training and {held} held out; {options.iters} steps "
-        f"of {passes} pictures are at most {epochs:.3g} epochs."
+        f"{counted(len(material.train), 'picture')} for training and {held} held out; "
+        f"{counted(options.iters, 'step')} of {counted(passes, 'picture')} (epochs: {epochs:.3g})."
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..editing.inputs import contexts_of
 from ..errors import ConfigError, UsageError
+from ..files.counted import counted
 from ..files.fields import shown
 from ..files.json import read_json
 from ..pictures.arrays import write_whole
@@ -58,8 +59,8 @@ def fit(
     """
     if len(pictures) < FEWEST:
         raise UsageError(
-            f"There are {len(pictures)} pictures; at least {FEWEST} are needed for a false-alarm "
-            "rate of 5 %."
+            f"There is only {counted(len(pictures), 'picture')}; at least {FEWEST} are needed for "
+            "a false-alarm rate of 5 %."
         )
     if len(pictures) > MOST:
         raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} are allowed.")
@@ -115,11 +116,12 @@ def write_reference(path: Path, reference: Reference) -> Path:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a file that ``write_reference`` made. Errors: ConfigError naming the file and key."""
+    """Read a file that ``write_reference`` made. Errors: UsageError if it is missing, ConfigError
+    naming the file and key."""
     try:
         data = read_json(path, LARGEST_FILE, most_values=MOST_VALUES)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; make it with watch fit.") from None
+        raise UsageError(f"{path}: there is no such file; make it with watch fit.") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ConfigError(f"{path} is not a reference; make one with watch fit.")
     if data.get("version") != VERSION:
