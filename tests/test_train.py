@@ -94,9 +94,10 @@ def test_a_quantized_base_is_trained_on(wide, tmp_path):
         followed(wide, data, tmp_path / "b", load={"quantize": 4}, fine_tune_type="full")
 
 
-def test_half_precision_weights_are_trained_on(colours, tmp_path):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_are_trained_on(colours, tmp_path, dtype):
     data = pictures(tmp_path / "data", 12)
-    half = summary(followed(colours, data, tmp_path / "a", load={"dtype": "float16"}))
+    half = summary(followed(colours, data, tmp_path / "a", load={"dtype": dtype}))
     full = summary(followed(colours, data, tmp_path / "b", load={"dtype": "float32"}))
     assert half["valid_bits_per_dim"] == pytest.approx(full["valid_bits_per_dim"], abs=5e-3)
 
