@@ -29,7 +29,7 @@ from .console import Console, Progress
 from .fetch import Fetching
 from .job import Batch, Work
 from .prompts import every_prompt, tell_prompts, tell_random_seeds
-from .results import interrupted, warn_not_converged, warn_other_weights
+from .results import advice_for, interrupted, warn_not_converged, warn_other_weights
 
 COMMAND = "video"  # stored in the settings of a clip
 
@@ -142,7 +142,7 @@ def film(work: Filming, console: Console) -> Report:
     finally:
         console.clear()
     ended = [(r["converged"], r["residual"]) for r in report.records]
-    warn_not_converged(ended, console, what="clips")
+    warn_not_converged(ended, console, advice_for(work.options), what="clips")
     return report
 
 

@@ -17,6 +17,7 @@ from .failures import NOTHING
 from .job import Work
 
 SAMPLE_LONGER = "Allow more --steps, or use --sampler sequential."
+MORE_BITS = "That is the error of --kv-bits {}; leave it out if the memory suffices."
 
 
 def show(result: dict[str, Any], as_json: bool, of: str = "images") -> None:
@@ -46,6 +47,12 @@ def warn_not_converged(
     which = "" if len(ended) == 1 else f"{len(missed)} of {len(ended)} {what} "
     error = "" if worst is None else f": the largest residual is {worst:.2g}"
     console.say(f"Warning: {which}not converged{error}. {advice}")
+
+
+def advice_for(options: dict[str, Any]) -> str:
+    """What to do about a picture or clip that did not converge with these options."""
+    bits = options.get("kv_bits")
+    return MORE_BITS.format(bits) if bits else SAMPLE_LONGER
 
 
 def warn_other_weights(work: Work, pipe: Pipeline, console: Console, what: str) -> None:

@@ -15,6 +15,7 @@ The state is one file, so its arrays and its counters always belong to the same 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ from .parameters import Arrays
 
 STATE = "training_state.safetensors"
 _KEY = "mlx-starflow"
+# Temporary names of ``write_whole`` for the files above.
+_LEFTOVER = re.compile(
+    r"\.(adapter_config|(\d{7}_)?adapters|training_state|loss|latents)-[0-9a-f]{8}\.part"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Checkpoint:
     def __init__(self, directory: Path, config: AdapterConfig) -> None:
         self.directory, self.config = directory, config
         for left in directory.glob(".*.part"):  # from a training killed while writing
-            left.unlink(missing_ok=True)
+            if _LEFTOVER.fullmatch(left.name) and is_regular(left):
+                left.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Create the directory and write adapter_config.json. Errors: UsageError if the directory

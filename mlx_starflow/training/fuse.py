@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..adapters.changes import NAMES, Change, merged_weight, whole_weight
+from ..bundle.copying import copy_component, copy_papers
 from ..bundle.load import read_json, weight_files, write_component, write_json
 from ..bundle.safetensors import read_header
 from ..device.typed import layers_of, parameters_of
@@ -69,7 +70,8 @@ def fuse(
 
     ``dequantize``: write float16 weights in place of quantized ones. ``prompts``: prompts of the
     ``samples`` pictures on which the loss is measured, used in turn. Errors: UsageError if there
-    are no adapters or if ``place`` exists.
+    are no adapters or if ``place`` exists; CheckpointError if a file of the bundle cannot be copied
+    or is a link that leads outside it.
     """
     if not components.adapters:
         raise UsageError("Name the adapter to fuse with --adapter-path DIR or --lora DIR SCALE.")
@@ -82,8 +84,7 @@ def fuse(
     noise = seeded_noise(shape, range(seed, seed + samples))
     x = invert(flow, noise, context, sampler="sequential")
     beside = _log_p(flow, x, context)
-    staged = place.with_name(f".{place.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
     try:
         _write(components, flow, staged, place.name, dequantize)
         asked = [(adapter.path, scale) for adapter, scale in components.adapters]
@@ -123,7 +124,11 @@ def _mean(differences: np.ndarray, numbers: int) -> tuple[float, float]:
 
 def _write(components: Components, flow: Flow, staged: Path, name: str, dequantize: bool) -> None:
     source, own = components.directory, components.path("flow")
-    shutil.copytree(source, staged, ignore=_but_flow(source, own))
+    staged.mkdir(parents=True)
+    copy_papers(source, staged)
+    for kind, reference in components.config.components.items():
+        if kind != "flow" and not reference.startswith("hub:"):
+            copy_component(source, reference, staged)
     settings = read_json(own / "config.json")
     if dequantize:
         settings.pop("quantization", None)
@@ -133,15 +138,6 @@ def _write(components: Components, flow: Flow, staged: Path, name: str, dequanti
     write_component(flow_place, settings, weights)
     about = dataclasses.replace(components.config, name=name, source=None)
     write_json(staged / "config.json", about.to_dict())
-
-
-def _but_flow(source: Path, flow: Path) -> Callable[[str, list[str]], list[str]]:
-    def left_out(directory: str, names: list[str]) -> list[str]:
-        if Path(directory) != source:
-            return []
-        return [n for n in names if n in ("config.json", flow.name) or n.startswith(".")]
-
-    return left_out
 
 
 def fused_weights(

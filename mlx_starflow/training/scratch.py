@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from ..adapters.files import WEIGHTS
+from ..bundle import vocabulary
+from ..bundle.copying import copy_beside, copy_component
 from ..bundle.load import (
     load_arrays,
     read_bundle_config,
@@ -37,7 +40,8 @@ def begin_bundle(
     ``resume`` the bundle exists already and nothing is written.
 
     Picture size, channels and text settings are those of the bundle ``template``, whose autoencoder
-    and text encoder are copied. Errors: UsageError for an invalid ``shape`` or if ``place`` exists.
+    and text encoder are copied. Errors: UsageError for an invalid ``shape`` or if ``place`` exists;
+    CheckpointError if a file cannot be copied or is a link that leads outside the bundle.
     """
     if resume:
         return place
@@ -46,22 +50,24 @@ def begin_bundle(
     model = read_bundle_config(template)
     old = FlowConfig.from_dict(read_component_config(template / "flow"), "flow/config.json")
     config = new_config(old, shape or "", noise_std)
-    staged = place.with_name(f".{place.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    for name, reference in model.components.items():
-        if name != "flow" and (template / reference).is_dir():
-            shutil.copytree(template / reference, staged / reference)
-    flow = new_flow(config, seed)
-    write_component(staged / "flow", config.to_dict(), dict(parameters_of(flow)))
-    vocabulary = template / "vocabulary.json"
-    if vocabulary.is_file():
-        shutil.copy(vocabulary, staged)
-    about = dataclasses.replace(
-        model, name=place.name, source=None, licence="", attribution="",
-        components={**model.components, "flow": "flow"},
-    )  # fmt: skip
-    write_json(staged / "config.json", about.to_dict())
-    os.replace(staged, place)
+    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
+    try:
+        staged.mkdir(parents=True)
+        for name, reference in model.components.items():
+            if name != "flow" and (template / reference).is_dir():
+                copy_component(template, reference, staged)
+        flow = new_flow(config, seed)
+        write_component(staged / "flow", config.to_dict(), dict(parameters_of(flow)))
+        if os.path.lexists(template / vocabulary.FILE):
+            copy_beside(template / vocabulary.FILE, staged)
+        about = dataclasses.replace(
+            model, name=place.name, source=None, licence="", attribution="",
+            components={**model.components, "flow": "flow"},
+        )  # fmt: skip
+        write_json(staged / "config.json", about.to_dict())
+        os.replace(staged, place)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     return place
 
 
