@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..errors import ImageError, StarflowError, UsageError
+from ..errors import ImageError, ImageUsageError, StarflowError, UsageError
 from ..files.json import JSONError, parse_json
 from ..files.regular import NotRegular, open_regular
 from .animation import FORMATS, save_animation
@@ -213,7 +213,7 @@ def _film(path: Path) -> Iterator[Any]:
     """
     demuxer = DEMUXERS.get(path.suffix.lower())
     if demuxer is None:
-        raise UsageError(
+        raise ImageUsageError(
             f"{path}: clips are read from {', '.join((*DEMUXERS, *FORMATS))} files and folders of "
             f"pictures; the name ends in {path.suffix!r}."
         )

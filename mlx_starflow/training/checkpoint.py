@@ -20,11 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..adapters.files import CONFIG, WEIGHTS, AdapterConfig
 from ..adapters.saving import write_arrays, write_object
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..bundle.safetensors import read_strings
 from ..errors import StarflowError, UsageError
 from ..files.fields import Fields
@@ -115,7 +113,7 @@ class Checkpoint:
             tuple(_row(row, path) for row in rows),
         )
         arrays = load_arrays(path)
-        mx.eval(arrays)
+        evaluate(arrays, path)
         return arrays, progress
 
 

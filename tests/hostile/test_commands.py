@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -183,6 +184,67 @@ def test_an_output_that_is_a_link_to_nowhere(run, colours, tmp_path):  # noqa: F
     outcome = run("generate", "red", "-m", colours, "-o", "fox.png")
     assert outcome.status == 0 and (tmp_path / "fox_1.png").is_file()
     assert not (tmp_path / "nowhere.png").exists()
+
+
+# Files
+
+
+def test_a_compressed_picture_that_is_a_pipe(run, colours, tmp_path):  # noqa: F811
+    pytest.importorskip("constriction")
+    os.mkfifo(tmp_path / "pipe.flow")
+    os.mkfifo(tmp_path / "in.flow")
+    began = time.monotonic()
+    outcome = run("decompress", "pipe.flow", "-m", colours)
+    assert outcome.status == 1 and "pipe.flow" in outcome.err and "named pipe" in outcome.err
+    (tmp_path / "endless.flow").symlink_to("/dev/zero")
+    outcome = run("decompress", "endless.flow", "-m", colours)
+    assert outcome.status == 1 and "endless.flow" in outcome.err and "device" in outcome.err
+    with (tmp_path / "large.flow").open("wb") as file:
+        file.truncate(1 << 40)
+    outcome = run("decompress", "large.flow", "-m", colours)
+    assert outcome.status == 1 and "large.flow" in outcome.err and "more than" in outcome.err
+    assert time.monotonic() - began < 20
+
+
+OPTIONS = {
+    "a truth that is none": "iters: !!bool maybe",
+    "a number that is none": "iters: !!int x",
+    "a float that is none": "learning_rate: !!float x",
+    "a tag": "iters: !!int 3",
+    "a time of a map": "iters: !!timestamp {a: 1}",
+    "an order that is none": "iters: !!omap 3",
+    "pairs that are none": "iters: !!pairs 3",
+    "a set": "!!set {iters}",
+    "bytes": "data: !!binary aGk=",
+    "a foreign tag": "iters: !!python/object/apply:os.system [ls]",
+    "our own tag": "iters: !mine 3",
+    "an alias": "data: &a x\nmodel: *a",
+    "a date": "iters: 2020-01-01",
+    "a date that is none": "iters: 2020-99-99",
+    "a key of a list": "? [a]\n: b",
+    "a key of a map": "{a: 1}: b",
+    "a key of a number": "3: b",
+    "a list": "- iters",
+    "a word": "iters",
+    "a map of maps": "iters: {a: {b: c}}",
+    "infinity": "learning_rate: .inf",
+    "none": "learning_rate: .nan",
+    "digits": "iters: " + "9" * 5000,
+    "base 60": "iters: " + "1:" * 3000 + "1",
+    "deep": "iters: " + "[" * 900 + "]" * 900,
+    "many": "a: b\n" * 2000,
+    "half a character": 'data: "\\ud800"',
+    "a directive": "%YAML 9.9\n---\niters: 3",
+    "a control character": "iters: \x01",
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_train_that_are_no_plain_values(name, run, colours, tmp_path):  # noqa: F811
+    (tmp_path / "a.yaml").write_text(OPTIONS[name])
+    outcome = run("train", "-c", "a.yaml", "-m", colours, "--data", "nowhere")
+    assert outcome.status in (1, 2) and "Unexpected" not in outcome.err, outcome.err
+    assert "a.yaml" in outcome.err and len(outcome.err) < 1000, outcome.err
 
 
 def test_settings_that_lack_a_key_name_it(fox):
