@@ -27,15 +27,14 @@ def read_yaml(path: Path) -> Any:
         for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
                 raise StarflowError(f"{path}: YAML aliases are not supported here.")
-            if getattr(event, "tag", None) is not None:
-                raise StarflowError(f"{path}: YAML tags ({event.tag[:80]}) are not supported here.")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise StarflowError(f"{path}: YAML tags ({tag[:80]}) are not supported here.")
             if number > MAX_EVENTS:
                 raise StarflowError(f"{path} is too large for a file of options.")
         return yaml.safe_load(text) or {}
     except StarflowError:
         raise
-    except (
-        Exception
-    ) as error:  # tags whose values are none of their kind raise many kinds of errors
+    except Exception as error:  # values that do not fit their type raise many kinds of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StarflowError(f"{path}: this is not YAML ({reason}).") from None

@@ -42,9 +42,10 @@ Examples:
   mlx-starflow watch check incoming/ --reference normal.json --json --map where.png
   mlx-starflow watch check incoming/ --reference normal.json --follow
 
-Exit status: 0 if all pictures are ordinary, 3 if one is not; for errors as in other commands, thus 1
-if one of several pictures cannot be read (the others are checked). The p-value of an ordinary picture is 0.05 or less with probability at most 5 %, over the random choice
-of the reference pictures and the picture.
+Exit status: 0 if all pictures are ordinary, 3 if one is not, 1 if one of several pictures cannot be
+read (the others are checked); for other errors as in other commands. The p-value of an ordinary
+picture is 0.05 or less with probability at most 5 %, over the random choice of the reference
+pictures and the picture.
 """
 
 watch = typer.Typer(

@@ -22,6 +22,7 @@ from mlx_starflow.errors import UsageError
 from mlx_starflow.files import visible
 from mlx_starflow.generation.settings import Settings
 from mlx_starflow.hub.acquire import check_stored_model
+from mlx_starflow.pictures.clips import clip_metadata, save_clip
 from mlx_starflow.pictures.metadata import read_metadata, save_picture
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,14 @@ def fox(run, colours, tmp_path) -> Path:  # noqa: F811
     """A picture made with the tiny model, its settings inside."""
     assert run("generate", "red", "--seed", 3, "-m", colours, "-o", "fox.png").status == 0
     return tmp_path / "fox.png"
+
+
+@pytest.fixture
+def film(run, filmed, tmp_path) -> Path:  # noqa: F811
+    """A clip made with the tiny model, its settings inside."""
+    made = run("video", "red", "--seed", 3, "--frames", 5, "-m", filmed, "-o", "film.gif")
+    assert made.status == 0, made.err
+    return tmp_path / "film.gif"
 
 
 def rewritten(path: Path, **changes) -> Path:
@@ -61,6 +70,18 @@ def test_a_picture_does_not_choose_what_is_fetched(model, run, fox, hub, monkeyp
     outcome = run("generate", "-C", rewritten(fox, model=model), "-o", "again.png")
     assert outcome.status == 2 and "--model" in outcome.err and "\x1b" not in outcome.err
     assert hub.requests == [] and not Path("again.png").exists()
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.isprintable()], ids=lambda m: m[:20])
+def test_a_clip_does_not_choose_what_is_fetched(model, run, film, hub, monkeypatch):  # noqa: F811
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    friend = save_clip(np.zeros((3, 8, 8, 3), np.uint8), film.with_name("friend.gif"), 8,
+                       {**clip_metadata(film), "model": model})  # fmt: skip
+    outcome = run("video", "-C", friend, "-o", "again.gif")
+    assert outcome.status == 2 and "--model" in outcome.err, outcome.err
+    assert hub.requests == [] and not Path("again.gif").exists()
 
 
 def test_a_noise_file_does_not_choose_what_is_fetched(run, hub, monkeypatch, tmp_path):  # noqa: F811
