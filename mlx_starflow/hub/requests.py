@@ -114,9 +114,10 @@ def _shortened(answer: Any) -> Any:
     """The same error answer, without its text if that is longer than MAX_ERROR."""
     text = b""
     with contextlib.suppress(Exception):
-        for piece in answer.iter_raw(4096):
+        began = time.monotonic()
+        for piece in answer.iter_raw():
             text += piece
-            if len(text) > MAX_ERROR:
+            if len(text) > MAX_ERROR or time.monotonic() - began > LISTING_SECONDS:
                 text = b""
                 break
     kept = {k: v for k, v in answer.headers.items() if k.lower() not in _LENGTHS}

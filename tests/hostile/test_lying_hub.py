@@ -125,9 +125,9 @@ def test_an_answer_that_is_not_the_file(lie, announced, hub, here, tmp_path):
     assert here("some/model", "big.bin").read_bytes() == DATA
 
 
-def trickle(handler, data: bytes, start: int) -> None:
+def trickle(handler, data: bytes, start: int, status: int = 200) -> None:
     """One byte after the other, never so slowly that a read times out."""
-    handler.send_response(206 if start else 200)
+    handler.send_response(206 if start else status)
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
     handler.send_header("Content-Length", str(len(data) - start))
@@ -162,6 +162,8 @@ def test_a_listing_that_trickles(hub, here, monkeypatch):
     hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0)
     began = time.monotonic()
     assert "does not end" in refusal(lambda: download.list_repository("apple/starflow"))
+    hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0, 500)
+    refusal(lambda: download.list_repository("apple/starflow"))
     assert time.monotonic() - began < 10
 
 
