@@ -3,6 +3,7 @@ memory is read, and what nobody listed is not looked at."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -209,6 +210,20 @@ def test_an_adapter_that_is_cut_off_while_it_is_loaded(bundle, tmp_path, request
         _ = pipe.flow
         request.getfixturevalue("cut")
         assert "adapters.safetensors cannot be read" in refused(lambda: pipe.set_adapters([style]))
+
+
+HISTORIES = [{"since": ["x"]}, {"since": 3}, {"since": [None]}, {"since": [[1]]}, {"rows": 3},
+             {"rows": [3]}, {"rows": [[1, 2, 3]]}, {"rows": [["x", 1, 2, 3]]},
+             {"rows": [[1, "x", None, None]]}, {"step": "x"}, {"worse": None}]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HISTORIES, ids=str)
+def test_a_training_state_with_a_wrong_history(change, tmp_path, colours):
+    checkpoint = Checkpoint(tmp_path, AdapterConfig(Components(colours, "x").base))
+    about = {"identity": "same", **dataclasses.asdict(Progress()), **change}
+    metadata = {"mlx-starflow": json.dumps(about)}
+    mx.save_safetensors(str(tmp_path / "training_state.safetensors"), {"a": mx.zeros(3)}, metadata)
+    assert "training_state" in refused(lambda: checkpoint.read_state("same"))
 
 
 def test_a_training_state_that_is_cut_off_while_it_is_loaded(tmp_path, request, colours):
