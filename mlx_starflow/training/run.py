@@ -18,7 +18,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..adapters.files import WEIGHTS, AdapterConfig, read_adapter
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..errors import UsageError
 from ..files.counted import counted
 from ..generation.components import Components
@@ -189,8 +189,9 @@ class _Run:
         self.checkpoint.save_state(self.trainer.state(), self.progress, self.identity)
 
     def _best(self) -> dict[str, mx.array]:
-        found = load_arrays(self.checkpoint.directory / WEIGHTS)
-        mx.eval(found)
+        path = self.checkpoint.directory / WEIGHTS
+        found = load_arrays(path)
+        evaluate(found, path)
         return found
 
     def summary(self, began: float) -> dict[str, Any]:
