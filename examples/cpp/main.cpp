@@ -5,6 +5,12 @@
 #include <optional>
 #include <sstream>
 
+#ifdef __linux__
+#include <unistd.h>
+
+#include <cstdlib>
+#endif
+
 #include "export.hpp"
 #include "png.hpp"
 #include "prompts.hpp"
@@ -147,9 +153,21 @@ int run(const Options& options) {
   return 0;
 }
 
+// OpenBLAS's threads wait for the next product in a busy loop, which slows a loop over tokens down.
+// It reads the setting for how long when it is loaded, hence the second start.
+void let_threads_sleep(char** words) {
+#ifdef __linux__
+  const char* name = "OPENBLAS_THREAD_TIMEOUT";
+  if (getenv(name) == nullptr && setenv(name, "4", 0) == 0) execv("/proc/self/exe", words);
+#else
+  (void)words;
+#endif
+}
+
 }  // namespace
 
 int main(int count, char** words) {
+  let_threads_sleep(words);
   try {
     return run(read_options(count, words));
   } catch (const std::exception& error) {
