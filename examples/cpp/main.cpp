@@ -23,6 +23,7 @@ const char* usage =
     "  --seed N          seed of the noise (default 0); further pictures of a batch get N + 1 ...\n"
     "  --noise FILE      noise (B, h, w, c) from a .safetensors file instead\n"
     "  --ids N,N,...     token ids of the prompt, special tokens included, instead of its text\n"
+    "  --tokenize        print the token ids of the prompt instead of drawing\n"
     "  --output FILE     the picture (default picture.png); a batch gets _2, _3 ...\n"
     "  --latent FILE     also write the sample before denoising, as .safetensors\n"
     "  --score FILE      print log p of a latent from a .safetensors file instead of drawing\n"
@@ -33,7 +34,7 @@ struct Options {
   std::string directory, prompt, noise, output = "picture.png", latent, score;
   std::optional<std::vector<int>> ids;
   uint64_t seed = 0;
-  bool check = false, certify = true;
+  bool check = false, certify = true, tokenize = false;
 };
 
 std::vector<int> read_ids(const std::string& text) {
@@ -59,6 +60,7 @@ Options read_options(int count, char** words) {
       else if (word == "--output") options.output = value();
       else if (word == "--latent") options.latent = value();
       else if (word == "--score") options.score = value();
+      else if (word == "--tokenize") options.tokenize = true;
       else if (word == "--check") options.check = true;
       else if (word == "--no-certificate") options.certify = false;
       else if (word.starts_with("--")) throw Refused("There is no option " + word + ".\n" + usage);
@@ -130,6 +132,11 @@ std::string numbered(const std::string& path, int i) {
 int run(const Options& options) {
   Export model(options.directory);
   if (options.check) return check(model);
+  if (options.tokenize) {
+    for (int id : tokenize(model, options.prompt)) std::printf("%d ", id);
+    std::printf("\n");
+    return 0;
+  }
   const auto began = std::chrono::steady_clock::now();
   Arrays context = context_of(model, options.prompt, options.ids);
   if (!options.score.empty()) {

@@ -26,7 +26,10 @@ std::vector<std::string> split(const std::string& text) {
 }
 
 Json read_tokenizer(const Export& model) {
-  const std::string name = text_at(at(model.settings, "text"), "tokenizer");
+  const Json& text = at(model.settings, "text");
+  if (!text.is<picojson::object>() || !text.contains("tokenizer"))
+    throw Refused("This model has no tokenizer.");
+  const std::string name = text_at(text, "tokenizer");
   std::ifstream file(model.directory / name);
   Json tokenizer;
   const std::string wrong = picojson::parse(tokenizer, file);
@@ -75,6 +78,7 @@ mx::array features(Export& model, const std::vector<int>& ids) {
 }  // namespace
 
 std::vector<int> tokenize(const Export& model, const std::string& prompt) {
+  const Json tokenizer = read_tokenizer(model);
   const Json& text = at(model.settings, "text");
   std::string whole = text_at(text, "prefix") + prompt + text_at(text, "suffix");
   for (char& c : whole) {
@@ -82,7 +86,6 @@ std::vector<int> tokenize(const Export& model, const std::string& prompt) {
       throw Refused("This program's tokenizer reads ASCII only. Give the token ids with --ids.");
     c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
-  const Json tokenizer = read_tokenizer(model);
   for (const Json& added : at(tokenizer, "added_tokens").get<picojson::array>())
     if (whole.find(text_at(added, "content")) != std::string::npos)
       throw Refused("The prompt contains the special token " + text_at(added, "content") + ".");
