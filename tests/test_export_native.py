@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import case_dir
+from conftest import case_info
 from converting import convert
 from native_host import host  # noqa: F401
 from test_export import cut, edited, replace
@@ -24,7 +24,9 @@ EMBEDDED = Path(sf.__file__).parent / "assets" / "default"
 LATENT = 1e-3 if on_gpu() else 1e-5
 
 
-def agree(host, folder, bundle, prompt, quantize=None, parts=("picture", "steps", "score"), ids=()):
+def agree(
+    native, folder, bundle, prompt, quantize=None, parts=("picture", "steps", "score"), ids=()
+):
     """Draw and score in both; ``ids``: the tokens of the prompt, where the host has no
     tokenizer for it."""
     pipe = sf.load(bundle, quantize=quantize)
@@ -39,14 +41,14 @@ def agree(host, folder, bundle, prompt, quantize=None, parts=("picture", "steps"
     size = max(1.0, mx.abs(drawn.latents).max().item())
     for what in ("picture", "steps"):
         if what in exports:
-            latent, picture = host.draw(exports[what], folder, noise, *asked)
+            latent, picture = native.draw(exports[what], folder, noise, *asked)
             assert mx.abs(latent - drawn.latents).max().item() <= LATENT * size
             assert np.abs(picture - np.array(drawn.images[0]).astype(int)).max() <= 1
-            assert host.run(exports[what], "--check").returncode == 0
+            assert native.run(exports[what], "--check").returncode == 0
     if "score" in exports:
         context = pipe.prompt_rows([prompt]).own([prompt])
         expected = sf.log_prob(pipe.flow, drawn.latents, context).item()
-        found = host.score(exports["score"], folder, drawn.latents, *asked)
+        found = native.score(exports["score"], folder, drawn.latents, *asked)
         assert found == pytest.approx(expected, rel=1e-5)
     return exports
 
@@ -149,6 +151,5 @@ def test_the_reference_pipeline(host, converted, tmp_path, quantize):  # noqa: F
 @pytest.mark.parametrize("case", ["tarflow_cond", "tarflow_uncond", "tarflow_vp"])
 @pytest.mark.parametrize("quantize", [None, 4])
 def test_the_reference_tarflows(host, tmp_path, case, quantize):  # noqa: F811
-    case_dir(case)
-    bundle = convert(tmp_path / "bundle", case).output
+    bundle = convert(tmp_path / "bundle", case, noise_std=case_info(case)["noise_std"]).output
     agree(host, tmp_path, bundle, "1" if sf.load(bundle).flow_config.num_classes else "", quantize)
