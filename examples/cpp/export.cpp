@@ -118,6 +118,8 @@ std::vector<mx::array> Export::operator()(const std::string& function, const Arr
   mx::Kwargs inputs;
   for (const Json& input : at(entry, "inputs").get<picojson::array>()) {
     const std::string name = text_at(input, "name");
+    if (!given.contains(name))
+      throw Refused(function + " needs \"" + name + "\", which this export does not make.");
     const mx::array& value = given.at(name);
     const auto numbers = numbers_at(input, "shape");
     const mx::Shape shape(numbers.begin(), numbers.end());

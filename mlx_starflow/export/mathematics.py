@@ -12,6 +12,7 @@ from ..exact.likelihood import normal_log_prob
 from ..flow import Block, Context, Flow
 from ..flow.grid import grid_of, patchify, unpatchify
 from .plan import Plan
+from .steps import Steps
 
 
 def to_tokens(flow: Flow, noise: mx.array) -> mx.array:
@@ -32,15 +33,27 @@ def sample(flow: Flow, plan: Plan, noise: mx.array, **given: mx.array) -> mx.arr
 
 def _solved(block: Block, index: int, plan: Plan, v: mx.array, **given: mx.array) -> mx.array:
     """Noise v (B, T, D) in the block's order -> its tokens."""
-    guide, (context, rows) = plan.guide(index), plan.context(index, **given)
-    state = block.begin(plan.grid, context, None, rows)
+    steps, (context, rows) = Steps(plan, index, block), plan.context(index, **given)
+    caches, offset = steps.empty(), block.class_offset(context if plan.flow.num_classes else None)
+    if steps.has_text:
+        caches = begun(block, plan, context, rows)
     previous, done = mx.zeros_like(v[:, :1]), []
     for t in range(plan.grid.tokens):
-        a, b = block.conditionals(state, guide.rows(previous), t, plan.grid)
-        sigma, b = guide.combine(block, a, b, t)
+        hidden, place = steps.start(previous, t, offset), steps.at(t)
+        for j, cache in enumerate(caches):
+            hidden, caches[j] = steps.layer(j, hidden, place, cache)
+        sigma, b = steps.finish(hidden, t)
         previous = sigma * v[:, t : t + 1] + b
         done.append(previous)
     return mx.concatenate(done, axis=1)
+
+
+def begun(
+    block: Block, plan: Plan, context: Context, rows: mx.array | None
+) -> list[tuple[mx.array, mx.array]]:
+    """Keys and values of every layer with those of the text. ``context``, ``rows``: as of
+    ``Plan.context``."""
+    return [cache.written() for cache in block.begin(plan.grid, context, None, rows).caches]
 
 
 def log_prob(flow: Flow, x: mx.array, context: Context) -> tuple[mx.array, mx.array]:

@@ -16,30 +16,15 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from ..device.products import kept_type
 from ..exact.layerwise import affine_of
 from ..flow import Block, Flow
-from ..flow.cache import KVCache
 from ..flow.layers import Layer
 from ..flow.rope import Rotation
-from .functions import Array, Function
+from .functions import Array, Function, Run
+from .mathematics import begun
 from .one_function import context_inputs
 from .plan import Plan, own_context
-
-
-class PlacedCache(KVCache):
-    """Keys and values of a layer in a step: given as whole buffers, written at a place (1,) that is
-    known only when the step runs."""
-
-    def __init__(self, keys: mx.array, values: mx.array, place: mx.array):
-        super().__init__(keys.shape[2])
-        self.keys, self.values, self._place = keys, values, place
-
-    def update(self, keys: mx.array, values: mx.array, start: int) -> tuple[mx.array, mx.array]:
-        before = self.written()
-        self.keys = mx.slice_update(before[0], keys, self._place, axes=(2,))
-        self.values = mx.slice_update(before[1], values, self._place, axes=(2,))
-        return self.written()
+from .steps import Steps
 
 
 class BlockPieces:
@@ -47,23 +32,13 @@ class BlockPieces:
 
     def __init__(self, plan: Plan, flow: Flow, index: int, block: Block) -> None:
         self.plan, self.flow, self.index, self.block = plan, flow, index, block
-        self.name = f"block{index}"
-        self.guide = plan.guide(index)
-        self.text = plan.has_text and block.config.conditioned
-        self.prefix = plan.flow.text_length if self.text else 0
+        self.name, self.steps = f"block{index}", Steps(plan, index, block)
+        self.guide, self.text = self.steps.guide, self.steps.has_text
+        self.prefix, self.rows = self.steps.prefix, self.steps.rows
         self.rotation = block.rotation(plan.grid, self.prefix)
-        table = block.position_table() if "pos_embed" in block else None
-        self.table = table
-        parts = [] if self.rotation is None else [self.rotation.cos, self.rotation.sin]
-        mx.eval(parts, [] if table is None else [table])  # shared by all traces as constants
-        config = block.config
-        self.rows = plan.batch * (2 if self.guide.guided else 1)
-        capacity = self.prefix + plan.grid.tokens
-        self.cache = Array(
-            "keys",
-            (self.rows, config.kv_heads, capacity, config.head_dim),
-            kept_type(block.layers[0].attention.qkv),
-        )
+        table = [] if self.rotation is None else [self.rotation.cos, self.rotation.sin]
+        mx.eval(table, self.steps.constants())
+        self.cache = Array("keys", self.steps.cache_shape, self.steps.kept)
 
     def settings(self) -> dict[str, object]:
         """What the host must know of the block's loop."""
@@ -85,9 +60,9 @@ class BlockPieces:
         ]
 
     def _function(
-        self, name: str, inputs: tuple[Array, ...], outputs: tuple[str, ...], run: object
+        self, name: str, inputs: tuple[Array, ...], outputs: tuple[str, ...], run: Run
     ) -> Function:
-        return Function(f"{self.name}.{name}", inputs, outputs, run)  # type: ignore[arg-type]
+        return Function(f"{self.name}.{name}", inputs, outputs, run)
 
     def _context(self, guided: bool) -> tuple[Array, ...]:
         """What a pass over all tokens takes beside them."""
@@ -107,7 +82,8 @@ class BlockPieces:
 
         def begin(**given: mx.array) -> list[mx.array]:
             context, rows = self.plan.context(self.index, **given)
-            return self.block.begin(self.plan.grid, context, None, rows).arrays()
+            caches = begun(self.block, self.plan, context, rows)
+            return [array for cache in caches for array in cache]
 
         layers = range(len(self.block.layers))
         outputs = tuple(f"{kind}{j}" for j in layers for kind in ("keys", "values"))
@@ -116,56 +92,35 @@ class BlockPieces:
     def _step(self) -> list[Function]:
         number = Array("t", (), mx.int32)
         token = Array("previous", (self.plan.batch, 1, self.plan.flow.token_channels))
-        hidden = Array("hidden", (self.rows, 1, self.block.config.channels))
+        hidden = Array("hidden", (self.rows, self.block.config.channels))
         values = Array("values", self.cache.shape, self.cache.dtype)
+
+        def finish(hidden: mx.array, t: mx.array) -> list[mx.array]:
+            return list(self.steps.finish(hidden, t))
+
         functions = [
             self._function("step.start", (token, number, *self._labels), ("hidden",), self._start),
-            self._function("step.finish", (hidden, number), ("sigma", "b"), self._finish),
+            self._function("step.finish", (hidden, number), ("sigma", "b"), finish),
         ]
-        for j, layer in enumerate(self.block.layers):
-            inputs = (hidden, number, self.cache, values)
-            outputs = ("hidden", "keys", "values")
-            functions.append(
-                self._function(f"step.layer{j}", inputs, outputs, self._layer_step(layer))
-            )
+        for j in range(len(self.block.layers)):
+            inputs, outputs = (hidden, number, self.cache, values), ("hidden", "keys", "values")
+            run = self._layer_step(j)
+            functions.append(self._function(f"step.layer{j}", inputs, outputs, run))
         return functions
-
-    def _place(self, t: mx.array) -> mx.array:
-        """The place (1,) in the sequence of the input that gives token t."""
-        if not self.plan.flow.sos:  # token 0 has no input
-            t = mx.maximum(t - 1, 0)
-        return (self.prefix + t).reshape(1)
 
     def _start(
         self, previous: mx.array, t: mx.array, labels: mx.array | None = None
     ) -> list[mx.array]:
-        if self.plan.flow.sos:
-            previous = mx.where(t == 0, self.block.sos_embed, previous)
-        hidden = self.block.inputs(self.guide.rows(previous))
-        if self.table is not None:
-            hidden = hidden + mx.take(self.table, self._place(t) - self.prefix, axis=0)
         given = {} if labels is None else {"labels": labels}
-        offset = self.block.class_offset(self.plan.context(self.index, **given)[0])
-        return [hidden if offset is None else hidden + offset]
+        context = self.plan.context(self.index, **given)[0]
+        return [self.steps.start(previous, t, self.block.class_offset(context))]
 
-    def _layer_step(self, layer: Layer) -> object:
+    def _layer_step(self, j: int) -> Run:
         def step(hidden: mx.array, t: mx.array, keys: mx.array, values: mx.array) -> list[mx.array]:
-            place = self._place(t)
-            cache = PlacedCache(keys, values, place)
-            seen = mx.arange(cache.capacity)[None] <= place[:, None]
-            rows = None
-            if (table := self.rotation) is not None:
-                cos, sin = (mx.take(a, place, axis=0) for a in (table.cos, table.sin))
-                rows = Rotation(cos, sin, table.halves)
-            return [layer(hidden, rows, seen, cache), *cache.written()]
+            hidden, cache = self.steps.layer(j, hidden, self.steps.at(t), (keys, values))
+            return [hidden, *cache]
 
         return step
-
-    def _finish(self, hidden: mx.array, t: mx.array) -> list[mx.array]:
-        a, b = self.block.affine(hidden)
-        if not self.plan.flow.sos:
-            a, b = (mx.where(t == 0, 0.0, x) for x in (a, b))
-        return list(self.guide.combine(self.block, a, b, t))
 
     # All tokens in one pass
 
@@ -179,7 +134,7 @@ class BlockPieces:
                 context, inputs = (own_context(self.flow, **given) if given else None), tokens
             return [self.block.start(inputs, self.plan.grid, context)[0]]
 
-        def through(layer: Layer) -> object:
+        def through(layer: Layer) -> Run:
             return lambda hidden: [layer(hidden, self._table, "causal")]
 
         inputs = (self._tokens("tokens"), *self._context(guided))
@@ -214,7 +169,7 @@ class BlockPieces:
 
             return list(mx.vjp(both, [hidden, tokens], [slope, mx.array(1.0)])[1])
 
-        def through(layer: Layer) -> object:
+        def through(layer: Layer) -> Run:
             def one(hidden: mx.array) -> mx.array:
                 return layer(hidden, self._table, "causal")
 

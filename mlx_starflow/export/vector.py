@@ -44,6 +44,10 @@ def _context(components: Components, plan: Plan) -> tuple[str, dict[str, mx.arra
         rows = encoder.encode([prompt, ""], plan.settings.aspect_ratio).features
         caption = mx.repeat(rows[:1], plan.batch, axis=0)
         return prompt, {"caption": caption, "null": rows[1:]}
+    if plan.has_text:  # features are the host's: the model's text encoder is somewhere else
+        row = (plan.flow.text_length, plan.flow.text_channels)
+        caption, null = (mx.random.normal((n, *row), key=mx.random.key(n)) for n in (plan.batch, 1))
+        return "", {"caption": caption, "null": null}
     if plan.flow.num_classes:
         return "0", {"labels": mx.zeros((plan.batch,), dtype=mx.int32)}
     return "", {}

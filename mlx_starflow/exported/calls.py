@@ -35,6 +35,8 @@ class Calls:
             raise UsageError(f"This export has no function {name!r}; it was made for other things.")
         entry, keywords = self._functions[name], {}
         for one in entry["inputs"]:
+            if one["name"] not in given:
+                raise UsageError(f"{name} needs {one['name']}, which this export does not make.")
             value = given[one["name"]].astype(getattr(mx, one["dtype"]))
             if list(value.shape) != one["shape"] and "every_length" not in entry:
                 raise UsageError(

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh
-from ..device.products import adapted, kept_type, product, product_type, with_bias
+from ..device.products import adapted, kept_type, linear, product, product_type, with_bias
 from .layers import Layer
 from .rope import Rotation
 
@@ -58,21 +58,35 @@ class _Matrix:
         return adapted(self.layer, x, x.astype(self.kind) @ self.turned, with_bias=False)
 
 
+class _SameProduct:
+    """The same with the product of ``Layer``, bias included, which rounds differently."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self.bias: mx.array | None = None
+        self.turned: mx.array | None = None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return linear(self.layer, x)
+
+
 class StepLayer:
     """One layer's step. Made outside of the compiled function, it spares it work that is the same
     for every token; it keeps the layer's weights and not the block."""
 
-    def __init__(self, layer: Layer, halves: bool) -> None:
-        """``halves``: which numbers of a head form a pair, see ``Rotation``."""
+    def __init__(self, layer: Layer, halves: bool, same: bool = False) -> None:
+        """``halves``: which numbers of a head form a pair, see ``Rotation``. ``same``: have the
+        numbers of ``Layer`` to the bit on a CPU, for exported functions."""
+        matrix = _SameProduct if same else _Matrix
         part, mlp = layer.attention, layer.mlp
         self.heads, self.kv_heads, self.head_dim = part.heads, part.kv_heads, part.head_dim
         self.kept, self.kind = kept_type(part.qkv), product_type(part.qkv)
         self.norm, self.mlp_norm = part.norm, mlp.norm
         self.post = part.post_norm if "post_norm" in part else None
         self.mlp_post = mlp.post_norm if "post_norm" in mlp else None
-        self.qkv, self.proj = _Matrix(part.qkv), _Matrix(part.proj)
-        self.gate = _Matrix(mlp.gate) if "gate" in mlp else None
-        self.up, self.down = _Matrix(mlp.up), _Matrix(mlp.down)
+        self.qkv, self.proj = matrix(part.qkv), matrix(part.proj)
+        self.gate = matrix(mlp.gate) if "gate" in mlp else None
+        self.up, self.down = matrix(mlp.up), matrix(mlp.down)
         self.partners = partners(self.head_dim, halves)
         self.bias = self.other_bias = None
         if self.qkv.bias is not None:
@@ -109,14 +123,14 @@ class StepLayer:
         x: mx.array,
         batch: int,
         turned: Turn | None,
-        mask: mx.array,
+        mask: mx.array | None,
         cache: tuple[mx.array, mx.array],
         place: mx.array,
         visible: int,
     ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
         """x (B * n, channels), the n tokens of every row of the batch, at ``place`` (1,) ... of
         the sequence -> the same shape, and the cache with their keys and values. Attention looks at
-        the first ``visible`` keys through ``mask`` (n, visible)."""
+        the first ``visible`` keys through ``mask`` (n, visible); None: at all of these."""
         q, k, v = self._heads(self.qkv(self.norm(x)), batch, turned)
         keys = mx.slice_update(cache[0], k.astype(self.kept), place, axes=(2,))
         values = mx.slice_update(cache[1], v.astype(self.kept), place, axes=(2,))
