@@ -11,9 +11,10 @@ import mlx.core as mx
 from ..config import TextConfig
 from ..errors import UsageError
 from ..generation.components import Components
-from ..text import prompt_text
+from ..text import TextEncoder, prompt_text
 from ..text.encoder import PromptEncoder
 from ..text.labels import LabelEncoder
+from ..text.registry import LABELS
 from .functions import Array, Function
 
 FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -21,10 +22,19 @@ FOLDER = "tokenizer"
 _MARK = "\ufffcprompt\ufffc"
 
 
+def encoder_of(components: Components) -> TextEncoder | None:
+    """The model's text encoder; None for a model without text, and for one whose encoder is not
+    part of it, where the host brings the features."""
+    text = components.config.text
+    if text is None or (text.encoder != LABELS and not components.has("text_encoder")):
+        return None
+    return components.text_encoder
+
+
 def text_functions(components: Components) -> list[Function]:
     """Token ids (n,), special tokens included, -> features (L, D) of a prompt, for every n up to
     the model's text length. None for models without an encoder's weights."""
-    encoder = components.text_encoder
+    encoder = encoder_of(components)
     if not isinstance(encoder, PromptEncoder):
         return []
     length = encoder.config.length
@@ -44,7 +54,7 @@ def text_functions(components: Components) -> list[Function]:
 
 def text_settings(components: Components, aspect_ratio: str) -> dict[str, Any] | None:
     """How a prompt becomes token ids or features; None for a model without text."""
-    encoder = components.text_encoder
+    encoder = encoder_of(components)
     if encoder is None:
         return None
     config = encoder.config
@@ -84,7 +94,7 @@ def _template(config: TextConfig, aspect_ratio: str) -> tuple[str, str]:
 
 def copy_tokenizer(components: Components, directory: Path) -> list[str]:
     """Copy the tokenizer's files. Returns their names inside the export."""
-    if not isinstance(components.text_encoder, PromptEncoder):
+    if not isinstance(encoder_of(components), PromptEncoder):
         return []
     (directory / FOLDER).mkdir()
     copied = []

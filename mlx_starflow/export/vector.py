@@ -17,6 +17,7 @@ from ..sampling import invert
 from ..sampling.conditional import Conditional
 from .mathematics import to_tokens
 from .plan import MOST_UNROLLED, Plan
+from .text import encoder_of
 
 FILE = "test.safetensors"
 PROMPT = "a fox in snow"
@@ -38,7 +39,7 @@ def write_vector(components: Components, plan: Plan, directory: Path) -> dict[st
 
 def _context(components: Components, plan: Plan) -> tuple[str, dict[str, mx.array]]:
     """A prompt, and what functions take for it."""
-    if encoder := components.text_encoder:
+    if encoder := encoder_of(components):
         labels = encoder.config.labels
         prompt = (labels[0] if labels else "0") if encoder.config.encoder == "labels" else PROMPT
         rows = encoder.encode([prompt, ""], plan.settings.aspect_ratio).features
