@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from bundles import COLOURS
+from command import run  # noqa: F401
 from families import CLIPS, FAMILIES, ROUNDING, example, random_flow
 
 import mlx_starflow as sf
@@ -19,14 +21,18 @@ from mlx_starflow.exact.noise import seeded_noise
 from mlx_starflow.export import export
 from mlx_starflow.export.functions import write_functions
 from mlx_starflow.export.layout import layout_functions, learned_denoiser
+from mlx_starflow.export.mathematics import begun, to_tokens
 from mlx_starflow.export.one_function import picture_functions, score_functions
 from mlx_starflow.export.plan import Plan
+from mlx_starflow.export.steps import Steps
 from mlx_starflow.export.stepwise import BlockPieces
 from mlx_starflow.exported import stepwise
 from mlx_starflow.exported.calls import Calls
 from mlx_starflow.flow import Block
 from mlx_starflow.generation.components import Components
 from mlx_starflow.generation.settings import resolve
+from mlx_starflow.sampling import SampleOptions
+from mlx_starflow.sampling.conditional import Conditional
 
 PICTURES = [name for name in FAMILIES if name not in CLIPS]
 # On a GPU the kernels for a few keys and for a whole buffer round differently.
@@ -108,6 +114,31 @@ def test_a_loop_over_pieces_gives_the_same(name, tmp_path):
     size = mx.abs(solved).max().item()
     assert stepwise.residual(calls, deep, solved, v, given) <= 1e-5 * ROUNDING * size
     assert stepwise.residual(calls, deep, 1.01 * solved, v, given) > 1e-3 * size
+
+
+@pytest.mark.skipif(ROUNDING > 1, reason="to the bit on a CPU only")
+def test_a_step_has_the_bits_of_the_sequential_sampler():
+    """Also where the number of keys is no multiple of the width of a BLAS kernel."""
+    wide = dict(channels=64, head_dim=64, mlp_channels=128)
+    own = FAMILIES["released"]
+    blocks = tuple(dataclasses.replace(b, **wide) for b in own.blocks)
+    config = dataclasses.replace(own, blocks=blocks, grid_size=7)
+    flow, plan = random_flow(config), plan_of(config, "steps")
+    z, given, stacked, _ = inputs_of(config, plan)
+    index = len(flow.blocks) - 1
+    block, order = flow.blocks[index], flow.order(index, plan.grid)
+    v = order.into(to_tokens(flow, z))
+    sampler = Conditional(block, plan.grid, stacked, plan.batch, SampleOptions(guidance=1.5))
+    steps, caches = Steps(plan, index, block), begun(block, plan, *plan.context(index, **given))
+    previous = other = mx.zeros_like(v[:, :1])
+    for t in range(plan.grid.tokens):
+        number = mx.array(t)
+        hidden = steps.start(other, number, None)
+        for j, cache in enumerate(caches):
+            hidden, caches[j] = steps.layer(j, hidden, steps.at(number), cache)
+        (sigma, b), (sigma_2, b_2) = sampler.affine(previous, t), steps.finish(hidden, number)
+        previous, other = (s * v[:, t : t + 1] + m for s, m in ((sigma, b), (sigma_2, b_2)))
+        assert mx.array_equal(previous, other).item(), t
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +314,20 @@ def test_the_manifest_says_what_a_host_needs(coloured):
     assert step["inputs"][2]["shape"] == data["sampling"]["blocks"][0]["cache"]["shape"]
     assert [o["name"] for o in step["outputs"]] == ["hidden", "keys", "values"]
     assert set(data["files"]) >= {"block0.mlxfn", "block2.mlxfn", "layout.mlxfn"}
+
+
+def test_the_command(run, colours, tmp_path):  # noqa: F811
+    words = ["export", colours, "--output", "out", "--what", "score", "--guidance", 0]
+    done = run(*words, "--json")
+    report = json.loads(done.lines[-1])
+    assert done.status == 0 and report["path"] == "out" and report["what"] == "score"
+    assert report["functions"] == 2 and "MB" in done.err
+    written = sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert report["bytes"] <= written <= report["bytes"] + 10_000  # export.json comes last
+    data = sf.exported.load(tmp_path / "out").data
+    assert data["fingerprint"] == report["fingerprint"]
+    assert "Licence of the model colours" in (tmp_path / "out" / "LICENCE.txt").read_text()
+    again = run(*words)
+    assert again.status == 2 and "out exists" in again.err and not again.out
+    assert run("export", colours, "--output", "o", "--tile", 8).status == 2
+    assert not (tmp_path / "o").exists()

@@ -26,7 +26,8 @@ from .stepwise import BlockPieces
 from .text import copy_tokenizer, text_functions, text_settings
 from .vector import write_vector
 
-LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "ACKNOWLEDG*", "MODEL_CARD.md")
+CARD = "MODEL_CARD.md"
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "ACKNOWLEDG*", CARD)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def export(
         data["functions"] = _write_all(components, plan, directory, data)
         data["test"] = write_vector(components, plan, directory)
         copy_tokenizer(components, directory)
-        _copy_licences(components.directory, directory)
+        _copy_licences(components, directory)
         data["files"] = _sums(directory)
         fingerprint = write_manifest(directory, data)
         size = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
@@ -160,11 +161,19 @@ def _write_all(
     return entries
 
 
-def _copy_licences(bundle: Path, directory: Path) -> None:
-    for pattern in LICENCES:
-        for path in sorted(bundle.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, directory / path.name)
+def _copy_licences(components: Components, directory: Path) -> None:
+    """Copy the model's licence files; a file LICENCE.txt names the licence where there are none."""
+    config = components.config
+    copied = [
+        shutil.copyfile(path, directory / path.name)
+        for pattern in LICENCES
+        for path in sorted(components.directory.glob(pattern))
+        if path.is_file()
+    ]
+    if not any(path.name != CARD for path in copied):
+        lines = [f"Licence of the model {config.name}: {config.licence or 'not stated'}."]
+        lines += [config.attribution] if config.attribution else []
+        (directory / "LICENCE.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _sums(directory: Path) -> dict[str, dict[str, Any]]:
