@@ -18,6 +18,7 @@ from mlx_starflow.device.activations import on_gpu
 from mlx_starflow.exact.noise import seeded_noise
 from mlx_starflow.export import export
 from mlx_starflow.generation.components import Components
+from recipes.default_model.tokenizer import build_core
 
 EMBEDDED = Path(sf.__file__).parent / "assets" / "default"
 # In a GPU's step the keys of a whole buffer are read, which rounds differently.
@@ -87,6 +88,24 @@ def test_its_tokenizer_is_that_of_the_embedded_model(host, spoken):  # noqa: F81
     for prompt, said in [("füchse", "ASCII only"), ("a <bos> fox", "special token <bos>")]:
         done = host.run(spoken, prompt, "--tokenize")
         assert done.returncode == 1 and said in done.stderr and not done.stdout
+
+
+def test_its_tokenizer_replaces_synonyms(host, spoken, tmp_path):  # noqa: F811
+    path = tmp_path / "copy"
+    shutil.copytree(spoken, path)
+    file = path / "tokenizer" / "tokenizer.json"
+    build_core().save(str(file))
+    data = sf.exported.read_manifest(spoken)
+    sums = {"bytes": file.stat().st_size, "sha256": sf.exported.check_sum(file)}
+    edited(path, files=data["files"] | {"tokenizer/tokenizer.json": sums})
+    exported = sf.exported.load(path)
+    for prompt in (
+        "a pair of kitties in the starry sky!",
+        "2 polar bears; a hot-air balloon",
+        "$1",
+    ):
+        done = host.run(path, prompt, "--tokenize")
+        assert tuple(map(int, done.stdout.split())) == exported.prompts.ids(prompt), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
+#include <regex>
 
 namespace {
 
@@ -34,19 +35,44 @@ Json read_tokenizer(const Export& model) {
   Json tokenizer;
   const std::string wrong = picojson::parse(tokenizer, file);
   if (!wrong.empty()) throw Refused(name + " is not JSON (" + wrong + ").");
-  std::string steps;
-  const Json& normalizer = at(tokenizer, "normalizer");
-  if (normalizer.is<picojson::object>() && normalizer.contains("normalizers"))
-    for (const Json& step : normalizer.get("normalizers").get<picojson::array>())
-      steps += text_at(step, "type") + " ";
   const Json& splitter = at(tokenizer, "pre_tokenizer");
   const bool whitespace =
       splitter.is<picojson::object>() && text_at(splitter, "type") == "Whitespace";
-  if (text_at(at(tokenizer, "model"), "type") != "WordLevel" || !whitespace ||
-      steps != "NFKC Lowercase ")
+  if (text_at(at(tokenizer, "model"), "type") != "WordLevel" || !whitespace)
     throw Refused("This program's tokenizer is a list of words, and the model's is not. Give the "
                   "token ids with --ids.");
   return tokenizer;
+}
+
+std::string replaced(const std::string& text, const Json& pattern, const std::string& content) {
+  std::string format;  // in which $ has a meaning
+  for (char c : content) format += c == '$' ? "$$" : std::string(1, c);
+  if (pattern.contains("Regex"))
+    return std::regex_replace(text, std::regex(text_at(pattern, "Regex")), format);
+  const std::string exact = text_at(pattern, "String");
+  std::string result = text;
+  for (size_t i = 0; !exact.empty() && (i = result.find(exact, i)) != std::string::npos;
+       i += content.size())
+    result.replace(i, exact.size(), content);
+  return result;
+}
+
+// ASCII text through the tokenizer's normalizers. Those of Unicode do not change it.
+std::string normalized(std::string text, const Json& step) {
+  if (!step.is<picojson::object>()) return text;
+  const std::string type = text_at(step, "type");
+  if (type == "Sequence") {
+    for (const Json& one : at(step, "normalizers").get<picojson::array>())
+      text = normalized(text, one);
+  } else if (type == "Lowercase") {
+    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  } else if (type == "Replace") {
+    text = replaced(text, at(step, "pattern"), text_at(step, "content"));
+  } else if (type != "NFKC" && type != "NFC" && type != "NFKD" && type != "NFD") {
+    throw Refused("This program does not know the normalizer " + type + " of the model's "
+                  "tokenizer. Give the token ids with --ids.");
+  }
+  return text;
 }
 
 int class_of(const std::string& name, const Json* names, int classes) {
@@ -81,14 +107,13 @@ std::vector<int> tokenize(const Export& model, const std::string& prompt) {
   const Json tokenizer = read_tokenizer(model);
   const Json& text = at(model.settings, "text");
   std::string whole = text_at(text, "prefix") + prompt + text_at(text, "suffix");
-  for (char& c : whole) {
+  for (char c : whole)
     if (static_cast<unsigned char>(c) >= 0x80)
       throw Refused("This program's tokenizer reads ASCII only. Give the token ids with --ids.");
-    c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  }
   for (const Json& added : at(tokenizer, "added_tokens").get<picojson::array>())
     if (whole.find(text_at(added, "content")) != std::string::npos)
       throw Refused("The prompt contains the special token " + text_at(added, "content") + ".");
+  whole = normalized(whole, at(tokenizer, "normalizer"));
   const Json& words = at(tokenizer, "model");
   const Json& vocabulary = at(words, "vocab");
   const int unknown = number_at(vocabulary, text_at(words, "unk_token"));

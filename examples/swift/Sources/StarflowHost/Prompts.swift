@@ -88,26 +88,55 @@ struct Prompts {
 struct WordList {
     private let vocabulary: [String: Int]
     private let unknown: Int
+    private let steps: [[String: Any]]
 
-    /// nil for a tokenizer of another kind.
+    /// nil for a tokenizer of another kind. Throws for a normalizer that is not known here.
     init?(file: URL) throws {
         let parsed = try JSONSerialization.jsonObject(with: Data(contentsOf: file))
-        guard let model = (parsed as? [String: Any])?["model"] as? [String: Any],
+        guard let tokenizer = parsed as? [String: Any],
+            let model = tokenizer["model"] as? [String: Any],
             model["type"] as? String == "WordLevel",
             let vocabulary = model["vocab"] as? [String: Int],
             let unknown = vocabulary[model["unk_token"] as? String ?? ""]
         else { return nil }
         self.vocabulary = vocabulary
         self.unknown = unknown
+        let normalizer = tokenizer["normalizer"] as? [String: Any] ?? [:]
+        steps = normalizer["normalizers"] as? [[String: Any]] ?? (normalizer.isEmpty ? [] : [normalizer])
+        for step in steps {
+            let type = step["type"] as? String ?? ""
+            guard ["NFKC", "Lowercase", "Replace"].contains(type) else {
+                throw Refused("The tokenizer has the normalizer \(type), which is not known here.")
+            }
+        }
     }
 
-    /// Lower case in the normal form KC, then runs of word characters and of other visible ones.
+    /// The normalizers, then runs of word characters and of other visible ones.
     func encode(_ text: String) -> [Int] {
-        let plain = text.precomposedStringWithCompatibilityMapping.lowercased()
+        let plain = steps.reduce(text, WordList.applied)
         let pattern = try! NSRegularExpression(pattern: #"\w+|[^\w\s]+"#)
         let whole = NSRange(plain.startIndex..., in: plain)
         return pattern.matches(in: plain, range: whole).map { match in
             vocabulary[String(plain[Range(match.range, in: plain)!])] ?? unknown
         }
+    }
+
+    private static func applied(_ text: String, _ step: [String: Any]) -> String {
+        switch step["type"] as? String {
+        case "NFKC": return text.precomposedStringWithCompatibilityMapping
+        case "Lowercase": return text.lowercased()
+        default: break
+        }
+        let pattern = step["pattern"] as? [String: String] ?? [:]
+        let content = step["content"] as? String ?? ""
+        if let exact = pattern["String"] {
+            return text.replacingOccurrences(of: exact, with: content)
+        }
+        guard let written = pattern["Regex"],
+            let regex = try? NSRegularExpression(pattern: written)
+        else { return text }
+        let template = NSRegularExpression.escapedTemplate(for: content)
+        let whole = NSRange(text.startIndex..., in: text)
+        return regex.stringByReplacingMatches(in: text, range: whole, withTemplate: template)
     }
 }
