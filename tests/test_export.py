@@ -101,7 +101,8 @@ def test_a_loop_over_pieces_gives_the_same(name, tmp_path):
         "denoising": {"method": plan.settings.denoiser, "noise_std": plan.noise_std},
     }
     x = sf.invert(flow, z, context, sampler="sequential", guidance=plan.options.guidance)
-    latent = stepwise.sample(calls, data, z, given)
+    latent, worst = stepwise.sample(calls, data, z, given)
+    assert worst <= 1e-5 * ROUNDING * max(1.0, mx.abs(x).max().item())
     assert mx.abs(latent - x).max().item() <= NEAR * mx.abs(x).max().item()
     clean = sf.denoise(flow, x, own)
     found = stepwise.denoised(calls, data, x, given)
@@ -242,6 +243,7 @@ def edited(path, **changes) -> None:
     [
         (lambda p: edited(p, mlx_version="0.1.2"), "made with MLX 0.1.2, but"),
         (lambda p: edited(p, device="cpu" if on_gpu() else "gpu"), "made for the"),
+        (lambda p: edited(p, functions={"a": {"file": "../a.mlxfn"}}), "is not among 'files'"),
         (lambda p: edited(p, format_version=2), "has version 2"),
         (lambda p: edited(p, format="other"), "not an export"),
         (lambda p: (p / "export.json").write_text("{"), "cannot be read"),

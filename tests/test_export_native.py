@@ -113,6 +113,7 @@ def test_its_tokenizer_replaces_synonyms(host, spoken, tmp_path):  # noqa: F811
     [
         (lambda p: edited(p, mlx_version="0.1.2"), "made with MLX 0.1.2, but"),
         (lambda p: edited(p, device="cpu" if on_gpu() else "gpu"), "made for the device"),
+        (lambda p: edited(p, functions={"a": {"file": "../a.mlxfn"}}), "not among its files"),
         (lambda p: edited(p, format_version=2), "a format that this program does not know"),
         (lambda p: edited(p, format="other"), "is not an export"),
         (lambda p: (p / "export.json").write_text("{"), "is not JSON"),

@@ -105,6 +105,9 @@ void Export::check_files() const {
     if (sha256_of_file(where) != text_at(entry, "sha256"))
       throw Refused(where + " was changed: its checksum is another one. Export the model again.");
   }
+  for (const auto& [name, entry] : at(settings, "functions").get<picojson::object>())
+    if (!at(settings, "files").contains(text_at(entry, "file")))  // its checksum was not compared
+      throw Refused("export.json: the file of " + name + " is not among its files.");
 }
 
 bool Export::has(const std::string& function) const {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -190,19 +192,18 @@ def _sums(directory: Path) -> dict[str, dict[str, Any]]:
 @contextmanager
 def _staged(output: Path) -> Iterator[Path]:
     """A new folder beside the output that takes its name at the end. Errors: UsageError."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    target = Path(os.path.abspath(output))
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{output} exists. Choose another folder for the export.")
-    staging = output.parent / f".{output.name}.partial"
+    staging = target.parent / f".{target.name}-{secrets.token_hex(4)}.partial"
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
+        staging.mkdir(parents=True)
     except OSError as error:
         raise UsageError(f"{output} cannot be written ({error.strerror}).") from None
     try:
         yield staging
-        if output.exists():
-            output.rmdir()
-        staging.rename(output)
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -74,8 +74,18 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{path}: made for the {device.upper()}, but this program runs on the {own.upper()}. "
             f"{AGAIN}"
         )
-    _check_files(directory, fields.fields("files"))
+    files = fields.fields("files")
+    _check_files(directory, files)
+    for name in _files_of_functions(fields):
+        if name not in files:  # its checksum was not compared
+            raise ConfigError(f"{path}: the file {name!r:.80} of a function is not among 'files'.")
     return data
+
+
+def _files_of_functions(fields: Fields) -> set[str]:
+    """The files that functions are in. Errors: ConfigError for malformed entries."""
+    functions = fields.fields("functions")
+    return {functions.fields(name).text("file") for name in functions.data}
 
 
 def check_sum(path: Path) -> str:

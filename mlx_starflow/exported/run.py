@@ -26,6 +26,8 @@ class Drawn:
     images: list[Image.Image]
     pixels: mx.array  # (B, H, W, C) in about [-1, 1]
     latents: mx.array  # (B, h, w, c) before denoising
+    # How exact the tokens are, see ``stepwise.residual``; None: an export as one function.
+    residual: float | None = None
 
 
 def load(directory: str | Path) -> Exported:
@@ -53,12 +55,13 @@ class Exported:
         noise, context = self._given(noise, prompt)
         if "picture" in self.calls:
             pixels, latents = self.calls("picture", {**context, "noise": noise})
+            worst = None
         else:
-            latents = stepwise.sample(self.calls, self.data, noise, context)
+            latents, worst = stepwise.sample(self.calls, self.data, noise, context)
             clean = stepwise.denoised(self.calls, self.data, latents, context)
             pixels = stepwise.decoded(self.calls, self.data, clean)
         mx.eval(pixels, latents)
-        return Drawn(to_pictures(pixels), pixels, latents)
+        return Drawn(to_pictures(pixels), pixels, latents, worst)
 
     def score(
         self, x: mx.array | np.ndarray, prompt: str | Sequence[str] | None = None

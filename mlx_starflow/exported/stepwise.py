@@ -14,13 +14,18 @@ from .calls import Calls
 Given = dict[str, mx.array]
 
 
-def sample(calls: Calls, data: dict[str, Any], noise: mx.array, context: Given) -> mx.array:
-    """Noise (B, h, w, c) -> sample of the same shape, before denoising."""
-    (u,) = calls("layout.tokens", {"noise": noise})
+def sample(
+    calls: Calls, data: dict[str, Any], noise: mx.array, context: Given
+) -> tuple[mx.array, float]:
+    """Noise (B, h, w, c) -> sample of the same shape, before denoising; and the largest residual of
+    a block."""
+    (u,), worst = calls("layout.tokens", {"noise": noise}), 0.0
     for block in data["sampling"]["blocks"]:
         v = turned(u, block)
-        u = turned(mx.concatenate(list(block_tokens(calls, block, v, context)), axis=1), block)
-    return calls("layout.latent", {"tokens": u})[0]
+        found = mx.concatenate(list(block_tokens(calls, block, v, context)), axis=1)
+        worst = max(worst, residual(calls, block, found, v, context))
+        u = turned(found, block)
+    return calls("layout.latent", {"tokens": u})[0], worst
 
 
 def turned(tokens: mx.array, block: dict[str, Any]) -> mx.array:

@@ -62,6 +62,9 @@ public final class Export {
         for (name, file) in manifest.files {
             try Export.check(directory.appending(path: name), file)
         }
+        for (name, entry) in manifest.functions where manifest.files[entry.file] == nil {
+            throw Refused("export.json: the file of \(name) is not among its files.")
+        }
     }
 
     func has(_ function: String) -> Bool { manifest.functions[function] != nil }
