@@ -35,8 +35,8 @@ from mlx_starflow.sampling import SampleOptions
 from mlx_starflow.sampling.conditional import Conditional
 
 PICTURES = [name for name in FAMILIES if name not in CLIPS]
-# On a GPU the kernels for a few keys and for a whole buffer round differently.
-NEAR = 2e-4 if on_gpu() else 1e-6 * ROUNDING
+# To the bit on a CPU; elsewhere a few keys and a whole buffer are rounded differently.
+NEAR, LATENT = (1e-6, 1e-5) if ROUNDING == 1 else (2e-4, 1e-3)
 
 
 def plan_of(config, what: str, batch: int = 2, **changes) -> Plan:
@@ -158,7 +158,7 @@ def test_load_draws_and_scores_by_a_prompt(colours, coloured):
     drawn = pipe.generate("green", noise=noise, sampler="sequential")
     for what in ("picture", "steps"):
         found = sf.exported.load(coloured / what).generate(np.array(noise), "green")
-        assert mx.abs(found.latents - drawn.latents).max().item() <= 1e-5
+        assert mx.abs(found.latents - drawn.latents).max().item() <= LATENT
         difference = np.array(found.images[0]).astype(int) - np.array(drawn.images[0]).astype(int)
         assert np.abs(difference).max() <= 1
     score = sf.exported.load(coloured / "score")
@@ -186,7 +186,7 @@ def test_quantized_weights_stay_quantized(wide, tmp_path):
         exported = sf.exported.load(made.path)
         test = mx.load(str(made.path / exported.data["test"]["file"]))
         drawn = exported.generate(test["noise"], exported.data["test"]["prompt"])
-        assert mx.abs(drawn.latents - test["latent"]).max().item() <= 1e-5
+        assert mx.abs(drawn.latents - test["latent"]).max().item() <= LATENT
     assert sizes[None] - sizes[4] > 150_000  # the rest is the graph
 
 
@@ -201,7 +201,7 @@ def test_a_batch_and_a_size_are_fixed(colours, tmp_path):
     expected = sf.load(colours).generate(
         ["red", "blue"], noise=noise, guidance=0, aspect_ratio="3:2", sampler="sequential"
     )
-    assert mx.abs(drawn.latents - expected.latents).max().item() <= 1e-5
+    assert mx.abs(drawn.latents - expected.latents).max().item() <= LATENT
 
 
 def test_an_autoencoder_decodes_in_tiles_of_the_host(sentences, tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_prompts_are_tokenized_and_encoded_as_by_the_model(sentences, tmp_path):
     exported = sf.exported.load(made.path)
     for prompt in ("", "a fox", "a fox in the snow at night with many more words than fit"):
         found = exported.prompts.features(prompt)
-        assert mx.abs(found - pipe.encode_prompts([prompt])).max().item() <= 1e-6
+        assert mx.abs(found - pipe.encode_prompts([prompt])).max().item() <= NEAR
 
 
 def edited(path, **changes) -> None:

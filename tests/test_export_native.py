@@ -11,7 +11,7 @@ import pytest
 from conftest import case_info
 from converting import convert
 from native_host import host  # noqa: F401
-from test_export import cut, edited, replace
+from test_export import LATENT, cut, edited, replace
 
 import mlx_starflow as sf
 from mlx_starflow.device.activations import on_gpu
@@ -21,8 +21,6 @@ from mlx_starflow.generation.components import Components
 from recipes.default_model.tokenizer import build_core
 
 EMBEDDED = Path(sf.__file__).parent / "assets" / "default"
-# In a GPU's step the keys of a whole buffer are read, which rounds differently.
-LATENT = 1e-3 if on_gpu() else 1e-5
 
 
 def agree(
