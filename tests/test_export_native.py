@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from bundles import write_bundle
 from conftest import case_info
 from converting import convert
 from native_host import host  # noqa: F401
@@ -66,6 +68,14 @@ def test_a_small_tarflow_with_its_own_noise(host, classes, tmp_path):  # noqa: F
     assert done.returncode == 0 and "largest residual" in done.stderr
     latent = mx.load(str(tmp_path / "a.safetensors"))["latent"]
     assert mx.abs(latent - seeded.latents).max().item() <= LATENT
+
+
+def test_a_learned_denoiser(host, colours, tmp_path):  # noqa: F811
+    config = Components(colours, "colours").flow_config
+    config = dataclasses.replace(config, denoiser=config.blocks[-1])
+    text = Components(colours, "colours").config.text
+    bundle = write_bundle(tmp_path / "bundle", config, text, "denoised")
+    agree(host, tmp_path, bundle, "red")
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +166,17 @@ def test_the_embedded_model(host, tmp_path, quantize):  # noqa: F811
         for what in ("picture", "steps", "score"):
             written = sum(p.stat().st_size for p in (tmp_path / what).rglob("*") if p.is_file())
             assert written <= 1.5 * stored
+
+
+@pytest.mark.slow
+def test_tiles(host, tmp_path):  # noqa: F811
+    exported = export(Components(EMBEDDED, "m"), tmp_path / "tiles", "steps", tile=8).path
+    python = sf.exported.load(exported)
+    assert python.data["decoder"]["kind"] == "tiles"
+    noise = seeded_noise(python.data["noise"]["shape"][1:], [7])
+    _, picture = host.draw(exported, tmp_path, noise, "a fox in snow")
+    drawn = python.generate(noise, "a fox in snow")
+    assert np.abs(picture - np.array(drawn.images[0]).astype(int)).max() <= 1
 
 
 @pytest.mark.slow
