@@ -184,6 +184,8 @@ def run(arguments: list[str]) -> int:
             arguments = prepared(arguments, command.commands)
         status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
         sys.stdout.flush()
+        if status == 130:  # Typer's status after Ctrl-C, about which it prints nothing
+            raise KeyboardInterrupt
         return status or 0
     except BrokenPipeError:  # the program that read standard output has ended
         _flush()

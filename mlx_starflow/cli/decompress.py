@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -22,6 +22,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import open_model
+from .results import interrupted
 
 T = TypeVar("T")
 EPILOG = """\b
@@ -76,23 +77,27 @@ def decompress(
     held = [(path, _read(path)) for path in paths]
     for path, data in held:
         _named(path, partial(inspect, data))
-    records = []
-    with open_model(choice, console) as pipe:
-        for number, (path, data) in enumerate(held):
-            console.draw("decompress", str(path), number / len(held), None)
-            picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
-            place = path.with_suffix(".png")
-            if output is not None:
-                place = output / f"{path.stem}.png" if several else output
-            written = save_picture(picture, place, overwrite=False)
-            header = inspect(data)
-            records.append(
-                {
-                    "path": str(written), "source": str(path), "bytes": len(data),
-                    "step": header.step, "prompt": header.prompt,
-                }
-            )  # fmt: skip
-    console.clear()
+    records: list[dict[str, Any]] = []
+    try:
+        with open_model(choice, console) as pipe:
+            for number, (path, data) in enumerate(held):
+                console.draw("decompress", str(path), number / len(held), None)
+                picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
+                place = path.with_suffix(".png")
+                if output is not None:
+                    place = output / f"{path.stem}.png" if several else output
+                written = save_picture(picture, place, overwrite=False)
+                header = inspect(data)
+                records.append(
+                    {
+                        "path": str(written), "source": str(path), "bytes": len(data),
+                        "step": header.step, "prompt": header.prompt,
+                    }
+                )  # fmt: skip
+    except KeyboardInterrupt:
+        raise interrupted([r["path"] for r in records], len(held), "file") from None
+    finally:
+        console.clear()
     if messages.json_:
         typer.echo(json.dumps({"files": records} if several else records[0]))
         return

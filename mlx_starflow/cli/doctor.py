@@ -11,11 +11,14 @@ import typer
 
 from . import options as o
 from .console import Console
+from .failures import interruptible
+from .outputs import check_file
 
 if TYPE_CHECKING:
     from ..benchmark.checkup import Check
     from ..benchmark.doctor import Report
 
+CHECKS = 11
 EPILOG = """\b
 Examples:
   mlx-starflow doctor                      eleven checks, a minute at most
@@ -40,11 +43,15 @@ def doctor(
 
     console = Console(messages.quiet)
     last: Report | None = None
-    for number, item in enumerate(examine(model), start=1):
-        if isinstance(item, Report):
-            last = item
-        else:
-            console.draw(item.name, "", number / 11, None)
+    if report is not None:
+        check_file(report)
+    number = 0
+    with interruptible(lambda: f"{number} of {CHECKS} checks are done, nothing is reported"):
+        for number, item in enumerate(examine(model), start=1):
+            if isinstance(item, Report):
+                last = item
+            else:
+                console.draw(item.name, "", number / CHECKS, None)
     console.clear()
     found = cast(Report, last)
     if report is not None:

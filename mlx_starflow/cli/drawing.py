@@ -29,7 +29,7 @@ from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
 from .prompts import every_prompt, tell_prompts, tell_random_seeds
-from .results import interrupted, warn_not_converged, warn_other_weights
+from .results import advice_for, interrupted, warn_not_converged, warn_other_weights
 from .uncertainty import add_uncertainty
 
 
@@ -80,7 +80,8 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                     add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
-        warn_not_converged([(r["converged"], r["residual"]) for r in report.records], console)
+        ended = [(r["converged"], r["residual"]) for r in report.records]
+        warn_not_converged(ended, console, advice_for(job.options))
         if job.grid:
             sheet = contact_sheet(report.pictures)
             path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")

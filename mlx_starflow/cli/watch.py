@@ -20,11 +20,13 @@ from ..watch import Finding, Reference, check, fit, read_reference, write_refere
 from ..watch.reference import DRAWS
 from . import options as o
 from .console import Console
+from .failures import NOTHING, interruptible
 from .flags import with_flags
 from .help import SectionedCommand
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import Fit, FitOption, Images, PromptOption, open_model, take_picture
+from .prompts import check_quotes, tell_prompts
 
 ANOMALOUS = 3  # exit status of ``check`` if a picture is unusual
 FIT_EPILOG = """\b
@@ -115,8 +117,10 @@ def fit_command(
     if output.suffix != ".json":
         raise UsageError(f"--output {output}: expected a name ending in .json.")
     check_directory(output.parent)
+    check_quotes(folder, [prompt])
     paths = pictures_in(folder)
-    with open_model(choice, console) as pipe:
+    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
+        tell_prompts(pipe, [prompt], console)
         taken = [take_picture(pipe, path, fit_, console) for path in paths]
         ratios = {ratio for _, ratio in taken}
         if len(ratios) > 1:

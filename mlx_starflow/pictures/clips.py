@@ -1,7 +1,6 @@
-"""Clips as files: .mp4 (H.264, by PyAV), .gif, .webp, animated .png and folders of PNGs.
+"""Read and write clips: .mp4 (H.264, with PyAV), .gif, .webp, animated .png and folders of PNGs.
 
-Settings are stored inside, as in pictures. A clip is written while its frames come: an .mp4 and a
-folder take them one by one, the others hold all of them until the end.
+The settings are stored in the file, as in pictures.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ from .metadata import MAX_SETTINGS, PNG_KEY, read_metadata, save_picture
 from .opening import opened
 
 MP4 = ".mp4"
-MAX_FRAMES = 4096  # of a clip that is read
-_CRF, _PRESET = "10", "slow"  # as the published program writes
+MAX_FRAMES = 4096  # most frames of a clip that is read
+_CRF, _PRESET = "10", "slow"  # the values of the published program
 
 
 def check_clip_path(path: Path) -> None:
-    """UsageError for a name that no clip can be written to, or that needs an extra."""
+    """Raise UsageError if a clip cannot be written to a path of this name, or if its format needs
+    an extra that is not installed."""
     suffix = path.suffix.lower()
     if suffix == MP4:
         pyav()
@@ -45,13 +45,13 @@ def check_clip_path(path: Path) -> None:
 
 
 def pyav() -> ModuleType:
-    """PyAV. UsageError where the extra is not installed."""
+    """The module of PyAV. Errors: UsageError if the extra is not installed."""
     try:
         import av
     except ImportError:
         raise UsageError(
-            ".mp4 files need PyAV: pip install 'mlx-starflow[video]'. Without it clips are written "
-            f"as {', '.join(FORMATS)} or as a folder of PNGs."
+            ".mp4 files need PyAV: pip install 'mlx-starflow[video]'. Without it, clips can be "
+            f"written as {', '.join(FORMATS)} or as a folder of PNGs."
         ) from None
     return av
 
@@ -59,10 +59,11 @@ def pyav() -> ModuleType:
 def save_clip(
     frames: np.ndarray, path: Path, fps: int, metadata: dict[str, Any] | None = None
 ) -> Path:
-    """Write frames (M, H, W, 3) uint8 with their settings, never over a file; returns the path.
+    """Write frames (M, H, W, 3) uint8 with their settings; returns the path.
 
-    The suffix says the format; a name without one becomes a folder of PNGs. The file appears when
-    it is complete. Errors: UsageError, ImageError.
+    The suffix determines the format; without one, a folder of PNGs is written. An existing file is
+    kept, and a free name is taken. The file appears only when it is complete. Errors: UsageError,
+    ImageError.
     """
     check_clip_path(path)
     suffix = path.suffix.lower()
@@ -86,12 +87,12 @@ def save_clip(
             partial.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ImageError(f"{path} cannot be written ({reason}); choose another place.") from error
+        raise ImageError(f"{path} cannot be written ({reason}); choose another path.") from error
 
 
 def _write_mp4(frames: np.ndarray, path: Path, fps: int, metadata: dict[str, Any] | None) -> None:
     av = pyav()
-    # Players read the comment of a file; ffmpeg keeps it as it is.
+    # The settings are stored as the comment of the file, which ffmpeg keeps unchanged.
     with av.open(str(path), "w", format="mp4") as file:
         if metadata is not None:
             file.metadata["comment"] = PNG_KEY + json.dumps(metadata)
@@ -121,7 +122,7 @@ def read_clip(path: Path, most: int = MAX_FRAMES) -> list[Image.Image]:
             f for f in path.iterdir() if re.fullmatch(r"(?i)\.(png|jpe?g|webp)", f.suffix)
         )
         if not files:
-            raise ImageError(f"{path} holds no pictures to make a clip of.")
+            raise ImageError(f"{path} holds no pictures to read as a clip.")
         return [read_picture(file) for file in files[:most]]
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file or folder.")
@@ -143,7 +144,7 @@ def _filmed(path: Path, most: int) -> Iterator[Image.Image]:
     try:
         with av.open(str(path)) as file:
             if not file.streams.video:
-                raise ImageError(f"{path} holds no moving picture.")
+                raise ImageError(f"{path} holds no video stream.")
             for number, frame in enumerate(file.decode(video=0)):
                 if number == most:
                     return
@@ -153,8 +154,8 @@ def _filmed(path: Path, most: int) -> Iterator[Image.Image]:
 
 
 def clip_metadata(path: Path) -> dict[str, Any]:
-    """The settings stored in a clip: of an .mp4, an animation, or a folder (its first picture).
-    ImageError where there are none."""
+    """The settings stored in an .mp4, an animation, or the first picture of a folder. Errors:
+    UsageError if the file does not exist, ImageError if it holds no settings."""
     if path.is_dir():
         return read_metadata(path / "frame_0000.png")
     if path.suffix.lower() != MP4:
@@ -179,10 +180,11 @@ def clip_metadata(path: Path) -> dict[str, Any]:
 
 
 def covering(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of a picture, resized (bilinear, antialiased) so that it covers the size."""
+    """A picture resized (bilinear, antialiased) to cover ``width`` x ``height`` pixels and cropped
+    around the centre to this size."""
     picture = picture.convert("RGB")
     scale = max(width / picture.width, height / picture.height)
-    # Never a pixel short, whatever rounding does.
+    # max: rounding must not make the picture smaller than the target.
     wide = max(width, round(picture.width * scale))
     high = max(height, round(picture.height * scale))
     if (wide, high) != picture.size:
@@ -192,6 +194,7 @@ def covering(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_frames(x: np.ndarray) -> np.ndarray:
-    """Pixels (..., C) about [-1, 1] -> uint8 (..., 3), rounded; grey becomes colour."""
+    """Pixels (..., C), approximately in [-1, 1], -> uint8 (..., 3), clipped and rounded. A single
+    channel is repeated three times."""
     pixels = np.round(255 * np.clip((x + 1) / 2, 0, 1)).astype(np.uint8)
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels

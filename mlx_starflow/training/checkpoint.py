@@ -1,19 +1,21 @@
-"""What a training leaves on disk, every file whole at any moment.
+"""The files of a training. Every file is written atomically: it is complete or absent.
 
-    adapter_config.json           what it is, written before anything else
-    adapters.safetensors          the best by held-out bits so far (the last, where none are held)
-    0000100_adapters.safetensors  numbered copies of the last
-    training_state.safetensors    arrays, optimizer, step and history: what going on needs
-    loss.csv, loss.png            the curve
+    adapter_config.json           the settings of the adapter, written first
+    adapters.safetensors          the arrays with the fewest held-out bits per dimension so far (the
+                                  latest arrays if no pictures are held out)
+    0000100_adapters.safetensors  numbered copies of the latest arrays
+    training_state.safetensors    arrays, optimizer, step and history, which --resume needs
+    loss.csv, loss.png            the loss curve
     latents.safetensors           encoded pictures
-    previews/                     pictures from fixed seeds
+    previews/                     pictures drawn from fixed seeds
 
-The state is one file, so it cannot be half of one step and half of another.
+The state is one file, so its arrays and its counters always belong to the same step.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,19 +34,24 @@ from .parameters import Arrays
 
 STATE = "training_state.safetensors"
 _KEY = "mlx-starflow"
+# Temporary names of ``write_whole`` for the files above.
+_LEFTOVER = re.compile(
+    r"\.(adapter_config|(\d{7}_)?adapters|training_state|loss|latents)-[0-9a-f]{8}\.part"
+)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is, beside its arrays."""
+    """Step counters and history of a training."""
 
     step: int = 0
     best_bits: float | None = None
     best_step: int = 0
-    worse: int = 0  # evaluations since the best
-    since: tuple[float, ...] = ()  # bits of the steps since the last evaluation
+    worse: int = 0  # number of evaluations since the best one
+    since: tuple[float, ...] = ()  # bits per dimension of the steps since the last evaluation
     rows: tuple[tuple[int, float | None, float | None, float | None], ...] = field(default=())
-    # rows: step, train bits, held-out bits and their standard error, for the curve
+    # rows of the loss curve: step, training bits per dimension, held-out bits per dimension and
+    # their standard error
 
     def with_row(
         self, step: int, train: float | None, valid: float | None, error: float | None
@@ -53,21 +60,22 @@ class Progress:
 
 
 class Checkpoint:
-    """The directory of a training."""
+    """The directory of a training, with methods that read and write its files."""
 
     def __init__(self, directory: Path, config: AdapterConfig) -> None:
         self.directory, self.config = directory, config
-        for left in directory.glob(".*.part"):  # of a training that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for left in directory.glob(".*.part"):  # from a training killed while writing
+            if _LEFTOVER.fullmatch(left.name) and is_regular(left):
+                left.unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Make the directory and say what will be in it. Errors: UsageError where it holds another
-        training already."""
+        """Create the directory and write adapter_config.json. Errors: UsageError if the directory
+        already holds a training."""
         for name in (WEIGHTS, STATE):
             if (self.directory / name).exists():
                 raise UsageError(
-                    f"{self.directory} holds an adapter already ({name}). Go on with it by "
-                    "--resume, or name another --adapter-path."
+                    f"{self.directory} already holds an adapter ({name}). Continue its training "
+                    "with --resume, or give another --adapter-path."
                 )
         write_object(self.directory / CONFIG, self.config.to_dict())
 
@@ -82,8 +90,8 @@ class Checkpoint:
         write_arrays(self.directory / STATE, state, {_KEY: about})
 
     def read_state(self, identity: str) -> tuple[Arrays, Progress]:
-        """The state of the last save. Errors: UsageError where there is none or it is of a training
-        with other options or pictures."""
+        """The last saved state. Errors: UsageError if there is none or if it belongs to a training
+        with other options, pictures or base model; StarflowError if it is damaged."""
         path = self.directory / STATE
         if not is_regular(path):
             raise UsageError(f"{self.directory} holds no training to resume: {STATE} is missing.")
@@ -93,9 +101,9 @@ class Checkpoint:
             raise StarflowError(f"{path}: its header is damaged ({error}).") from None
         if fields.text("identity", "") != identity:
             raise UsageError(
-                f"{path} was written by a training with other options, pictures or base model; "
-                "going on would not be the same training. Give what it was begun with, or begin "
-                f"from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
+                f"{path} was written by a training with other options, pictures or base model, so "
+                "it cannot be resumed. Give the same options, pictures and model, or start a new "
+                f"training from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
             )
         rows = fields.data.get("rows", [])
         progress = Progress(

@@ -1,7 +1,7 @@
-"""A whole training, from a folder of pictures to the best adapter, as a stream of events.
+"""A complete training, from a folder of pictures to the best adapter, as a stream of events.
 
-Closing the stream between two events leaves what was saved last; ``stop`` ends it in order: the
-state is saved, and the summary says that it was interrupted.
+If the stream is closed early, the files of the last save remain. If ``stop`` returns True, the
+state is saved and the summary says that the training was interrupted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import mlx.core as mx
 from ..adapters.files import WEIGHTS, AdapterConfig, read_adapter
 from ..bundle.load import load_arrays
 from ..errors import UsageError
+from ..files.counted import counted
 from ..generation.components import Components
 from .checkpoint import Checkpoint, Progress
 from .curve import write_curve
@@ -30,25 +31,26 @@ from .options import TrainOptions
 from .preview import Previews
 from .trainer import Trainer
 
-IRRELEVANT = ("steps_per_report", "save_every", "patience", "grad_checkpoint")  # to the numbers
+# Options that do not change the results of a step
+IRRELEVANT = ("steps_per_report", "save_every", "patience", "grad_checkpoint")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is taught, and where it goes."""
+    """The data of a training, its initial state and its output."""
 
     data: Path
     adapter_path: Path
-    prompt: str | None = None  # for pictures without a caption of their own
-    fit: str = "crop"  # of pictures of another size
-    resume: bool = False  # go on with the training in ``adapter_path``
-    begin_from: Path | None = None  # an adapter's file to begin with
+    prompt: str | None = None  # caption of pictures without one
+    fit: str = "crop"  # pictures of another size: "crop", "stretch" or "refuse"
+    resume: bool = False  # continue the training in ``adapter_path``
+    begin_from: Path | None = None  # file of an adapter whose weights are the initial weights
     previews: int = 2  # pictures drawn at every evaluation
-    preview_prompts: tuple[str, ...] = ()  # () : the first captions
+    preview_prompts: tuple[str, ...] = ()  # (): the first captions
 
 
 def adapter_config(components: Components, options: TrainOptions) -> AdapterConfig:
-    """What the options make, for a model."""
+    """The configuration of the adapter that a training with these options makes."""
     return AdapterConfig(
         base=components.base,
         fine_tune_type=options.fine_tune_type,
@@ -66,10 +68,11 @@ def train(
     options: TrainOptions,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
-    """Teach a flow; the last event is ``Ended``. The components' flow is left with what was kept.
+    """Train a flow; the last event is ``Ended``. Afterwards the components' flow holds the arrays
+    in adapters.safetensors.
 
-    Errors: UsageError for what does not fit together, OutOfMemoryError before anything is loaded,
-    StarflowError for pictures and files, NumericsError where the training runs away.
+    Errors: UsageError for options that do not fit together, OutOfMemoryError before anything is
+    loaded, StarflowError for pictures and files, NumericsError if the loss becomes NaN or infinite.
     """
     began = time.perf_counter()
     config = adapter_config(components, options)
@@ -102,7 +105,7 @@ def train(
     if task.resume:
         state, progress = checkpoint.read_state(identity)
         trainer.load(state, progress.step)
-        yield Noted(f"Going on after step {progress.step}.")
+        yield Noted(f"Resuming after step {progress.step}.")
     elif task.begin_from is not None:
         adapter = read_adapter(task.begin_from, components.flow_config, components.base)
         trainer.begin_from(adapter.arrays())
@@ -113,7 +116,7 @@ def train(
 
 
 class _Run:
-    """The loop over steps with everything that happens between them."""
+    """The loop over steps, with evaluations, saves and previews."""
 
     def __init__(
         self,
@@ -128,7 +131,8 @@ class _Run:
         self.progress, self.identity, self.previews = progress, identity, previews
         self.stopped = "iters"
         rows = [row for row in progress.rows if row[1] is not None]
-        self._last = rows[-1][1] if rows else None  # train bits of the last evaluation
+        # training bits per dimension at the last evaluation
+        self._last = rows[-1][1] if rows else None
 
     def steps(self, stop: Callable[[], bool]) -> Generator[Event, None, None]:
         o, trainer = self.options, self.trainer
@@ -217,13 +221,13 @@ def _what(material: Material, options: TrainOptions) -> str:
     passes = options.batch_size * options.grad_accumulation_steps
     epochs = options.iters * passes / len(material.train)
     return (
-        f"{len(material.train)} pictures to learn from and {held} held out; {options.iters} steps "
-        f"of {passes} see each {epochs:.3g} times at most."
+        f"{counted(len(material.train), 'picture')} for training and {held} held out; "
+        f"{counted(options.iters, 'step')} of {counted(passes, 'picture')} (epochs: {epochs:.3g})."
     )
 
 
 def _identity(components: Components, material: Material, options: TrainOptions) -> str:
-    """A hash of all that decides the numbers of a training."""
+    """A hash of everything that the results of a training depend on."""
     parts = [
         [[e.digest, *e.prompts] for e in part.examples]
         for part in (material.train, material.valid)
