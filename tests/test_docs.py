@@ -33,6 +33,8 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "mlx-starflow serve": "serves until it is stopped; its own tests run it",
     "mlx-starflow mcp": "serves until it is stopped; its own tests run it",
     "mlx-starflow benchmark": "takes minutes; its flags are checked and its own tests run it",
+    "cmake ": "needs a compiler; tests/test_export_native.py builds and runs the program",
+    "build/starflow": "the same",
     "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
     "mlx-starflow video": "needs a model of clips; its own tests run it",
     "mlx-starflow score fox.mp4": "the same",

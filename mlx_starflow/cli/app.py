@@ -28,6 +28,7 @@ COMMANDS = {
     "edit": ("edit", "edit", "EPILOG"),
     "train": ("train", "train", "EPILOG"),
     "fuse": ("fuse", "fuse", "EPILOG"),
+    "export": ("export", "export", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
     "compress": ("compress", "compress", "EPILOG"),

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh
-from ..device.products import adapted, kept_type, product, product_type, with_bias
+from ..device.products import adapted, kept_type, linear, product, product_type, with_bias
 from .layers import Layer
 from .rope import Rotation
 
@@ -61,21 +61,36 @@ class _Matrix:
         return adapted(self.layer, x, x.astype(self.kind) @ self.turned, with_bias=False)
 
 
+class _SameProduct:
+    """A linear layer for rows (R, in): the product of ``Layer``, bias included, which rounds
+    differently from ``_Matrix``."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self.bias: mx.array | None = None
+        self.turned: mx.array | None = None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return linear(self.layer, x)
+
+
 class StepLayer:
     """The step of one layer. It is made outside the compiled function, so that work that is equal
     for all tokens is done once. It refers to the layer's weights, but not to the block."""
 
-    def __init__(self, layer: Layer, halves: bool) -> None:
-        """``halves``: which numbers of a head form a pair, see ``Rotation``."""
+    def __init__(self, layer: Layer, halves: bool, same: bool = False) -> None:
+        """``halves``: which numbers of a head form a pair, see ``Rotation``. ``same``: have the
+        numbers of ``Layer`` to the bit on a CPU, for exported functions."""
+        matrix = _SameProduct if same else _Matrix
         part, mlp = layer.attention, layer.mlp
         self.heads, self.kv_heads, self.head_dim = part.heads, part.kv_heads, part.head_dim
         self.kept, self.kind = kept_type(part.qkv), product_type(part.qkv)
         self.norm, self.mlp_norm = part.norm, mlp.norm
         self.post = part.post_norm if "post_norm" in part else None
         self.mlp_post = mlp.post_norm if "post_norm" in mlp else None
-        self.qkv, self.proj = _Matrix(part.qkv), _Matrix(part.proj)
-        self.gate = _Matrix(mlp.gate) if "gate" in mlp else None
-        self.up, self.down = _Matrix(mlp.up), _Matrix(mlp.down)
+        self.qkv, self.proj = matrix(part.qkv), matrix(part.proj)
+        self.gate = matrix(mlp.gate) if "gate" in mlp else None
+        self.up, self.down = matrix(mlp.up), matrix(mlp.down)
         self.partners = partners(self.head_dim, halves)
         self.bias = self.other_bias = None
         if self.qkv.bias is not None:
@@ -114,7 +129,7 @@ class StepLayer:
         x: mx.array,
         batch: int,
         turned: Turn | None,
-        mask: mx.array,
+        mask: mx.array | None,
         cache: tuple[mx.array, mx.array],
         place: mx.array,
         visible: int,
@@ -123,7 +138,7 @@ class StepLayer:
 
         x (B * n, channels): the tokens' activations. Returns the same shape, and the cache with
         their keys and values added. Attention is to the first ``visible`` keys, with ``mask``
-        (n, visible).
+        (n, visible); None: all of these.
         """
         q, k, v = self._heads(self.qkv(self.norm(x)), batch, turned)
         keys = mx.slice_update(cache[0], k.astype(self.kept), place, axes=(2,))
