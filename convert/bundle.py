@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from mlx_starflow.bundle.copying import TOKENIZER_FILES, copy_beside
 from mlx_starflow.bundle.dtypes import code_named
 from mlx_starflow.bundle.load import write_json
 from mlx_starflow.bundle.quantize import (
@@ -28,7 +29,7 @@ from mlx_starflow.config import ModelConfig, SourceConfig, TextConfig
 from mlx_starflow.files.regular import is_regular
 from mlx_starflow.version import __version__
 
-from .components import component_directory, copy_beside, licence_files, licence_of
+from .components import component_directory, licence_files, licence_of
 from .options import ConvertOptions, ConvertProgress, ConvertReport
 from .read.digest import RunningDigest
 from .read.sources import Checkpoint, open_checkpoint
@@ -36,7 +37,7 @@ from .rules.architecture import Architecture
 from .rules.autoencoders import autoencoder_stores, open_autoencoder
 from .rules.families import read_architecture
 from .rules.layout import account, flow_layout
-from .rules.text import TOKENIZER_FILES, text_source
+from .rules.text import text_source
 from .write.staging import check_space, check_target, staged_directory
 from .write.storing import Store
 from .write.verify import verify_bundle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from mlx_starflow.cli.console import Console
 from mlx_starflow.errors import Interrupted, UsageError
-from mlx_starflow.files.visible import raw
 
 from .bundle import convert_steps
 from .options import ConvertOptions, ConvertProgress, ConvertReport
 
-_WIDTH = 24
 _PHASES = {"flow": "flow", "vae": "VAE", "text_encoder": "text encoder", "verify": "verify"}
 
 
@@ -120,54 +118,28 @@ def _terminable() -> Iterator[None]:
 
 def _follow(steps: Generator[ConvertProgress | ConvertReport, None, None]) -> ConvertReport:
     """Run the conversion, show its progress on a terminal, and return the report."""
-    bar = _Bar() if sys.stderr.isatty() else None
+    console, phase, began = Console(), "", 0.0
     last = None
     try:
         for last in steps:
-            if bar is not None and isinstance(last, ConvertProgress):
-                bar.show(last)
+            if not isinstance(last, ConvertProgress):
+                continue
+            if last.phase != phase:
+                phase, began = last.phase, time.monotonic()
+            share = last.done / last.total if last.total else 1.0
+            left = (time.monotonic() - began) * (1 / share - 1) if share > 0 else 0.0
+            detail = f"{_size(last.done)} of {_size(last.total)}"
+            console.draw(_PHASES[phase], detail, share, left)
     finally:
         steps.close()
-        if bar is not None:
-            bar.clear()
+        console.clear()
     if not isinstance(last, ConvertReport):
         raise UsageError("The conversion ended without a result.")
     return last
 
 
-class _Bar:
-    """A progress bar in one line: phase, bar, bytes, time left."""
-
-    def __init__(self) -> None:
-        self._phase, self._began, self._drawn = "", 0.0, 0.0
-
-    def show(self, event: ConvertProgress) -> None:
-        now = time.monotonic()
-        if event.phase != self._phase:
-            self._phase, self._began = event.phase, now
-        elif now - self._drawn < 0.1 and event.done < event.total:
-            return
-        self._drawn = now
-        share = event.done / event.total if event.total else 1.0
-        full = int(share * _WIDTH)
-        left = (now - self._began) * (1 / share - 1) if share > 0 else 0.0
-        raw(sys.stderr).write(
-            f"\r\x1b[K{_PHASES[event.phase]:>12} [{'=' * full}{' ' * (_WIDTH - full)}] "
-            f"{_size(event.done)} of {_size(event.total)}, {_clock(left)} left"
-        )
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        raw(sys.stderr).write("\r\x1b[K")
-        sys.stderr.flush()
-
-
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _show(report: ConvertReport, as_json: bool) -> None:

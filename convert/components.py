@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlx_starflow.errors import CheckpointError, ModelNotFoundError
-from mlx_starflow.files.regular import inside, is_regular, read_regular
+from mlx_starflow.bundle.copying import LICENCE_NAME
+from mlx_starflow.errors import ModelNotFoundError
+from mlx_starflow.files.regular import is_regular
 from mlx_starflow.hub.resolve import download_component
 
 from .options import ConvertOptions
 
 MAX_LICENCE_BYTES = 1 << 20
-MAX_FILE_BYTES = 128 << 20  # of a tokenizer file
 _APPLE = (
     "Apple Machine Learning Research Model is licensed under the Apple Machine Learning Research "
     "Model License Agreement. This copy was converted to MLX by mlx-starflow."
@@ -44,37 +44,10 @@ def licence_files(checkpoint: Path) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if re.match(r"(LICEN[CS]E|NOTICE|ACKNOWLEDG)", p.name, re.IGNORECASE)
+        if LICENCE_NAME.fullmatch(p.name)
         and is_regular(p)
         and p.stat().st_size <= MAX_LICENCE_BYTES
     )
-
-
-def copy_beside(path: Path, directory: Path) -> None:
-    """Copy a licence or a tokenizer file into a directory.
-
-    A link may lead to a file in its own directory, or to a blob of the hub's cache that the
-    directory belongs to. Other links are refused, so that a model cannot choose other files of this
-    computer to be copied into a bundle. Errors: CheckpointError.
-    """
-    if not inside(path, path.parent) and not inside(path, _blobs(path.parent)):
-        raise CheckpointError(
-            f"{path} is a link that leads outside its directory, so it is not copied. Replace it "
-            "by the file itself."
-        )
-    try:
-        data = read_regular(path, MAX_FILE_BYTES)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-    (directory / path.name).write_bytes(data)
-
-
-def _blobs(directory: Path) -> Path:
-    """The blobs directory for a snapshot in the hub's cache; for other directories itself."""
-    for parent in (directory, *directory.parents):
-        if parent.parent.name == "snapshots":
-            return parent.parent.parent / "blobs"
-    return directory
 
 
 def licence_of(options: ConvertOptions) -> tuple[str, str]:

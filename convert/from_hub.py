@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mlx_starflow.bundle.copying import TOKENIZER_FILES, copy_beside
 from mlx_starflow.bundle.load import write_json
 from mlx_starflow.bundle.safetensors import ShardWriter
 from mlx_starflow.config import TextConfig
@@ -16,12 +17,11 @@ from mlx_starflow.files.regular import is_regular
 from mlx_starflow.hub.resolve import Sources
 
 from .bundle import Event, convert_steps
-from .components import copy_beside
 from .options import ConvertOptions, ConvertProgress
 from .read.digest import RunningDigest
 from .read.sources import open_checkpoint
 from .rules.autoencoders import autoencoder_stores, open_autoencoder
-from .rules.text import TOKENIZER_FILES, text_source
+from .rules.text import text_source
 from .write.staging import check_space, staged_directory
 from .write.storing import Store
 

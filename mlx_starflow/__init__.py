@@ -53,7 +53,10 @@ _HOME = {  # where each name lives
     "score_pictures": "exact.scoring",
     "slerp": "exact.sphere",
 }
-_MODULES = ("codec", "config", "errors", "events", "exact", "flow", "pipeline", "sampling")
+_MODULES = (
+    "codec", "config", "errors", "events", "exact", "export", "exported", "flow", "pipeline",
+    "sampling",
+)  # fmt: skip
 
 __all__ = [
     "Flow",

@@ -23,6 +23,13 @@ from convert.bundle import convert_steps
 from convert.options import ConvertOptions
 
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of ``-n auto``: one more than cores, since many tests wait for a program."""
+    return (os.cpu_count() or 1) + 1
+
+
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 
 
@@ -64,6 +71,14 @@ def other_rounding():
     from noise import noisy_products
 
     with noisy_products(size, needed=False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Tests never cut the power, so files need not reach the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

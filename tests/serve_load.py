@@ -79,6 +79,12 @@ def megabytes(pid: int) -> float:
         return int(re.search(r"VmRSS:\s+(\d+) kB", status.read())[1]) / 1024
 
 
+def settled(pid: int) -> float:
+    """Megabytes when the last batch is over: it ends a moment after its last answer."""
+    time.sleep(1)
+    return megabytes(pid)
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time of all threads of the server so far."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
@@ -157,11 +163,11 @@ def summary(
 def memory(url: str, pid: int, options: argparse.Namespace) -> dict:
     """Resident memory after 50 requests and after all of them."""
     at_once(url, list(range(10_000, 10_050)), options.clients)
-    early = megabytes(pid)
+    early = settled(pid)
     for start in range(50, options.memory, 50):
         at_once(url, list(range(10_000 + start, 10_050 + start)), options.clients)
         sys.stderr.write(f"{start + 50} requests: {megabytes(pid):.0f} MB\n")
-    late = megabytes(pid)
+    late = settled(pid)
     return {
         "memory_mb_after_50": round(early),
         f"memory_mb_after_{options.memory}": round(late),

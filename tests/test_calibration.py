@@ -47,6 +47,8 @@ def test_measured_once_and_read_back(tmp_path, monkeypatch):
         return (9, 9, 4)
 
     monkeypatch.setattr(calibration, "calibrate", counted)
+    # A CPU may compute one and several tokens alike, with a measured floor of 0.
+    monkeypatch.setattr(module, "measure_floor", lambda block, v: 3e-5)
     arguments = (flow, flow.training_grid(), 2, SampleOptions(guidance=2.0), tmp_path / "cache")
     assert windows_for(*arguments).windows == (9, 9, 4)
     assert windows_for(*arguments).windows == (9, 9, 4)
@@ -54,7 +56,7 @@ def test_measured_once_and_read_back(tmp_path, monkeypatch):
     windows_for(flow, flow.training_grid(), 3, SampleOptions(guidance=2.0), tmp_path / "cache")
     assert len(calls) == 2  # another batch is another measurement
     first = windows_for(*arguments)
-    assert first.floor > 0 and first.tolerance == max(2 * first.floor, CONSTANT[mx.float32])
+    assert first.floor == 3e-5 and first.tolerance == 6e-5 > CONSTANT[mx.float32]
     (tmp_path / "cache" / "windows.json").write_text("{ not json")
     assert windows_for(*arguments).windows == (9, 9, 4)
     assert len(calls) == 3

@@ -40,6 +40,11 @@ CASES = {  # command line, the function that is interrupted, at which call, what
                    "nothing is saved"),
     "interpolate": ("interpolate --seed 1 2 --prompt red --frames 9",
                     "editing.interpolate.finished", 2, "4 of 9 frames drawn, nothing is saved"),
+    "compress": ("compress a.png a.png --output out", "cli.compress.compress_picture", 2,
+                 "after 1 of 2 pictures; finished: out/a.flow"),
+    "decompress": ("decompress a.flow a.flow --output out", "cli.decompress.decompress_file", 2,
+                   "after 1 of 2 files; finished: out/a.png"),
+    "doctor": ("doctor", "benchmark.doctor.examine", 1, "0 of 11 checks are done"),
     "benchmark": ("benchmark", "cli.benchmark.compare_samplers", 1, "no results before the end"),
 }  # fmt: skip
 
@@ -50,12 +55,37 @@ def test_what_was_finished_is_said(run, colours, tmp_path, monkeypatch, case):  
     picture(tmp_path / "a.png")
     mask(tmp_path / "m.png", slice(0, 4), slice(0, 4))
     run("encode", "a.png", "--no-check", "-o", "z.safetensors", "-m", colours)
+    run("compress", "a.png", "--no-check", "-m", colours)
     module, function = f"mlx_starflow.{name}".rsplit(".", 1)
     original = getattr(importlib.import_module(module), function)
     monkeypatch.setattr(f"{module}.{function}", After(original, count))
     outcome = run(*line.split(), "-m", colours)
     assert outcome.status == 130, outcome.err
     assert says in outcome.err.splitlines()[-1] and "Traceback" not in outcome.err
+
+
+def test_findings_that_are_finished_are_printed(run, colours, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    for i in range(20):
+        picture(tmp_path / "in" / f"{i:02d}.png", i)
+    made = run("watch", "fit", "in", "--draws", 1, "-m", colours)
+    assert made.status == 0, made.err
+    from mlx_starflow.cli import watch
+
+    words = ("watch", "check", "in", "--reference", "normal.json", "-m", colours)
+    monkeypatch.setattr(watch, "check", After(watch.check, 4))
+    outcome = run(*words)
+    assert outcome.status == 130 and len(outcome.lines) == 3
+    assert "after 3 of 20 pictures; the results are above" in outcome.err
+    monkeypatch.setattr(watch, "fit", After(watch.fit, 1))
+    outcome = run("watch", "fit", "in", "-m", colours)
+    assert outcome.status == 130 and "nothing is saved" in outcome.err
+
+
+def test_other_commands_say_that_they_were_interrupted(run, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("mlx_starflow.cli.info.machine", After(None, 1))
+    outcome = run("info")
+    assert outcome.status == 130 and outcome.err == "mlx-starflow: Interrupted.\n"
 
 
 def test_scores_that_are_finished_are_printed(run, colours, tmp_path, monkeypatch):  # noqa: F811
@@ -154,6 +184,12 @@ UNWRITABLE = (
     "interpolate --seed 1 2 --animation /proc/a.gif",
     "interpolate --seed 1 2 -o /proc/a.png",
     "score a.png --map /proc/a.png",
+    "compress a.png -o /proc/a.flow",
+    "decompress a.flow -o /proc/a.png",
+    "watch fit a.png -o /proc/a.json",
+    "train --data . --adapter-path /proc/x",
+    "fuse --adapter-path style --save-path /proc/x",
+    "doctor --report /proc/a.md",
 )
 
 
@@ -164,6 +200,7 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     picture(tmp_path / "a.png")
     mask(tmp_path / "m.png", slice(0, 4), slice(0, 4))
     run("encode", "a.png", "--no-check", "-o", "z.safetensors", "-m", colours)
+    run("compress", "a.png", "--no-check", "-m", colours)
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr("mlx_starflow.generation.components.Components._load_flow", After(None, 1))
     outcome = run(*line.split(), "-m", colours)

@@ -11,6 +11,7 @@ import pytest
 from command import run  # noqa: F401
 from conftest import case_dir
 from PIL import Image
+from teaching import adapter
 from test_cli_pictures import SIDE, picture
 
 from mlx_starflow.bundle.vocabulary import FILE
@@ -46,6 +47,7 @@ WITH_PROMPT = {
     "vary": ("vary", "a.png", "--prompt", "PROMPT"),
     "interpolate": ("interpolate", "--seed", 1, 2, "--prompt", "PROMPT", "--frames", 2),
     "edit": ("edit", "a.png", "--mask", "m.png", "--prompt", "PROMPT"),
+    "compress": ("compress", "a.png", "--prompt", "PROMPT", "--no-check"),
 }
 
 
@@ -118,6 +120,40 @@ def test_not_converged_is_one_line(run, colours):  # noqa: F811
     assert two.err.count("\n") == 1 and "2 of 2 pictures not converged" in two.err
 
 
+def test_one_picture_is_a_picture(run, place, colours):  # noqa: F811
+    (place / "data").mkdir()
+    for name in ("0", "1"):
+        picture(place / "data" / f"{name}.png", int(name), side=12)
+    few = run("watch", "fit", "data/0.png", "--fit", "crop", "-m", colours)
+    taught = run("train", "--data", "data", "--prompt", "red", "--iters", 1, "--batch-size", 1,
+                 "--steps-per-eval", 1, "-m", colours)  # fmt: skip
+    assert few.status == 2 and "only 1 picture;" in few.err, few.err
+    assert taught.status == 0 and "1 picture for training" in taught.err, taught.err
+    assert not re.search(r"\b1 \w+s\b", few.err + taught.err)
+
+
+@pytest.mark.parametrize("command", ["watch fit", "fuse", "train"])
+def test_unknown_words_of_other_commands(run, wordy, place, command):  # noqa: F811
+    told = "'foxs' (nearest: 'fox')"
+    if command == "watch fit":
+        (place / "in").mkdir()
+        for i in range(20):
+            picture(place / "in" / f"{i}.png", i, side=32)
+        made = run("watch", "fit", "in", "--prompt", "a foxs", "--draws", 1, "-m", wordy)
+    elif command == "fuse":
+        adapter(wordy, place / "style")
+        made = run("fuse", "--adapter-path", "style", "--prompt", "a foxs", "--samples", 2,
+                   "-m", wordy)  # fmt: skip
+    else:
+        (place / "data").mkdir()
+        for i in range(2):
+            picture(place / "data" / f"{i}.png", i, side=32)
+        made = run("train", "--data", "data", "--prompt", "a foxs in snow", "--iters", 1,
+                   "--batch-size", 1, "-m", wordy)  # fmt: skip
+        told = "has never seen: foxs."
+    assert made.status == 0 and made.err.count(told) == 1, made.err
+
+
 @pytest.mark.parametrize(
     "line", ["generate a red fox -m {0}", "generate --prompt a red fox -m {0}",
              "vary a.png --prompt a red fox -m {0}", "edit a.png --mask m.png --prompt a red fox"],
@@ -127,8 +163,10 @@ def test_a_prompt_without_quotes_gets_a_hint(run, place, colours, line):  # noqa
     assert refused.status == 2 and 'in quotes: "a red fox"' in refused.err
 
 
-def test_words_of_a_prompt_taken_for_pictures_get_a_hint(run, place, colours):  # noqa: F811
-    refused = run("score", "a.png", "--prompt", "a", "red", "fox", "-m", colours)
+@pytest.mark.parametrize("command", ["score", "compress", "watch fit"])
+def test_words_of_a_prompt_taken_for_pictures_get_a_hint(run, place, colours, command):  # noqa: F811
+    words = (*command.split(), "a.png", "--prompt", "a", "red", "fox")
+    refused = run(*words, "-m", colours)
     assert refused.status == 2 and 'in quotes: --prompt "a red fox"' in refused.err
 
 
@@ -141,6 +179,11 @@ def test_options_are_called_as_they_were_given(run, place, colours):  # noqa: F8
         ("generate red --width 100 --height 7", "no picture of width 100, height 7"),
         ("generate red --seed 1 --auto-seeds 2", "give --seed or --auto-seeds"),
         ("decode nothere", "nothere: there is no such file"),
+        ("train --data . --lora-rank 0", "--lora-rank is 0; expected 1 or more"),
+        ("train --data . --batch-size 0", "--batch-size is 0"),
+        ("train --data . --iters 0", "--iters is 0"),
+        ("compress a.png --fit crop --step 0", "--step is 0"),
+        ("interpolate --seed 1 2 --prompt red --fps 0 --animation x.gif", "--fps is 0"),
     ):
         refused = run(*line.split(), "-m", colours)
         assert refused.status == 2 and says in refused.err, refused.err

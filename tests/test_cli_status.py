@@ -27,11 +27,18 @@ NAMED_NOTHING = (  # every way to name a file that is not there
     "generate -C none.json",
     "convert none.pth --output out",
     "info none.png",
+    "compress none.png",
+    "decompress none.flow",
+    "watch fit none",
+    "watch check a.png --reference none.json",
+    "train --data none",
+    "train -c none.yaml",
     "benchmark --prompt-file none.txt",
     "benchmark --quantization --picture none.png",
 )
 NO_MODEL = ("generate red", "score a.png", "encode a.png", "vary a.png", "interpolate a.png a.png",
-            "edit a.png --mask m.png --prompt red", "benchmark")  # fmt: skip
+            "edit a.png --mask m.png --prompt red", "benchmark", "compress a.png",
+            "decompress a.flow", "watch fit a.png", "train --data .", "fuse")  # fmt: skip
 NOT_WHAT_IT_SHOULD_BE = (  # a file is there and holds something else
     "score notes.png",
     "encode notes.png",
@@ -45,12 +52,16 @@ NOT_WHAT_IT_SHOULD_BE = (  # a file is there and holds something else
     "generate -C notes.json",
     "generate -C odd.json",
     "generate -C a.png",
+    "compress notes.png",
+    "decompress notes.flow",
+    "watch check a.png --reference notes.json",
     "convert notes.pth --output out",
 )
 DOES_NOT_FIT = (  # the file is right, for another model
     "score large.png",
     "encode large.png",
     "vary large.png",
+    "compress large.png",
     "edit a.png --mask large.png --prompt red",
     "generate red --noise small.npy",
 )
@@ -61,7 +72,7 @@ def place(tmp_path, no_hub):
     picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)
     Image.new("L", (SIDE, SIDE), 255).save(tmp_path / "m.png")
-    for suffix in ("png", "npy", "json", "pth"):
+    for suffix in ("png", "npy", "json", "pth", "flow"):
         (tmp_path / f"notes.{suffix}").write_text("some notes, which are long enough to be read")
     (tmp_path / "blank.txt").write_text("\n  \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x80")
@@ -102,3 +113,25 @@ def test_a_file_that_holds_something_else_is_a_failure(run, place, colours, line
 @pytest.mark.parametrize("line", DOES_NOT_FIT)
 def test_a_file_for_another_model_is_wrong_usage(run, place, colours, line):  # noqa: F811
     check(run(*line.split(), "--model", colours), 2)
+
+
+EMPTY = (
+    "convert @ --output out",
+    "convert notes.pth --output=",
+    "generate red --stepwise-image-output-dir=",
+    "generate red --output @",
+    "score @",
+    "train --data=",
+    "train --data . --adapter-path @",
+    "doctor --report=",
+    "watch check a.png --reference @",
+    "watch fit @",
+)
+
+
+@pytest.mark.parametrize("line", EMPTY)
+def test_an_empty_name_is_not_the_current_directory(run, place, line):  # noqa: F811
+    words = ["" if word == "@" else word for word in line.split()]
+    outcome = run(*words)
+    check(outcome, 2)
+    assert "name is empty" in outcome.err

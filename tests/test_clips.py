@@ -110,7 +110,7 @@ def test_given_frames_come_back_exactly(name, sampler, guidance):
             assert close(x, invert(flow, own_noise, context, sampler="sequential"), scale)
 
 
-@pytest.mark.parametrize("given", [0, 1, 4])
+@pytest.mark.parametrize("given", [0, pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_long_clip_is_continued_in_windows(name, given):
     """Each window, given alone to the deep block, maps its new frames to their noise."""
     config = FAMILIES[name]

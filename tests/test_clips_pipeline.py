@@ -117,8 +117,8 @@ def test_what_a_clip_cannot_be_is_refused(pipe, colours):
         (dict(frames=9, fps=0), "fps is 0"),
         (dict(fps=8), "are for clips"),
         (dict(image=picture), "are for clips"),
-        (dict(frames=1, image=picture), "nothing would be drawn"),
-        (dict(frames=5, video=[picture] * 5), "Give 9 frames or more"),
+        (dict(frames=1, image=picture), "no frame would be drawn"),
+        (dict(frames=5, video=[picture] * 5), "Set frames to 9 or more"),
         (dict(frames=9, video=[picture], image=picture), "give one of them"),
         (dict(frames=9, image=np.zeros((3, 3))), "expected uint8"),
         (dict(frames=21, window=3, context_frames=3), "context_frames is 3"),
@@ -226,10 +226,10 @@ def test_command_with_a_beginning(run, filmed, tmp_path):  # noqa: F811
     assert longer.status == 0, longer.err
     Image.new("RGB", (50, 40), "red").save(tmp_path / "first.png")
     changed = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
-    assert changed.status == 1 and "something else" in changed.err
+    assert changed.status == 1 and "content has changed" in changed.err
     (tmp_path / "first.png").unlink()
     gone = run("video", "-C", tmp_path / "a.gif", "-o", tmp_path / "d.gif")
-    assert gone.status == 1 and "not there" in gone.err
+    assert gone.status == 1 and "no longer exists" in gone.err
 
 
 def test_scores_by_frame(run, filmed, tmp_path):  # noqa: F811

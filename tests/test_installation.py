@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import mlx_starflow as sf
+
 ROOT = Path(__file__).parents[1]
 STRAY = "raise SystemExit('a stray module was run')\n"
 
@@ -51,3 +53,13 @@ def test_the_converter_is_the_one_beside_the_package(littered):
             check=True,
         )
         assert Path(done.stdout.strip()) == ROOT / "convert" / "from_hub.py"
+
+
+def test_the_names_of_the_library():
+    """Names that other programs use; none of them goes away."""
+    assert {
+        "Flow", "Pipeline", "SampleOptions", "StarflowError", "__version__", "bits_per_dim",
+        "denoise", "encode", "infill", "invert", "invert_steps", "load", "log_prob",
+        "score_pictures", "slerp",
+    } <= set(sf.__all__)  # fmt: skip
+    assert all(hasattr(sf, name) for name in sf.__all__)

@@ -47,7 +47,8 @@ def test_the_residual_tells_what_bits_cost(small, sampler):
                                 **({"tolerance": 1e-11, "max_sweeps": 99}
                                    if sampler == "jacobi" else {}))  # fmt: skip
         first, *_ = (e for e in invert_steps(flow, z, context, options) if hasattr(e, "x"))
-        assert first.report.accuracy == ("rounding" if bits in (8, 4) else first.report.accuracy)
+        if bits is not None:  # float32 otherwise, so fewer bits miss the tolerance
+            assert first.report.accuracy == "above" and not first.report.converged
         residuals.append(first.report.residual)
         x = invert(flow, z, context, **dataclasses.asdict(options))
         errors.append(mx.abs(x - exact).max().item())

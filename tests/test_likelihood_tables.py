@@ -1,15 +1,21 @@
 """The functions that compute the recipe's likelihood tables."""
 
+import json
+import re
+import shutil
+
 import numpy as np
 import pytest
 
 import mlx_starflow as sf
+from recipes.default_model.known import read_vocabulary, scenes_and_captions
 from recipes.default_model.likelihood.__main__ import table
 from recipes.default_model.likelihood.outliers import OUTLIERS
 from recipes.default_model.likelihood.round_trip import PRECISIONS, round_trips
 from recipes.default_model.likelihood.separation import auroc, compressed_bits, separation
 from recipes.default_model.likelihood.zero_shot import draws_and_errors, zero_shot
-from recipes.default_model.painter import Scene, paint, paint_many
+from recipes.default_model.painter import SUBJECTS, Scene, paint, paint_many, understood
+from recipes.default_model.sharpness import BUNDLE
 
 
 def test_auroc():
@@ -54,10 +60,24 @@ def test_tables_are_markdown():
     assert text.splitlines() == ["| | x | y |", "|---|---|---|", "| a | 1 |  |", "| b | 0.5 | 2 |"]
 
 
+def test_scenes_are_those_that_the_bundle_knows():
+    known = read_vocabulary(BUNDLE)
+    scenes, captions = scenes_and_captions(40, known, 5, full=True)
+    assert {s.subject for s in scenes} <= set(known["subject"]) < set(SUBJECTS)
+    assert {s.place for s in scenes} <= set(known["place"])
+    for scene, text in zip(scenes, captions, strict=True):
+        assert set(re.findall(r"\w+", text)) <= set(known["words"])
+        assert {scene.place.replace(" ", ""), scene.colour} - {None} <= set(understood(text))
+
+
 @pytest.mark.slow
-def test_every_table_is_made_of_a_converted_model(converted):
+def test_every_table_is_made_of_a_converted_model(converted, tmp_path):
+    bundle = tmp_path / "with-words"
+    shutil.copytree(converted, bundle)
+    words = {"subject": ["fox", "cat"], "place": ["snow", "sea", "sky"], "words": ["fox"]}
+    (bundle / "vocabulary.json").write_text(json.dumps(words))
     paintings, captions, scenes = paint_many(4, 7_000_000, size=64, workers=1)
-    with sf.load(converted) as pipe:
+    with sf.load(bundle) as pipe:
         separated = separation(pipe, paintings, paintings, draws=1)
         assert set(separated) == {"paintings", *OUTLIERS}
         for kind in OUTLIERS:
@@ -66,5 +86,5 @@ def test_every_table_is_made_of_a_converted_model(converted):
         assert set(named) == {"1", "2", "chance"}
         errors = draws_and_errors(pipe, paintings[:2], captions[:2], draws=8)
         assert errors["1"]["log p"] > errors["4"]["log p"] > 0
-    exact = round_trips(str(converted), paintings[:1], "a fox in snow", 1.0)
+    exact = round_trips(str(bundle), paintings[:1], "a fox in snow", 1.0)
     assert set(exact) == set(PRECISIONS)

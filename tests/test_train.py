@@ -1,4 +1,4 @@
-"""Training as a whole: it learns, stops, saves, goes on to the bit, and says what was wrong."""
+"""Training as a whole: it learns, stops, saves, resumes exactly, and says what was wrong."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def summary(events):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_going_on_is_not_stopping(colours, tmp_path, kind):
-    """Weights, losses and files, to the bit, wherever it was interrupted."""
+    """Weights, losses and files are bit for bit the same, wherever it was interrupted."""
     data = pictures(tmp_path / "data")
     whole = followed(colours, data, tmp_path / "whole", **KINDS[kind])
-    for after in (1, 4, 5):
+    for after in (1, 4, 5) if kind == "lora" else (4,):
         place = tmp_path / f"after{after}"
         first = followed(colours, data, place, stop_after=after, **KINDS[kind])
         assert summary(first)["stopped"] == "interrupted"
@@ -94,9 +94,10 @@ def test_a_quantized_base_is_trained_on(wide, tmp_path):
         followed(wide, data, tmp_path / "b", load={"quantize": 4}, fine_tune_type="full")
 
 
-def test_half_precision_weights_are_trained_on(colours, tmp_path):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_weights_are_trained_on(colours, tmp_path, dtype):
     data = pictures(tmp_path / "data", 12)
-    half = summary(followed(colours, data, tmp_path / "a", load={"dtype": "float16"}))
+    half = summary(followed(colours, data, tmp_path / "a", load={"dtype": dtype}))
     full = summary(followed(colours, data, tmp_path / "b", load={"dtype": "float32"}))
     assert half["valid_bits_per_dim"] == pytest.approx(full["valid_bits_per_dim"], abs=5e-3)
 
@@ -174,14 +175,14 @@ def test_the_yaml_file_and_flags_over_it(run, colours, tmp_path):  # noqa: F811
 
 
 FAULTS = {
-    "missing captions": (lambda d: (d / "03.txt").unlink(), "without a caption", 0),
+    "missing captions": (lambda d: (d / "03.txt").unlink(), "no caption", 0),
     "broken": (lambda d: (d / "03.png").write_bytes(b"\x89PNG\r\n\x1a\n junk"), "Left out", 0),
     "unreadable": (lambda d: ((d / "03.png").unlink(), (d / "03.png").mkdir()), "", 0),
     "tiny": (lambda d: Image.new("RGB", (4, 4)).save(d / "03.png"), "smaller than half", 0),
     "small": (lambda d: Image.new("RGB", (9, 9)).save(d / "03.png"), "Scaled up", 0),
     "huge": (lambda d: Image.new("1", (9000, 9000)).save(d / "03.png"), "Left out", 0),
     "duplicate": (lambda d: shutil.copy(d / "02.png", d / "03.png"), "counted once", 0),
-    "empty caption": (lambda d: (d / "03.txt").write_text(" \n"), "empty caption", 0),
+    "empty caption": (lambda d: (d / "03.txt").write_text(" \n"), "Empty caption", 0),
     "caption of bytes": (lambda d: (d / "03.txt").write_bytes(b"\xff\xfe"), "UTF-8", 0),
     "one picture": (lambda d: [p.unlink() for p in d.glob("0[1-9].png")], "one picture", 0),
     "no captions": (lambda d: [p.unlink() for p in d.glob("*.txt")], "--prompt", 2),
@@ -212,12 +213,12 @@ def test_other_layouts(run, colours, tmp_path):  # noqa: F811
     (data / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (data / "valid.jsonl").write_text(json.dumps({"image": "07.png", "prompt": "red"}))
     made = run("train", "--data", data, "-m", colours, *QUICK)
-    assert made.status == 0 and "6 pictures to learn from and 1 held out" in made.err, made.err
+    assert made.status == 0 and "6 pictures for training and 1 held out" in made.err, made.err
     folder = pictures(tmp_path / "folder", captions=False)
     pictures(folder / "valid", 3)  # three that are in the folder too
     made = run("train", "--data", folder, "--prompt", "red", "-m", colours, *QUICK,
                "--adapter-path", "b")  # fmt: skip
-    assert made.status == 0 and "5 pictures to learn from and 3 held" in made.err, made.err
+    assert made.status == 0 and "5 pictures for training and 3 held" in made.err, made.err
 
 
 def test_a_full_disk_leaves_the_last_file(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(colours, tmp_path):
     wait_for(place / "0000003_adapters.safetensors", process)
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume goes on" in told, told
+    assert process.returncode == 130 and "command with --resume" in told, told
     about = json.loads(out.splitlines()[-1])
     assert about["stopped"] == "interrupted" and about["iterations"] >= 3
     with sf.load(colours, adapters=[place]) as pipe:
@@ -51,7 +51,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(colours, tmp_path):
     wait_for(place / f"{about['iterations'] // 3 * 3 + 3:07d}_adapters.safetensors", again)
     again.send_signal(signal.SIGINT)
     _, told = again.communicate(timeout=60)
-    assert f"Going on after step {about['iterations']}" in told
+    assert f"Resuming after step {about['iterations']}" in told
 
 
 def killed_at_random(bundle, tmp_path, times: int) -> None:

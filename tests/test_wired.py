@@ -50,81 +50,87 @@ def limit(monkeypatch) -> list[int]:
     return state
 
 
-def stream(pipe):
+@pytest.fixture(scope="module")
+def given(converted) -> sf.Result:
+    """A picture to work on, drawn before the calls are replaced."""
+    with sf.load(converted) as pipe:
+        return pipe.generate("a fox", seed=1, num_images=2, denoise=False)
+
+
+def stream(pipe, given):
     list(pipe.stream("a fox", seed=1, previews=True))
 
 
-def stopped(pipe):
+def stopped(pipe, given):
     events = pipe.stream("a fox", seed=1)
     next(e for e in events if type(e).__name__ == "BlockProgress")
     events.close()
     pipe.run(lambda: None)  # behind the end of the work
 
 
-def failed(pipe):
-    noise = mx.full(pipe.generate("a fox", seed=1).latents.shape, float("nan"))
+def failed(pipe, given):
+    noise = mx.full(given.latents[:1].shape, float("nan"))
     with pytest.raises(sf.StarflowError):
         pipe.generate("a fox", noise=noise)
 
 
-def edited(pipe):
-    image = pipe.generate("a fox", seed=1, denoise=False).images[0]
+def edited(pipe, given):
+    image = given.images[0]
     mask = np.zeros((image.height, image.width), bool)
     mask[: image.height // 2] = True
     edit.edit(pipe, edit.EditRequest(image, mask, "a hen", (1, 2), 2.0))
 
 
-def scored(pipe):
-    x = pipe.generate("a fox", seed=1).latents
+def scored(pipe, given):
+    x = given.latents[:1]
     sf.score_pictures(pipe.flow, x, pipe.encode_prompts(["a fox", ""]))
 
 
-def encoded(pipe):
-    image = pipe.generate("a fox", seed=1).images[0]
+def encoded(pipe, given):
+    image = given.images[0]
     made = vary.encode_pictures(pipe, [image], ["a fox"], guidance=2.0, noise_seed=3)
     x = sf.invert(pipe.flow, made.z, made.context, guidance=2.0)
     vary.finished(pipe, x, made.own, True)
 
 
-def between(pipe):
+def between(pipe, given):
     ends = interpolate.seeded_ends(pipe, (1, 2), ("a fox", "a hen"), 2.0)
     list(interpolate.frames_between(pipe, ends, 3, True))
 
 
-def judged(pipe):
-    result = pipe.generate("a fox", seed=1, num_images=2)
-    selection.advantages(pipe, result)
-    uncertainty.uncertainty(pipe, result)
+def judged(pipe, given):
+    selection.advantages(pipe, given)
+    uncertainty.uncertainty(pipe, given)
 
 
-def compressed(pipe):
-    image = pipe.generate("a fox", seed=1).images[0]
+def compressed(pipe, given):
+    image = given.images[0]
     sf.codec.decompress(pipe, sf.codec.compress(pipe, image))
 
 
-def measured(pipe):
-    image = pipe.generate("a fox", seed=1).images[0]
+def measured(pipe, given):
+    image = given.images[0]
     measure.measure(pipe, [image], pipe.encode_prompts([""]), 1, 0)
 
 
-def infilled(pipe):
-    x, context = pipe.generate("a fox", seed=1).latents, pipe.encode_prompts(["a fox"])
+def infilled(pipe, given):
+    x, context = given.latents[:1], pipe.encode_prompts(["a fox"])
     grid = pipe.flow.training_grid()
     free = mx.ones((grid.height, grid.width), dtype=mx.bool_)
     sf.infill(pipe.flow, x, mx.zeros_like(x), free, context)
 
 
 WORK = {
-    "generate": lambda pipe: pipe.generate("a fox", seed=1, sampler="sliding"),
+    "generate": lambda pipe, given: pipe.generate("a fox", seed=1, sampler="sliding"),
     "stream": stream,
     "stream that is closed": stopped,
     "generate that fails": failed,
-    "prompts": lambda pipe: pipe.encode_prompts(["a fox"]),
-    "decode": lambda pipe: pipe.decode(pipe.generate("a fox", seed=1).latents),
-    "preview": lambda pipe: pipe.preview(pipe.generate("a fox", seed=1).latents),
-    "latents": lambda pipe: latents_of(pipe, pipe.generate("a fox", seed=1).images),
-    "denoise": lambda pipe: sf.denoise(
-        pipe.flow, pipe.generate("a fox", seed=1).latents, pipe.encode_prompts(["a fox"])
+    "prompts": lambda pipe, given: pipe.encode_prompts(["a fox"]),
+    "decode": lambda pipe, given: pipe.decode(given.latents[:1]),
+    "preview": lambda pipe, given: pipe.preview(given.latents[:1]),
+    "latents": lambda pipe, given: latents_of(pipe, given.images),
+    "denoise": lambda pipe, given: sf.denoise(
+        pipe.flow, given.latents[:1], pipe.encode_prompts(["a fox"])
     ),
     "edit": edited,
     "score": scored,
@@ -138,9 +144,9 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_the_limit_is_raised_around_the_work_and_put_back(work, limit, converted):
+def test_the_limit_is_raised_around_the_work_and_put_back(work, given, limit, converted):
     with sf.load(converted) as pipe:
-        WORK[work](pipe)
+        WORK[work](pipe, given)
         pipe.run(lambda: None)  # behind what is done after the last result was given
         assert limit[0] == BEFORE
     assert set(limit[1:]) == {RAISED}

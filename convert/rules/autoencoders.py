@@ -1,4 +1,4 @@
-"""The kinds of autoencoders that are converted: which one a file or directory is."""
+"""Determine the kind of an autoencoder in a file or directory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ AutoencoderConfig = VAEConfig | WanConfig
 
 
 def open_autoencoder(path: Path) -> tuple[Checkpoint, AutoencoderConfig]:
-    """Weights and configuration of a diffusers directory or a ``Wan2.2_VAE.pth``. The weights are
-    the caller's to close. Errors: ConfigError, CheckpointError."""
+    """Weights and configuration of a diffusers directory or a ``Wan2.2_VAE.pth``. The caller must
+    close the weights. Errors: ConfigError, CheckpointError."""
     config = path / "config.json"
     if not is_checkpoint(path) or config.is_file():
         data = read_settings_json(config)
@@ -35,7 +35,7 @@ def open_autoencoder(path: Path) -> tuple[Checkpoint, AutoencoderConfig]:
 
 
 def autoencoder_stores(checkpoint: Checkpoint, config: AutoencoderConfig) -> list[Store]:
-    """Every tensor on its way into the bundle. Errors: WeightsError."""
+    """The conversion of every tensor into the bundle. Errors: WeightsError."""
     if isinstance(config, WanConfig):
         return wan_stores(checkpoint, config)
     return vae_stores(checkpoint, config)

@@ -1,4 +1,4 @@
-"""What a STARFlow's YAML says about clips (STARFlow-V)."""
+"""The settings of clips in a STARFlow YAML file (STARFlow-V)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from mlx_starflow.errors import ConfigError
 from ..read.published_yaml import Settings
 
 TEMPORAL_FACTOR = 4  # frames per latent frame of the WAN autoencoders
-# Pixels per latent along one side, by the repository's name; 8 for every other.
+# Pixels per latent along one side for repositories whose name contains a text; 8 for all others.
 _FACTORS = (("wan2.2", 16),)
 
 
 @dataclass(frozen=True)
 class ClipRules:
-    """The numbers of a model of clips; of one of pictures: one frame and no ``clips``."""
+    """The settings of clips; a model of pictures has ``frames`` 1 and no ``clips``."""
 
-    clips: ClipConfig | None  # of the bundle's config.json
-    frames: int  # latent frames of the clips it was trained on
-    local: bool  # shallow blocks read frame by frame
+    clips: ClipConfig | None  # for the bundle's config.json
+    frames: int  # number of latent frames of the training clips
+    local: bool  # whether the shallow blocks read each frame as a separate sequence
 
 
 def clip_rules(settings: Settings) -> ClipRules:
-    """Errors: ConfigError for settings that contradict each other or that no model has."""
+    """Derive the rules from the YAML. Errors: ConfigError for settings that are invalid or
+    contradict each other."""
     where = settings.where
     if settings.temporal_causal not in (0, 1, 2):
         raise ConfigError(
@@ -38,8 +39,8 @@ def clip_rules(settings: Settings) -> ClipRules:
         )
     if settings.shallow_block_local and settings.txt_size and not settings.cond_top_only:
         raise ConfigError(
-            f"{where}: shallow_block_local needs cond_top_only: blocks that read one frame take "
-            "no text."
+            f"{where}: shallow_block_local needs cond_top_only, since blocks that read single "
+            "frames take no text."
         )
     if not settings.vid_size:
         return ClipRules(None, 1, settings.shallow_block_local)
@@ -77,14 +78,15 @@ def split_vae(settings: Settings) -> tuple[str, float]:
         number = math.nan
     if not 0 < number < 1e3:
         raise ConfigError(
-            f"{settings.where}: vae is {settings.vae[:80]!r}; expected a positive number, the "
-            "scale of latent frames after the first, behind the colon."
+            f"{settings.where}: vae is {settings.vae[:80]!r}; expected a positive number after the "
+            "colon, the scale of latent frames after the first."
         )
     return name, number
 
 
 def usual_factor(name: str) -> int:
-    """Pixels per latent along one side of a named autoencoder that is not at hand."""
+    """Pixels per latent along one side, guessed from the name of an autoencoder that is not
+    available; 1 for no autoencoder."""
     if not name:
         return 1
     return next((f for part, f in _FACTORS if part in name.casefold()), 8)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from mlx_starflow.bundle.copying import check_inside
 from mlx_starflow.config import FlowConfig, TextConfig
-from mlx_starflow.errors import ConfigError
+from mlx_starflow.errors import CheckpointError, ConfigError
+from mlx_starflow.files.regular import read_regular
 
 from ..read.published_yaml import Settings
 
@@ -60,13 +63,21 @@ def text_repository(settings: Settings) -> str:
 
 def read_labels(settings: Settings, directories: list[Path]) -> tuple[str, ...]:
     """The class names, one per line, in the file named by ``text``, if it is in one of the
-    directories; else ()."""
+    directories; else (). Errors: CheckpointError if the file cannot be read, is too large or not
+    UTF-8, or is a link that leads outside its directory."""
     name = Path(settings.text).name
     if not name.endswith(".vocab"):
         return ()
     for directory in directories:
         path = directory / name
-        if path.is_file() and path.stat().st_size <= MAX_VOCABULARY_BYTES:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return tuple(line.strip() for line in lines if line.strip())
+        if not os.path.lexists(path):
+            continue
+        check_inside(path, directory)
+        try:
+            lines = read_regular(path, MAX_VOCABULARY_BYTES).decode("utf-8").splitlines()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not text in UTF-8 ({error.reason}).") from error
+        return tuple(line.strip() for line in lines if line.strip())
     return ()

@@ -20,14 +20,6 @@ from ..read.settings_json import check_whole, read_settings_json
 from ..read.sources import Checkpoint
 from ..read.tensor_file import FLOATS, SourceTensor
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "tokenizer.model",
-)
 _LARGEST = {
     **dict.fromkeys(("num_layers", "num_hidden_layers"), 1000),
     **dict.fromkeys(("num_heads", "num_attention_heads", "num_key_value_heads"), 4096),

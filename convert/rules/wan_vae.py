@@ -1,4 +1,4 @@
-"""WAN2.2 autoencoders: ``Wan2.2_VAE.pth`` as published, and diffusers' AutoencoderKLWan."""
+"""WAN2.2 autoencoders: the published ``Wan2.2_VAE.pth`` and diffusers' AutoencoderKLWan."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..read.sources import Checkpoint
 from ..read.tensor_file import FLOATS, SourceTensor
 from ..write.storing import Store
 
-CLASS = "AutoencoderKLWan"  # of diffusers
-# Statistics of the 48 latent channels, published with the weights; the .pth does not hold them.
+CLASS = "AutoencoderKLWan"  # name of the class in diffusers
+# Mean and standard deviation of the 48 latent channels, published separately from the .pth.
 _MEAN = (
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813,
     0.0891, 0.157, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108,
@@ -30,7 +30,7 @@ _STD = (
     0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
     0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.06, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
 )  # fmt: skip
-# Settings of diffusers under which the mathematics is that of WAN2.2; anything else is refused.
+# Settings of diffusers with which the network is that of WAN2.2; other values are refused.
 _FIXED: dict[str, Any] = {
     "is_residual": True,
     "patch_size": 2,
@@ -43,7 +43,7 @@ _FIXED: dict[str, Any] = {
     "scale_factor_spatial": 16,
     "scale_factor_temporal": 4,
 }
-_WAN21 = "It may be the autoencoder of WAN2.1, which is another network."
+_WAN21 = "It may be the autoencoder of WAN2.1, which is a different network."
 
 # Names in the .pth and in diffusers -> names in a bundle, tried in order.
 _RULES = [
@@ -78,7 +78,8 @@ _RULES = [
 def diffusers_config(data: dict[str, Any], where: str) -> WanConfig:
     """Configuration of a diffusers AutoencoderKLWan. Errors: ConfigError for another network."""
     for key, value in _FIXED.items():
-        # diffusers leaves out of its file what has the default, which is that of WAN2.1.
+        # diffusers omits settings with default values. Its defaults of is_residual and patch_size
+        # are those of WAN2.1, so these two must be present.
         found = data.get(key, None if key in ("is_residual", "patch_size") else value)
         if found != value:
             raise ConfigError(f"{where}: {key} is {str(found)[:80]}; expected {value}. {_WAN21}")
@@ -96,23 +97,24 @@ def diffusers_config(data: dict[str, Any], where: str) -> WanConfig:
 
 
 def checkpoint_config(checkpoint: Checkpoint) -> WanConfig:
-    """Configuration of a ``Wan2.2_VAE.pth``, by the shapes of its tensors. Errors: ConfigError."""
+    """Configuration of a ``Wan2.2_VAE.pth``, derived from the shapes of its tensors. Errors:
+    ConfigError."""
 
     def axis(name: str, number: int) -> int:
         shape = checkpoint.tensors[name].shape if name in checkpoint.tensors else ()
         if len(shape) != 5:
             raise ConfigError(
-                f"{checkpoint.path} is no WAN2.2 autoencoder: {name!r} is missing or has another "
-                f"shape. {_WAN21}"
+                f"{checkpoint.path} is not a WAN2.2 autoencoder: {name!r} is missing or is not "
+                f"5-dimensional. {_WAN21}"
             )
         return shape[number]
 
-    axis("encoder.downsamples.0.downsamples.0.residual.2.weight", 0)  # nested: not WAN2.1's
+    axis("encoder.downsamples.0.downsamples.0.residual.2.weight", 0)  # WAN2.1 has no such name
     channels = axis("conv2.weight", 0)
     if channels != len(_MEAN):
         raise ConfigError(
-            f"{checkpoint.path} has {channels} latent channels; the statistics of WAN2.2's "
-            f"{len(_MEAN)} are known. Use the diffusers directory, whose config.json has its own."
+            f"{checkpoint.path} has {channels} latent channels, but statistics are known only for "
+            f"the {len(_MEAN)} of WAN2.2. Use the diffusers directory, whose config.json has them."
         )
     return WanConfig(
         base_dim=axis("encoder.conv1.weight", 0),
@@ -129,9 +131,9 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def wan_stores(checkpoint: Checkpoint, config: WanConfig) -> list[Store]:
-    """Every tensor on its way into the bundle, in float32.
+    """The conversion of every tensor into the bundle, in float32.
 
-    Errors: WeightsError naming a tensor that is missing, unexpected or misshapen.
+    Errors: WeightsError that names a tensor that is missing, unexpected or has the wrong shape.
     """
     expected = dict(parameters_of(AutoencoderWan(config)))
     stores: dict[str, Store] = {}
@@ -152,7 +154,7 @@ def wan_stores(checkpoint: Checkpoint, config: WanConfig) -> list[Store]:
 
 
 def target_name(name: str) -> str:
-    """The bundle's name of a tensor, by either of its published names."""
+    """The name of a tensor in a bundle, given its name in the .pth or in diffusers."""
     for pattern, replacement in _RULES:
         if match := pattern.fullmatch(name):
             name = match.expand(replacement)
@@ -165,7 +167,7 @@ def _store(tensor: SourceTensor, target: str, shape: tuple[int, ...]) -> Store:
     if len(found) == 5 and len(shape) == 4:  # (out, in, frame, row, column)
         out, inner, frames, rows, columns = found
         found, axes = (out, rows, columns, frames * inner), (0, 3, 4, 2, 1)
-    elif len(found) == 5 and found[3:] == (1, 1):  # a matrix, or three side by side
+    elif len(found) == 5 and found[3:] == (1, 1):  # 1x1, over one or three frames
         found, axes = (found[0], found[2] * found[1]), (0, 3, 4, 2, 1)
     elif len(found) == 4 and len(shape) == 4:
         found, axes = (found[0], found[2], found[3], found[1]), (0, 2, 3, 1)
@@ -174,6 +176,6 @@ def _store(tensor: SourceTensor, target: str, shape: tuple[int, ...]) -> Store:
     if found != shape or tensor.dtype not in FLOATS:
         raise WeightsError(
             f"{tensor.file.path}: {tensor.name!r} has shape {tensor.shape} and type "
-            f"{tensor.dtype}; it should become {shape}, of floats."
+            f"{tensor.dtype}; expected floats that can be converted to shape {shape}."
         )
     return Store(tensor, target, shape, "F32", axes=axes)

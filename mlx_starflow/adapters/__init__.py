@@ -1,4 +1,4 @@
-"""Small changes to a flow's matrices, kept in files of their own: LoRA, DoRA, and whole weights."""
+"""Adapters: changes to a flow's weights, stored in separate files (LoRA, DoRA or all weights)."""
 
 from .attached import Attached
 from .files import (

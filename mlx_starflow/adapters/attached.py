@@ -1,4 +1,4 @@
-"""Adapters on a flow in memory: put on, at any scale, several at once, and taken off again."""
+"""Attach one or several adapters, each with a scale, to a flow in memory, and remove them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .targets import targets
 
 
 class Attached:
-    """Adapters that are on a flow. ``remove`` gives the flow its own numbers back, to the bit."""
+    """Adapters that are attached to a flow. ``remove`` restores its original weights exactly."""
 
     def __init__(self, flow: Flow, adapters: Sequence[tuple[Adapter, float]]) -> None:
-        """Each with its scale: 0 is without it, 1 as it was trained. Errors: WeightsError,
-        ConfigError; the flow is then as it was."""
+        """Attach ``adapters``, each with its scale: 0 has no effect, 1 is the adapter as trained.
+        Errors: WeightsError, ConfigError; after an error the flow is unchanged."""
         self._flow, self._layers = flow, layers_by_path(flow)
-        self._own: dict[str, mx.array] = {}  # of the flow, in the place of which others stand
+        self._own: dict[str, mx.array] = {}  # original weights of the flow that were replaced
         self._changed: list[nn.Module] = []
         try:
             self._put(adapters)
@@ -32,7 +32,7 @@ class Attached:
             raise
 
     def remove(self) -> None:
-        """Take all of them off."""
+        """Remove all adapters from the flow."""
         for layer in self._changed:
             put_on(layer, None)
         for name, array in self._own.items():
@@ -43,7 +43,7 @@ class Attached:
 
     def _put(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
         low_rank: dict[str, list[Change]] = {}
-        # Whole weights first: what DoRA's gain is made from must not depend on the order.
+        # Whole weights first: DoRA's gain depends on the weights, but must not depend on the order.
         for adapter, share in sorted(adapters, key=lambda a: a[0].config.fine_tune_type != "full"):
             arrays = adapter.arrays()
             if adapter.config.fine_tune_type == "full":
@@ -60,19 +60,20 @@ class Attached:
         forget_compiled(self._flow)
 
     def _replace(self, adapter: Adapter, arrays: dict[str, mx.array], share: float) -> None:
-        """Weights moved by a share of the way from the flow's own to the adapter's."""
+        """Replace the flow's weights by those of an adapter of kind "full": each is moved by the
+        fraction ``share`` from the original weight towards that of the adapter."""
         own = dict(parameters_of(self._flow))
         for name, array in arrays.items():
             path, _, leaf = name.rpartition(".")
             if name not in own or own[name].shape != array.shape:
                 raise WeightsError(
-                    f"{adapter.file}: the weights {shown(name)} of shape {array.shape} have no "
-                    "place in this model."
+                    f"{adapter.file}: this model has no weights {shown(name)} of shape "
+                    f"{array.shape}."
                 )
             if "scales" in self._layers[path]:
                 raise ConfigError(
-                    f"{adapter.path} holds whole weights, which a quantized model cannot take. "
-                    "Use it with the model it was made from, or fuse it."
+                    f"{adapter.path} holds whole weights, which cannot be used with a quantized "
+                    "model. Use it with the model it was trained on, or fuse it."
                 )
             now, wide = own[name], array.astype(mx.float32)
             if share != 1.0 or name in self._own:
@@ -91,14 +92,14 @@ def changes_of(
     arrays: dict[str, mx.array],
     dropped: dict[str, mx.array] | None = None,
 ) -> dict[str, Change]:
-    """By path of a layer, the change that the arrays of one LoRA or DoRA make. ``dropped``: factors
-    of the inputs by target, for dropout."""
+    """The changes that the arrays of one LoRA or DoRA adapter make, by the path of the layer.
+    ``dropped``: factors (in,) of the inputs by target, for dropout."""
     found: dict[str, list[Change]] = {}
     leaves = ("lora_a", "lora_b", "m")
     for target in targets(flow.config, config.keys, config.num_layers):
         own = {leaf: arrays[f"{target.name}.{leaf}"] for leaf in leaves
                if f"{target.name}.{leaf}" in arrays}  # fmt: skip
-        if not own:  # arrays of some layers only
+        if not own:  # the arrays are those of some layers only
             continue
         factors = None if dropped is None else dropped.get(target.name)
         made = change(target, layers[target.layer], own, config.scale, factors)

@@ -1,13 +1,13 @@
-"""What an adapter does to a linear layer, in one form for all kinds.
+"""The change that an adapter makes to a linear layer, in one form for LoRA and DoRA.
 
 With the weights W (out, in) of a layer, A (in, r), B (r, out) and the adapter's own scale s:
 
     LoRA (arXiv 2106.09685)   W + s (A B)^T
     DoRA (arXiv 2402.09353)   m (W + s (A B)^T) / |W + s (A B)^T|, by rows
 
-Either is W with its rows multiplied by a gain, plus a matrix of low rank. ``scaled`` takes a share
-u of the change (0: none, 1: all of it), and changes of several adapters add up, so that any number
-of them is again one gain and one product of low rank.
+Both multiply the rows of W by a gain and add a low-rank matrix. ``scaled`` multiplies the change by
+a factor (0: no change, 1: the full change). The changes of several adapters are added, so that any
+number of adapters is again one gain and one low-rank product.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import mlx.nn as nn
 from ..flow import Flow
 from .targets import Target
 
-NAMES = ("adapter_a", "adapter_b", "adapter_gain")  # beside a layer's own arrays, see products.py
+NAMES = ("adapter_a", "adapter_b", "adapter_gain")  # arrays added to a layer, see products.py
 LEAVES = {"lora": ("lora_a", "lora_b"), "dora": ("lora_a", "lora_b", "m")}
 
 
 @dataclass(frozen=True)
 class Change:
-    """gain * (W x) + (x a) b, biases apart."""
+    """A changed layer computes gain * (W x) + (x a) b, plus its bias, which is not changed."""
 
     a: mx.array  # (in, r)
     b: mx.array  # (r, out)
@@ -42,10 +42,11 @@ def change(
     scale: float,
     dropped: mx.array | None = None,
 ) -> Change:
-    """What the arrays (``lora_a``, ``lora_b`` and, for DoRA, ``m``) of one target do to its layer.
+    """The change that the arrays of one target (``lora_a``, ``lora_b`` and, for DoRA, ``m``) make
+    to its layer.
 
-    ``dropped`` (in,): factors of the inputs, for dropout. The gradient of DoRA leaves out that of
-    the norm, as its paper does.
+    ``dropped`` (in,): factors of the inputs, for dropout. As in the paper of DoRA, the gradient
+    treats its norm as a constant.
     """
     a, b = arrays["lora_a"].astype(mx.float32), arrays["lora_b"].astype(mx.float32) * scale
     gain = None
@@ -65,7 +66,7 @@ def change(
 
 
 def scaled(own: Change, share: float) -> Change:
-    """``share`` times a change."""
+    """A change multiplied by ``share``."""
     if share == 1.0:
         return own
     gain = None if own.gain is None else 1 + share * (own.gain - 1)
@@ -73,7 +74,7 @@ def scaled(own: Change, share: float) -> Change:
 
 
 def added(changes: Sequence[Change]) -> Change:
-    """All changes of one layer at once."""
+    """The sum of several changes of one layer."""
     if len(changes) == 1:
         return changes[0]
     gains = [c.gain for c in changes if c.gain is not None]
@@ -86,7 +87,7 @@ def added(changes: Sequence[Change]) -> Change:
 
 
 def put_on(layer: nn.Module, own: Change | None) -> None:
-    """Give a layer this change in place of the one it has; None: no change."""
+    """Replace the change of a layer; None removes it."""
     for name in NAMES:
         layer.pop(name, None)
     if own is not None:
@@ -96,7 +97,7 @@ def put_on(layer: nn.Module, own: Change | None) -> None:
 
 
 def whole_weight(layer: nn.Module) -> mx.array:
-    """The weights (out, in) of a linear layer in float32, unpacked where they are quantized."""
+    """The weights (out, in) of a linear layer in float32, dequantized if they are quantized."""
     weight = layer.weight
     if "scales" in layer:
         weight = mx.dequantize(
@@ -107,7 +108,8 @@ def whole_weight(layer: nn.Module) -> mx.array:
 
 
 def merged_weight(layer: nn.Module, own: Change) -> mx.array:
-    """The weights (out, in) that do, in float32, what the layer does with this change."""
+    """The weights (out, in), in float32, of a layer that is equivalent to this layer with this
+    change."""
     weight = whole_weight(layer)
     if own.gain is not None:
         weight = own.gain[:, None] * weight
@@ -121,7 +123,8 @@ def layers_by_path(flow: Flow) -> dict[str, nn.Module]:
 
 
 def forget_compiled(flow: Flow) -> None:
-    """Drop compiled steps and what was made for them: both hold a block's arrays as constants."""
+    """Drop compiled steps and the arrays prepared for them, which contain a block's old weights as
+    constants."""
     for block in flow.blocks:
         block.__dict__.pop("_steps", None)
         block.__dict__.pop("_step_layers", None)

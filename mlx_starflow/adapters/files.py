@@ -1,8 +1,8 @@
-"""Adapters on disk: DIR/adapters.safetensors and DIR/adapter_config.json, as mlx-lm has them.
+"""Adapters on disk: DIR/adapters.safetensors and DIR/adapter_config.json, named as in mlx-lm.
 
-Arrays are called PATH.lora_a (in, r), PATH.lora_b (r, out) and, for DoRA, PATH.m (out,); an adapter
-of kind "full" holds whole weights under their own names. Nothing else is read of such a directory,
-and no other format.
+Arrays are named PATH.lora_a (in, r), PATH.lora_b (r, out) and, for DoRA, PATH.m (out,); an adapter
+of kind "full" holds whole weights under their names in the flow. No other files of the directory
+are read, and no other formats.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..bundle.safetensors import read_header
 from ..config import FlowConfig
 from ..errors import (
@@ -40,24 +40,25 @@ FLOATS = ("F32", "F16", "BF16")
 class Base:
     """The flow that an adapter was made for."""
 
-    name: str  # as its bundle calls itself
+    name: str  # name in the configuration of its bundle
     weights: str  # fingerprint of its files
-    source: str = ""  # SHA-256 of the checkpoint it was converted from, "" unknown
+    source: str = ""  # SHA-256 of the checkpoint it was converted from; "" if unknown
 
     def is_one_with(self, other: Base) -> bool:
-        """Whether both are the same weights, or the same checkpoint in two precisions."""
+        """Whether both have the same weights or were converted from the same checkpoint, possibly
+        in different precisions."""
         return self.weights == other.weights or bool(self.source and self.source == other.source)
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """adapter_config.json."""
+    """The content of adapter_config.json."""
 
     base: Base
     fine_tune_type: str = "lora"  # one of KINDS
-    num_layers: int = -1  # the last ones, -1: all
+    num_layers: int = -1  # number of adapted layers, counted from the last; -1: all
     rank: int = 16
-    scale: float = 1.0  # multiplies the product of low rank
+    scale: float = 1.0  # factor of the low-rank product
     dropout: float = 0.0
     keys: tuple[str, ...] = DEFAULT_KEYS
 
@@ -73,13 +74,13 @@ class AdapterConfig:
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> AdapterConfig:
-        """Read and range-check. Errors: ConfigError naming file and key."""
+        """Read and range-check. Errors: ConfigError that names the file and the key."""
         fields = Fields(data, where)
         base = fields.fields("base", None)
         if base is None:
             raise ConfigError(
-                f"{where}: 'base' is missing, so this is no adapter of mlx-starflow (one of a "
-                "language model has the same file names)."
+                f"{where}: 'base' is missing, so this is not an adapter of mlx-starflow (adapters "
+                "of language models have the same file names)."
             )
         kind = fields.text("fine_tune_type", "lora", one_of=KINDS)
         lora = fields.fields("lora_parameters", None) or Fields({}, where)
@@ -102,17 +103,17 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk whose headers fit a flow; its arrays are read by ``arrays``."""
+    """An adapter on disk whose headers were checked against a flow; ``arrays`` reads its arrays."""
 
-    path: str  # as it was asked for
+    path: str  # as given by the user
     file: Path
     config: AdapterConfig
-    weights: str  # fingerprint
+    weights: str  # fingerprint of the file
 
     def arrays(self) -> dict[str, mx.array]:
-        """All arrays, evaluated and finite. Errors: WeightsError."""
+        """All arrays, evaluated. Errors: WeightsError if one is damaged or not finite."""
         found = load_arrays(self.file)
-        mx.eval(found)
+        evaluate(found, self.file)
         for name, array in found.items():
             if not mx.isfinite(array).all().item():
                 raise WeightsError(f"{self.file}: {name!r} holds NaN or infinity; it is damaged.")
@@ -120,10 +121,10 @@ class Adapter:
 
 
 def read_adapter(place: str | Path, flow: FlowConfig, base: Base) -> Adapter:
-    """The adapter in a directory, or one of its .safetensors files, checked against a flow.
+    """The adapter in a directory, or in one of its .safetensors files, checked against a flow.
 
-    Errors: ModelNotFoundError where there is none, ConfigError for one of another base model (both
-    are named), WeightsError for files that are damaged or do not hold what the configuration says.
+    Errors: ModelNotFoundError if there is none, ConfigError if it belongs to another base model
+    (the message names both), WeightsError if files are damaged or contradict the configuration.
     """
     path = Path(place).expanduser()
     file = path / WEIGHTS if path.is_dir() else path
@@ -144,20 +145,21 @@ def read_adapter(place: str | Path, flow: FlowConfig, base: Base) -> Adapter:
 
 
 def check_stored_adapter(path: str, weights: str, where: str) -> None:
-    """UsageError unless an adapter that a file names lies on this disk with the fingerprint that it
-    names: what somebody's picture says must not choose another one, and must not fetch one."""
+    """Raise UsageError unless the adapter that the settings in a file name exists on this disk and
+    has the recorded fingerprint. The settings in a picture from someone else can thus not select
+    another adapter, nor download one."""
     place = Path(path).expanduser()
     file = place / WEIGHTS if place.is_dir() else place
     known = is_regular(file) and file.suffix == ".safetensors"
     if not known or file_fingerprint(file) != weights:
         raise UsageError(
-            f"{where} was made with the adapter {shown(path, 200)} ({shown(weights)}), which is "
-            "not there any more, or has changed. Name the adapter to use with --lora DIR SCALE."
+            f"{where} was made with the adapter {shown(path, 200)} ({shown(weights)}), which no "
+            "longer exists or has changed. Name the adapter to use with --lora DIR SCALE."
         )
 
 
 def read_adapter_config(directory: Path) -> AdapterConfig:
-    """DIR/adapter_config.json. Errors: ModelNotFoundError, ConfigError."""
+    """Read DIR/adapter_config.json. Errors: ModelNotFoundError, ConfigError."""
     path = directory / CONFIG
     try:
         return AdapterConfig.from_dict(read_json(path), str(path))
@@ -166,7 +168,8 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
 
 
 def expected(config: AdapterConfig, flow: FlowConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of a LoRA or DoRA. Errors: UsageError for unknown keys."""
+    """Names and shapes of the arrays of a LoRA or DoRA adapter. Errors: UsageError for unknown
+    keys."""
     shapes: dict[str, tuple[int, ...]] = {}
     for target in targets(flow, config.keys, config.num_layers):
         own = {
@@ -186,22 +189,22 @@ def _check_arrays(file: Path, config: AdapterConfig, flow: FlowConfig) -> None:
                 f"{file}: {shown(name)} is of type {tensor.dtype}; expected {', '.join(FLOATS)}."
             )
     if config.fine_tune_type == "full":
-        return  # compared with the flow's own arrays where it is put on
+        return  # compared with the flow's arrays when the adapter is attached
     shapes = expected(config, flow)
     for name, shape in shapes.items():
         if name not in found:
             raise WeightsError(f"{file}: the array {name!r} of shape {shape} is missing.")
         if found[name].shape != shape:
             raise WeightsError(
-                f"{file}: {name!r} has shape {found[name].shape}; {CONFIG} says {shape}."
+                f"{file}: {name!r} has shape {found[name].shape}; {CONFIG} requires {shape}."
             )
     extra = next((name for name in found if name not in shapes), None)
     if extra is not None:
-        raise WeightsError(f"{file}: the array {shown(extra)} has no place in this model.")
+        raise WeightsError(f"{file}: this model has no place for the array {shown(extra)}.")
 
 
 def file_fingerprint(file: Path) -> str:
-    """16 hex digits of the SHA-256 of a file."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file."""
     digest = hashlib.sha256()
     with open_regular(file) as stream:
         while piece := stream.read(1 << 20):
@@ -210,7 +213,7 @@ def file_fingerprint(file: Path) -> str:
 
 
 def adapters_below(directory: Path) -> Iterator[tuple[Path, AdapterConfig]]:
-    """Adapters in a directory and in those inside of it, complete ones only."""
+    """The complete adapters in a directory and in its immediate subdirectories."""
     for place in (directory, *sorted(p for p in directory.iterdir() if p.is_dir())):
         try:
             if is_regular(place / WEIGHTS):

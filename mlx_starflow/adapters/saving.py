@@ -1,4 +1,4 @@
-"""Writing arrays and JSON whole: a file is complete under its name, or not there."""
+"""Atomic writing of arrays and JSON: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..pictures.arrays import write_whole
 
 
 def write_arrays(path: Path, arrays: dict[str, mx.array], about: dict[str, str]) -> Path:
-    """Write a safetensors file in the place of what is there, one array at a time. ``about``: texts
-    for its header. Errors: ImageError where the disk is full or the place cannot be written; what
-    was there before is then still there, whole."""
+    """Write a safetensors file, one array at a time; replaces an existing file. ``about``: strings
+    for the metadata in its header. Errors: ImageError if the disk is full or the path cannot be
+    written; an existing file is then unchanged."""
     mx.eval(arrays)
     header: dict[str, Any] = {"__metadata__": {"format": "mlx", **about}}
     offset = 0
@@ -37,6 +37,6 @@ def write_arrays(path: Path, arrays: dict[str, mx.array], about: dict[str, str])
 
 
 def write_object(path: Path, data: dict[str, Any]) -> Path:
-    """Write a JSON object in the place of what is there. Errors: ImageError."""
+    """Write a JSON object; replaces an existing file. Errors: ImageError."""
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return write_whole(path, lambda file: file.write(text.encode()))

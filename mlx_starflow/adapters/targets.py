@@ -1,8 +1,9 @@
-"""Which matrices of a flow an adapter changes, and what they are called in its files.
+"""The matrices of a flow that an adapter changes, and their names in the adapter's file.
 
-A key names a matrix of every layer ("attention.qkv", "mlp.up", ...) or of a block's ends
-("proj_in", "proj_txt", "proj_out"). Queries, keys and values are one matrix here: "attention.qkv"
-gives them one adapter, "attention.q", "attention.k" and "attention.v" one of their own each.
+A key names a matrix of every layer ("attention.qkv", "mlp.up", ...) or an input or output
+projection of every block ("proj_in", "proj_txt", "proj_out"). Queries, keys and values are one
+matrix: "attention.qkv" adapts it as a whole; "attention.q", "attention.k" and "attention.v" adapt
+its parts separately.
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ MAX_RANK = 4096
 
 @dataclass(frozen=True)
 class Target:
-    """A matrix that an adapter changes, or a part of its outputs."""
+    """A matrix that an adapter changes, or a part of its rows (outputs)."""
 
     name: str  # in the adapter's file: "blocks.2.layers.0.attention.q"
     layer: str  # path of the linear layer in the flow
     inputs: int
     outputs: int
-    first: int  # of the layer's outputs
-    whole: int  # outputs of the layer
+    first: int  # index of the first changed output of the layer
+    whole: int  # number of outputs of the layer
 
 
 def targets(
     config: FlowConfig, keys: tuple[str, ...] = DEFAULT_KEYS, num_layers: int = -1
 ) -> tuple[Target, ...]:
-    """The matrices that ``keys`` name, in the last ``num_layers`` layers counted from the data to
-    the noise (-1: in all), and with all layers in the ends of the blocks.
+    """The matrices that ``keys`` name in the last ``num_layers`` layers, in the order from data to
+    noise (-1: in all layers). The projections of a block are included if all of its layers are.
 
-    Errors: UsageError for an unknown key, for parts beside the whole, and where nothing is named.
+    Errors: UsageError for an unknown key, if both attention.qkv and its parts are given, and if
+    no matrix is named.
     """
     for key in keys:
         if key not in KEYS:
@@ -64,14 +66,14 @@ def targets(
             found += _layer(f"blocks.{i}.layers.{j}", block, keys)
     if not found:
         raise UsageError(
-            f"lora keys: this model has no matrix called {', '.join(keys)}; its layers have "
+            f"lora keys: this model has no matrix named {', '.join(keys)}; its layers have "
             f"{', '.join(_shapes(next(b for b in config.blocks if b.layers)))}."
         )
     return tuple(found)
 
 
 def _shapes(block: BlockConfig) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of a layer's matrices."""
+    """The sizes (inputs, outputs) of a layer's matrices."""
     inner, kv = block.heads * block.head_dim, block.kv_heads * block.head_dim
     shapes = {
         QKV: (block.channels, inner + 2 * kv),

@@ -146,6 +146,18 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
         raise WeightsError(f"{path} cannot be read ({str(error)[:200]}).") from None
 
 
+def evaluate(arrays: Any, path: Path) -> None:
+    """Read the data of arrays of ``load_arrays`` into memory. Errors: WeightsError if the file was
+    shortened after its header was checked."""
+    try:
+        mx.eval(arrays)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({str(error)[:200]}). It may have been changed while it was "
+            "read; copy or download it again."
+        ) from None
+
+
 def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     if isinstance(dtype, str):
         return dtype_named(dtype)
@@ -155,9 +167,10 @@ def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
 def _finished(
     array: mx.array, name: str, path: Path, kind: str, target: mx.Dtype | None
 ) -> mx.array:
-    """The tensor read and converted to its dtype. Errors: WeightsError if it is not finite."""
+    """The tensor read and converted to its dtype. Errors: WeightsError if it cannot be read or is
+    not finite."""
+    evaluate(array, path)
     if not mx.issubdtype(array.dtype, mx.floating):
-        mx.eval(array)
         return array
     if target is None or not takes_type(kind, name):
         # MLX's convolutions need inputs and weights of one dtype, so a VAE is all float32.

@@ -32,6 +32,7 @@ COMMANDS = {
     "edit": ("edit", "edit", "EPILOG"),
     "train": ("train", "train", "EPILOG"),
     "fuse": ("fuse", "fuse", "EPILOG"),
+    "export": ("export", "export", "EPILOG"),
     "serve": ("serve", "serve", "EPILOG"),
     "mcp": ("mcp", "mcp", "EPILOG"),
     "compress": ("compress", "compress", "EPILOG"),
@@ -207,6 +208,8 @@ def _run(arguments: list[str], asked: str | None) -> int:
         arguments = prepared(arguments, command.commands)
     status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
     sys.stdout.flush()
+    if status == 130:  # Typer's status after Ctrl-C, about which it prints nothing
+        raise KeyboardInterrupt
     return status or 0
 
 

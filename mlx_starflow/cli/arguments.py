@@ -7,6 +7,8 @@ value per flag.
 from __future__ import annotations
 
 import re
+import typing
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -36,6 +38,7 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
     command = next((commands[a] for a in arguments if a in commands), None)
     if command is None:
         return arguments
+    refuse_empty_paths(arguments, command)
     flags = {name: p for p in getattr(command, "params", ()) for name in p.opts}
     seed = flags.get("--seed")
     if seed is not None and seed.multiple:
@@ -45,6 +48,45 @@ def prepared(arguments: list[str], commands: dict[str, Any]) -> list[str]:
     if "--lora" in flags:
         arguments = join_scales(arguments)
     return split_strength(arguments) if "--image-strength" in flags else arguments
+
+
+def refuse_empty_paths(arguments: list[str], command: Any) -> None:
+    """Raise a UsageError for an empty file or directory name, which would mean the current
+    directory."""
+    inner = getattr(command, "commands", None)
+    if inner is not None:  # a group
+        command = next((inner[a] for a in arguments if a in inner), None)
+    paths = _path_parameters(command)
+    parameters = getattr(command, "params", ())
+    flags = {name: p for p in parameters for name in p.opts if name.startswith("-")}
+    files = any(p.name in paths for p in parameters if not p.opts[0].startswith("-"))
+    before: Any = None  # the flag whose value comes next
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        flag = flags.get(name)
+        if before is None and flag is not None and not getattr(flag, "is_flag", False):
+            if equals and not value and flag.name in paths:
+                raise UsageError(f"{name}: the name is empty; expected a path.")
+            before = None if equals else flag
+            continue
+        if not argument and before is not None and before.name in paths:
+            raise UsageError(f"{before.opts[0]}: the name is empty; expected a path.")
+        if not argument and before is None and files:
+            raise UsageError("A file name is empty; expected a path.")
+        before = None
+
+
+def _path_parameters(command: Any) -> set[str]:
+    """Names of the parameters of a command that are paths."""
+    function = getattr(command, "callback", None)
+    if function is None:
+        return set()
+    hints = typing.get_type_hints(getattr(function, "__wrapped__", function))
+    return {name for name, hint in hints.items() if _has_path(hint)}
+
+
+def _has_path(hint: Any) -> bool:
+    return hint is Path or any(_has_path(part) for part in typing.get_args(hint))
 
 
 def join_seeds(arguments: list[str]) -> list[str]:

@@ -21,7 +21,8 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit, FitOption, Images, open_model, take_picture
-from .prompts import tell_prompts
+from .prompts import check_quotes, tell_prompts
+from .results import interrupted
 
 SUFFIX = ".flow"
 EPILOG = """\b
@@ -96,6 +97,7 @@ def compress(
     if sum(value is not None for value in (step, quality, target_bytes)) > 1:
         raise UsageError("Give only one of --step, --quality and --target-bytes.")
     coder()
+    check_quotes(images, [prompt])
     paths = pictures_in(images)
     several = len(paths) > 1 or images[0].is_dir()
     _check_place(output, several)
@@ -104,18 +106,22 @@ def compress(
         step = step_of_quality(quality)
     if step is not None:
         options["step"] = step
-    records = []
-    with open_model(choice, console) as pipe:
-        tell_prompts(pipe, [prompt], console)
-        for number, path in enumerate(paths):
-            console.draw("compress", str(path), number / len(paths), None)
-            picture, _ = take_picture(pipe, path, fit, console)
-            made = compress_picture(pipe, picture, **options)
-            psnr = _psnr(pipe, made, picture.image) if check else None
-            written = _write(_place(path, output, several), made.data)
-            records.append(_record(path, written, made, psnr))
-            console.clear()
-            console.say(_sentence(records[-1]))
+    records: list[dict[str, Any]] = []
+    try:
+        with open_model(choice, console) as pipe:
+            tell_prompts(pipe, [prompt], console)
+            for number, path in enumerate(paths):
+                console.draw("compress", str(path), number / len(paths), None)
+                picture, _ = take_picture(pipe, path, fit, console)
+                made = compress_picture(pipe, picture, **options)
+                psnr = _psnr(pipe, made, picture.image) if check else None
+                written = _write(_place(path, output, several), made.data)
+                records.append(_record(path, written, made, psnr))
+                console.clear()
+                console.say(_sentence(records[-1]))
+    except KeyboardInterrupt:
+        console.clear()
+        raise interrupted([r["path"] for r in records], len(paths), "picture") from None
     if messages.json_:
         typer.echo(json.dumps(_summary(records) if several else records[0]))
         return

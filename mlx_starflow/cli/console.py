@@ -114,11 +114,6 @@ class Progress:
         return (now - self._began - self._loading) * (1 - share) / share
 
 
-def counted(number: int, noun: str, several: str = "") -> str:
-    """A number and a noun in singular or plural: "1 picture", "2 pictures"."""
-    return f"{number} {noun if number == 1 else several or noun + 's'}"
-
-
 def _clock(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 3600:

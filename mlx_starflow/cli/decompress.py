@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -15,6 +15,7 @@ from ..codec import inspect
 from ..codec.file import LARGEST_FILE
 from ..errors import CodecError, UsageError
 from ..exact.codec_stream import coder
+from ..files.regular import read_regular
 from ..pictures.metadata import save_picture
 from . import options as o
 from .compress import SUFFIX
@@ -22,6 +23,7 @@ from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory, check_output
 from .picture_options import open_model
+from .results import interrupted
 
 T = TypeVar("T")
 EPILOG = """\b
@@ -76,23 +78,27 @@ def decompress(
     held = [(path, _read(path)) for path in paths]
     for path, data in held:
         _named(path, partial(inspect, data))
-    records = []
-    with open_model(choice, console) as pipe:
-        for number, (path, data) in enumerate(held):
-            console.draw("decompress", str(path), number / len(held), None)
-            picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
-            place = path.with_suffix(".png")
-            if output is not None:
-                place = output / f"{path.stem}.png" if several else output
-            written = save_picture(picture, place, overwrite=False)
-            header = inspect(data)
-            records.append(
-                {
-                    "path": str(written), "source": str(path), "bytes": len(data),
-                    "step": header.step, "prompt": header.prompt,
-                }
-            )  # fmt: skip
-    console.clear()
+    records: list[dict[str, Any]] = []
+    try:
+        with open_model(choice, console) as pipe:
+            for number, (path, data) in enumerate(held):
+                console.draw("decompress", str(path), number / len(held), None)
+                picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
+                place = path.with_suffix(".png")
+                if output is not None:
+                    place = output / f"{path.stem}.png" if several else output
+                written = save_picture(picture, place, overwrite=False)
+                header = inspect(data)
+                records.append(
+                    {
+                        "path": str(written), "source": str(path), "bytes": len(data),
+                        "step": header.step, "prompt": header.prompt,
+                    }
+                )  # fmt: skip
+    except KeyboardInterrupt:
+        raise interrupted([r["path"] for r in records], len(held), "file") from None
+    finally:
+        console.clear()
     if messages.json_:
         typer.echo(json.dumps({"files": records} if several else records[0]))
         return
@@ -116,8 +122,10 @@ def _files_in(paths: list[Path]) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LARGEST_FILE + 1)
+    try:
+        return read_regular(path, LARGEST_FILE)
+    except OSError as error:
+        raise CodecError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _named(path: Path, work: Callable[[], T]) -> T:

@@ -11,7 +11,9 @@ import typer
 
 from . import options as o
 from .console import Console
+from .failures import interruptible
 from .membership import ranks
+from .outputs import check_file
 from .rank_options import RankFlags
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ..benchmark.doctor import Report
     from ..ranks import Group
 
+CHECKS = 11
 EPILOG = """\b
 Examples:
   mlx-starflow doctor                      eleven checks, a minute at most
@@ -50,11 +53,15 @@ def doctor(
     from ..benchmark.doctor import Report
 
     last: Report | None = None
-    for number, item in enumerate(examine(model), start=1):
-        if isinstance(item, Report):
-            last = item
-        else:
-            console.draw(item.name, "", number / 11, None)
+    if report is not None:
+        check_file(report)
+    number = 0
+    with interruptible(lambda: f"{number} of {CHECKS} checks are done, nothing is reported"):
+        for number, item in enumerate(examine(model), start=1):
+            if isinstance(item, Report):
+                last = item
+            else:
+                console.draw(item.name, "", number / CHECKS, None)
     console.clear()
     found = cast(Report, last)
     if report is not None:

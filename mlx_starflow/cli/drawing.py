@@ -30,7 +30,7 @@ from .fetch import Fetching
 from .job import Batch, Job
 from .notice import introduce
 from .prompts import every_prompt, tell_prompts, tell_random_seeds
-from .results import interrupted, warn_not_converged, warn_other_weights
+from .results import advice_for, interrupted, warn_not_converged, warn_other_weights
 from .resume import left_to_draw
 from .uncertainty import add_uncertainty
 
@@ -77,7 +77,8 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
                 draw_batch(job, job.batches[number], pipe, console, progress.follow, report)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
-        warn_not_converged([(r["converged"], r["residual"]) for r in report.records], console)
+        ended = [(r["converged"], r["residual"]) for r in report.records]
+        warn_not_converged(ended, console, advice_for(job.options))
         if job.grid:
             save_grid(job, report)
     except KeyboardInterrupt:

@@ -35,8 +35,8 @@ AutoSeeds = Annotated[
 ]
 AspectRatio = Annotated[
     str | None,
-    option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Shape of the picture, for models "
-            "with several; 'random' chooses one by the seed. Default: 1:1."),
+    option("--aspect-ratio", panel=WHAT, metavar="W:H", help="Aspect ratio, for models with "
+            "several; 'random' chooses one by the seed. Default: 1:1."),
 ]  # fmt: skip
 Width = Annotated[
     int | None,

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..editing.edit import Edited, EditRequest, Visibility, edit_steps, visibility
 from ..errors import UsageError
+from ..files.counted import counted
 from ..generation.settings import MAX_PICTURES
 from ..pictures.metadata import save_picture
 from ..pictures.read import open_mask
@@ -18,7 +19,7 @@ from ..version import __version__
 from . import options as o
 from .arguments import all_seeds
 from .box import Box, read_box
-from .console import Console, counted
+from .console import Console
 from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_output, name

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..files.counted import counted
 from ..hub.acquire import acquire as acquire_model
 from ..hub.download import DownloadPlan, DownloadProgress
 from ..hub.resolve import ConversionStarted
-from .console import Console, counted
+from .console import Console
 
 
 def acquire(model: str | None, quantize: int | str | None, console: Console) -> Path:

@@ -1,4 +1,5 @@
-"""``mlx-starflow video``: make every clip of a request, show progress, save as they finish."""
+"""The work of ``mlx-starflow video``: draw the clips, show progress, and save each when it is
+finished."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ from .console import Console, Progress
 from .fetch import Fetching
 from .job import Batch, Work
 from .prompts import every_prompt, tell_prompts, tell_random_seeds
-from .results import interrupted, warn_not_converged, warn_other_weights
+from .results import advice_for, interrupted, warn_not_converged, warn_other_weights
 
-COMMAND = "video"  # in the settings of a clip
+COMMAND = "video"  # stored in the settings of a clip
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What the clips begin with, and how its settings name it."""
+    """The picture or clip that the new clips begin with."""
 
     kind: str  # "image" | "video"
     path: Path
@@ -47,7 +48,7 @@ class Beginning:
 
     @property
     def digest(self) -> str:
-        """A hash of the pixels."""
+        """The SHA-256 of sizes and pixels."""
         whole = hashlib.sha256()
         for picture in self.pictures:
             whole.update(repr(picture.size).encode() + picture.convert("RGB").tobytes())
@@ -55,25 +56,25 @@ class Beginning:
 
     @classmethod
     def stored(cls, fields: Fields) -> Beginning:
-        """What a clip says that it began with, read again. Errors: UsageError where the file is
-        not there any more or holds something else."""
+        """Read the picture or clip that the settings of a clip name as its beginning. Errors:
+        UsageError if the file no longer exists or has changed."""
         kind = fields.text("kind", one_of=("image", "video"))
         path = Path(fields.text("file", most=4096))
         if not path.exists():
             raise UsageError(
-                f"The clip began with {path}, which is not there. Name it with --{kind}."
+                f"The clip began with {path}, which no longer exists. Name it with --{kind}."
             )
         found = _read(kind, path)
         if found.digest != fields.text("sha256", most=64):
             raise UsageError(
-                f"The clip began with {path}, which holds something else now. Name what it shall "
-                f"begin with, with --{kind}."
+                f"The clip began with {path}, whose content has changed. Name the file to begin "
+                f"with, with --{kind}."
             )
         return found
 
 
 def beginning(image: Path | None, video: Path | None) -> Beginning:
-    """The picture or clip of the flags. Errors: UsageError, ImageError."""
+    """Read the picture or clip of --image or --video. Errors: UsageError, ImageError."""
     if image is not None and video is not None:
         raise UsageError("--image and --video both give the beginning; give one of them.")
     return _read("image", image) if image is not None else _read("video", cast(Path, video))
@@ -88,16 +89,16 @@ def _read(kind: str, path: Path) -> Beginning:
 
 @dataclass(frozen=True, kw_only=True)
 class Filming(Work):
-    """The clips of a command, and what is saved of them."""
+    """The clips that a command draws, and the outputs to save."""
 
     output: Path | None
-    seconds: float | None = None  # length; None: the frames in ``options``
+    seconds: float | None = None  # length of the clips; None: the number of frames in ``options``
     beginning: Beginning | None = None
     preview_frames: Path | None = None
 
     @property
     def path(self) -> Path:
-        """Where clips go; without PyAV the default is a format that needs nothing."""
+        """The path of the clips; without PyAV the default is .webp, which needs no extra."""
         if self.output is not None:
             return self.output
         return Path("clip").with_suffix(MP4 if find_spec("av") else ".webp")
@@ -109,14 +110,15 @@ class Filming(Work):
 
 @dataclass
 class Report:
-    """What is finished so far."""
+    """The clips and files that are finished so far."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)  # frames shown on the way
+    records: list[dict[str, Any]] = field(default_factory=list)  # path and settings of each clip
+    files: list[str] = field(default_factory=list)  # frames of --preview-frames
 
 
 def film(work: Filming, console: Console) -> Report:
-    """Make and save everything. Interrupted says what was finished by then."""
+    """Draw and save all clips. Errors: those of ``Pipeline.stream``; Interrupted, which names the
+    finished clips."""
     check_clip_path(work.path)
     outputs.check_file(work.path)
     if work.preview_frames is not None:
@@ -140,12 +142,12 @@ def film(work: Filming, console: Console) -> Report:
     finally:
         console.clear()
     ended = [(r["converged"], r["residual"]) for r in report.records]
-    warn_not_converged(ended, console, what="clips")
+    warn_not_converged(ended, console, advice_for(work.options), what="clips")
     return report
 
 
 def _with_length(work: Filming, pipe: Pipeline) -> dict[str, Any]:
-    """The options with a number of frames: asked for, from --seconds, or the model's own."""
+    """The options with the number of frames: the given one, that of --seconds, or the model's."""
     clips, options = clips_of(pipe.config, pipe.flow_config), dict(work.options)
     if work.seconds is not None:
         options["frames"] = round(work.seconds * (options.get("fps") or clips.fps[0])) + 1

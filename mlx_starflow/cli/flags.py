@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import UsageError
 from ..sampling import AUTO, SAMPLERS, SampleOptions
+from ..training.options import TrainOptions
 from .options import HOW, option
 
 # Names of the library's options that are replaced by flags wherever they occur in a message.
@@ -25,6 +26,13 @@ _OPTION_NAMES = re.compile(
     r"(?<![\w.-])(max_sweeps|block_size|attention_temperature|guidance_blocks|noise_std"
     r"|negative_prompt|aspect_ratio|num_images|vae_tiling|context_frames|kv_bits)(?![\w.])"
 )
+
+
+# Such names at the beginning of a message, "iters is 0", which are common words elsewhere.
+_FIRST = re.compile(
+    r"\A(" + "|".join([f.name for f in dataclasses.fields(TrainOptions)]
+                      + ["false_alarms", "fps", "step", "frames"]) + r")(?= is )"
+)  # fmt: skip
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +83,7 @@ def with_flag_names(message: str) -> str:
     def flag(match: re.Match[str]) -> str:
         return spelled.get(match[0]) or f"--{match[0].replace('_', '-')}"
 
-    return _OPTION_NAMES.sub(flag, message)
+    return _OPTION_NAMES.sub(flag, _FIRST.sub(flag, message))
 
 
 def sampler_names() -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from ..editing.interpolate import Ends, encoded_ends, frames_between, seeded_ends
 from ..errors import UsageError
+from ..files.counted import counted
 from ..pictures.animation import check_animation, save_animation
 from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
@@ -18,7 +19,7 @@ from ..pipeline import Pipeline
 from ..version import __version__
 from . import options as o
 from .arguments import Seeds, all_seeds, read_seeds
-from .console import Console, counted
+from .console import Console
 from .failures import NOTHING, interruptible
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_file, check_output

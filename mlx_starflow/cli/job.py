@@ -1,5 +1,5 @@
-"""What a command draws and saves: the job of ``generate``, ``decode`` and ``vary``, and what it has
-in common with the clips of ``video``."""
+"""The work of a command that draws: ``Job`` for the pictures of ``generate``, ``decode`` and
+``vary``, and ``Work``, its part that is shared with the clips of ``video``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is drawn, with which model and from which noise."""
+    """The batches to draw, the model, the options and the noise."""
 
     model: str | None
     dtype: str | None
@@ -43,7 +43,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Work):
-    """The pictures of a command, and what is saved of them."""
+    """The pictures that a command draws, and the outputs to save."""
 
     output: Path
     image: StartPicture | None = None  # start from its noise instead of ``noise``

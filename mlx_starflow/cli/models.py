@@ -14,6 +14,7 @@ from ..adapters.files import WEIGHTS as ADAPTER
 from ..bundle.check import bytes_in
 from ..bundle.vocabulary import read_vocabulary
 from ..errors import UsageError
+from ..files.counted import counted
 from ..hub.cache import CachedModel, cache_directory, cached_models, remove_cached
 from ..hub.clean import leftovers, remove
 from ..hub.download import hub_cache, in_cache
@@ -21,7 +22,7 @@ from ..hub.known import EMBEDDED as EMBEDDED_NAME
 from ..hub.known import KNOWN, KnownModel, known_model
 from ..hub.locate import EMBEDDED
 from . import options as o
-from .console import Console, counted
+from .console import Console
 from .failures import interruptible
 from .fetch import acquire
 from .help import SectionedCommand

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..errors import UsageError
 from ..pipeline import Pipeline
 from .console import Console
 from .job import Work
@@ -27,6 +29,16 @@ def tell_prompts(
         return
     for note in pipe.prompt_notes(given, aspect_ratio, cuts):
         console.say(f"Warning: {note}")
+
+
+def check_quotes(files: Sequence[Path], prompts: Sequence[str] | None) -> None:
+    """Raise a UsageError if words of a prompt without quotes were parsed as names of files."""
+    stray = [str(p) for p in files if not p.suffix and not p.exists()]
+    if prompts and prompts[-1] and stray:
+        raise UsageError(
+            f"{stray[0]}: there is no such file. If it belongs to the prompt, put all of it in "
+            f'quotes: --prompt "{" ".join([prompts[-1], *stray])}".'
+        )
 
 
 def every_prompt(work: Work) -> list[str | None]:

@@ -1,6 +1,6 @@
-"""From the command line of ``generate`` and a picture's settings to batches and options.
+"""Combine the command line and the settings stored in a picture or clip into batches and options.
 
-The command line takes precedence over the settings of a picture, and these over defaults.
+The command line takes precedence over the stored settings, and these over defaults.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def with_stored_model(work: W, stored: StoredSettings, where: str) -> W:
 
 
 def replayed(job: Job, stored: StoredSettings, changed: bool, where: str) -> Job:
-    """The job with what ``with_stored_model`` and the records of a picture's settings say.
-    ``changed``: the command line has options that change the picture; the records
-    of how the picture was chosen are then left out. ``where``: the picture's file. Errors:
-    UsageError for an adapter that is not there."""
+    """The job with the model, adapters and precision of ``with_stored_model`` and the records in a
+    picture's settings. ``changed``: the command line has options that change the picture; the
+    records of how the picture was chosen are then left out. ``where``: the picture's file. Errors:
+    UsageError for an adapter that does not exist."""
     noise = stored.noise or {}
     history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What a command that makes pictures or clips reports: its files, as paths or one JSON object, and
+"""The report of a command that makes pictures or clips: its files, as paths or one JSON object, and
 warnings about accuracy and weights."""
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Any
 import typer
 
 from ..errors import Interrupted
+from ..files.counted import counted
 from ..pipeline import Pipeline
-from .console import Console, counted
+from .console import Console
 from .failures import NOTHING
 from .job import Work
 
 SAMPLE_LONGER = "Allow more --steps, or use --sampler sequential."
+MORE_BITS = "That is the error of --kv-bits {}; leave it out if the memory suffices."
 
 
 def show(result: dict[str, Any], as_json: bool, of: str = "images") -> None:
@@ -36,8 +38,8 @@ def warn_not_converged(
     advice: str = SAMPLE_LONGER,
     what: str = "pictures",
 ) -> None:
-    """A warning, in one line, if a sampler ended above its tolerance. ``ended``: of each picture or
-    clip whether it converged, and its residual if that was measured."""
+    """Show a warning of one line if a sampler ended above its tolerance. ``ended``: for each
+    picture or clip, whether it converged, and its residual if that was measured."""
     missed = [residual for converged, residual in ended if not converged]
     if not missed:
         return
@@ -47,8 +49,14 @@ def warn_not_converged(
     console.say(f"Warning: {which}not converged{error}. {advice}")
 
 
+def advice_for(options: dict[str, Any]) -> str:
+    """What to do about a picture or clip that did not converge with these options."""
+    bits = options.get("kv_bits")
+    return MORE_BITS.format(bits) if bits else SAMPLE_LONGER
+
+
 def warn_other_weights(work: Work, pipe: Pipeline, console: Console, what: str) -> None:
-    """A warning if the file that is drawn again was made with other weights or adapters."""
+    """Show a warning if the file that is drawn again was made with other weights or adapters."""
     if work.expected_weights and pipe.fingerprint != work.expected_weights:
         console.say(
             f"Warning: the {what} was made with other weights ({work.expected_weights}; this "

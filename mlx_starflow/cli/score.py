@@ -11,18 +11,19 @@ import typer
 
 from ..errors import Interrupted, StarflowError, UsageError
 from ..exact.scoring import Score, ScoreOptions
+from ..files.counted import counted
 from ..generation.length import clips_of
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
 from ..pictures.read import Picture, pictures_in
 from ..version import __version__
 from . import options as o
-from .console import Console, counted
+from .console import Console
 from .membership import ranks
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, Images, open_model
-from .prompts import tell_prompts
+from .prompts import check_quotes, tell_prompts
 from .rank_options import RankFlags
 from .score_ranks import score_over_ranks
 from .scoring import Scoring
@@ -107,7 +108,7 @@ def score(
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
     options = ScoreOptions(draws=draws, seed=seed, noise="none" if no_noise else None)
-    _check_quotes(images, prompt)
+    check_quotes(images, prompt)
     if clips and map_ is not None:
         raise UsageError("--map paints a picture; the scores of a clip are by frame.")
     if fps is not None and not clips:
@@ -139,16 +140,6 @@ def score(
     if work.failed:
         raise StarflowError(
             f"{len(work.failed)} of {counted(len(work.paths), 'picture')} could not be scored."
-        )
-
-
-def _check_quotes(images: list[Path], prompts: list[str] | None) -> None:
-    """Raise a UsageError if words of a prompt without quotes were parsed as pictures."""
-    stray = [str(p) for p in images if not p.suffix and not p.exists()]
-    if prompts and stray:
-        raise UsageError(
-            f"{stray[0]}: there is no such file. If it belongs to the prompt, put all of it in "
-            f'quotes: --prompt "{" ".join([prompts[-1], *stray])}".'
         )
 
 

@@ -1,4 +1,4 @@
-"""``mlx-starflow train``: teach the model on pictures of one's own."""
+"""``mlx-starflow train``: train the model on the user's pictures."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from .console import Console
 from .fetch import Fetching
 from .membership import ranks
 from .options import OUTPUT, WHAT, option
+from .outputs import check_directory
 from .picture_options import Fit
 from .rank_options import RankFlags
 from .train_flags import Training
@@ -42,17 +43,17 @@ Examples:
   mlx-starflow train --data my-drawings --resume
   mlx-starflow train -c train.yaml --learning-rate 5e-4
 
-The folder holds pictures with NAME.txt beside each, or train.jsonl with lines of {"image": ...,
-"prompt": ...}, or pictures alone with one --prompt. A tenth is held out (or what is in valid/ or
-valid.jsonl); the bits per dimension of these pictures tell when to stop, and the best adapter is
-kept.
+The folder holds pictures with a caption file NAME.txt for each, or a train.jsonl with lines of
+{"image": ..., "prompt": ...}, or pictures without captions and one --prompt for all. A tenth of the
+pictures is held out, or those in valid/ or valid.jsonl. Training stops when the bits per dimension
+of the held-out pictures no longer improve, and the best adapter is kept.
 """
 Data = Annotated[
     Path | None, option("--data", panel=WHAT, metavar="DIR", help="A folder of pictures.")
 ]
 Prompt = Annotated[
     str | None,
-    option("--prompt", panel=WHAT, metavar="TEXT", help="What pictures without a caption show."),
+    option("--prompt", panel=WHAT, metavar="TEXT", help="Caption of pictures without one."),
 ]
 FitData = Annotated[
     Fit | None,
@@ -61,23 +62,23 @@ FitData = Annotated[
 ]  # fmt: skip
 ConfigFile = Annotated[
     Path | None,
-    option("--config", "-c", panel=WHAT, metavar="FILE", help="These options as YAML; flags beat "
-            "what is in it."),
+    option("--config", "-c", panel=WHAT, metavar="FILE", help="A YAML file with these options; "
+            "flags take precedence over it."),
 ]  # fmt: skip
 AdapterDir = Annotated[
     Path | None,
-    option("--adapter-path", panel=OUTPUT, metavar="DIR", help="Where the adapter goes. Default: "
+    option("--adapter-path", panel=OUTPUT, metavar="DIR", help="Directory of the adapter. Default: "
             "adapters."),
 ]  # fmt: skip
 Resume = Annotated[
     bool,
-    option("--resume", panel=OUTPUT, help="Go on with the training in --adapter-path, with the "
-            "numbers that it would have had without stopping."),
+    option("--resume", panel=OUTPUT, help="Continue the training in --adapter-path; the result is "
+            "the same as without the interruption."),
 ]  # fmt: skip
 ResumeFile = Annotated[
     Path | None,
-    option("--resume-adapter-file", panel=OUTPUT, metavar="FILE", help="Begin with an adapter's "
-            "weights and a fresh optimizer."),
+    option("--resume-adapter-file", panel=OUTPUT, metavar="FILE", help="Start with the weights of "
+            "an adapter and a new optimizer."),
 ]  # fmt: skip
 Previews = Annotated[
     int,
@@ -86,18 +87,18 @@ Previews = Annotated[
 ]  # fmt: skip
 PreviewPrompts = Annotated[
     list[str] | None,
-    option("--preview-prompt", panel=OUTPUT, metavar="TEXT", help="What they show; several times "
-            "for several. Default: the first captions."),
+    option("--preview-prompt", panel=OUTPUT, metavar="TEXT", help="Prompt of the previews; repeat "
+            "the flag for several prompts. Default: the first captions."),
 ]  # fmt: skip
 Scratch = Annotated[
     bool,
-    option("--from-scratch", panel=WHAT, help="Train a new flow from random weights; autoencoder "
-            "and text encoder are those of --model. Needs --save-path."),
+    option("--from-scratch", panel=WHAT, help="Train a new flow from random weights, with the "
+            "autoencoder and text encoder of --model. Needs --save-path."),
 ]  # fmt: skip
 Shape = Annotated[
     str | None,
-    option("--shape", panel=WHAT, metavar="L,L,...xWIDTH", help="With --from-scratch: layers of "
-            "each block, the deep block last, and their width, such as 1,1,5x256."),
+    option("--shape", panel=WHAT, metavar="L,L,...xWIDTH", help="With --from-scratch: the number "
+            "of layers of each block, the deep block last, and their width, such as 1,1,5x256."),
 ]  # fmt: skip
 SavePath = Annotated[
     Path | None,
@@ -105,8 +106,8 @@ SavePath = Annotated[
 ]
 NoiseStd = Annotated[
     float | None,
-    option("--noise-std", panel=WHAT, metavar="S", min=0.0, help="With --from-scratch: deviation "
-            "of the noise that is added to latents. Default: that of --model."),
+    option("--noise-std", panel=WHAT, metavar="S", min=0.0, help="With --from-scratch: standard "
+            "deviation of the noise added to latents. Default: that of --model."),
 ]  # fmt: skip
 
 
@@ -133,10 +134,11 @@ def train(
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Teach the model a style or a subject from pictures: LoRA, DoRA, or all of its weights.
+    """Train the model on pictures of a style or a subject: LoRA, DoRA, or all of its weights.
 
-    The loss is the exact likelihood. Memory is planned and said first; Ctrl-C saves, and --resume
-    goes on. The adapter's directory goes to standard output; with --json one object.
+    The loss is the exact negative log-likelihood. The estimated memory is shown first. Ctrl-C saves
+    the state, and --resume continues. The adapter's directory is written to standard output, with
+    --json as part of one JSON object.
     """
     where.start()
     console = Console(messages.quiet, verbose)
@@ -155,8 +157,9 @@ def train(
     if place["data"] is None:
         raise UsageError("Name the folder of pictures with --data DIR.")
     if resume and place["resume_adapter_file"]:
-        raise UsageError("--resume goes on with its own weights; leave --resume-adapter-file out.")
+        raise UsageError("--resume has weights of its own; leave --resume-adapter-file out.")
     directory = Path(place["adapter_path"] or "adapters")
+    check_directory(save_path if from_scratch and save_path else directory)
     name, source = place["model"] or "default", place["model"]
     if from_scratch:
         if save_path is None or (shape is None and not resume):
@@ -165,7 +168,7 @@ def train(
         source = begin_bundle(template, save_path, shape, noise_std, options.seed, resume)
         name, directory = str(save_path), save_path / "training"
     elif shape or save_path or noise_std is not None:
-        raise UsageError("--shape, --noise-std and --save-path belong to --from-scratch.")
+        raise UsageError("--shape, --noise-std and --save-path are only for --from-scratch.")
     components = Components(
         acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
         dtype.value if dtype else None, quantize.recipe if quantize else None, Fetching(console),
@@ -194,13 +197,14 @@ def train(
         typer.echo(str(save_path if from_scratch else directory))
     if summary["stopped"] == "interrupted":
         raise Interrupted(
-            f"Interrupted after {summary['iterations']} of {options.iters} steps; all is saved in "
-            f"{directory}. The same command with --resume goes on."
+            f"Interrupted after {summary['iterations']} of {options.iters} steps; the state is "
+            f"saved in {directory}. To continue, run the same command with --resume."
         )
 
 
 def _for_scratch(given: dict[str, Any]) -> dict[str, Any]:
-    """The options of a training from nothing: all weights, by Muon, unless told otherwise."""
+    """The options of a training from scratch: the given ones, and defaults for all weights with
+    Muon."""
     usual = {"optimizer": "muon", "ema": 0.995, "weight_decay": 0.01, "final_rate": 0.01,
              "learning_rate": 1e-3, "warmup": 100, "batch_size": 32, "patience": 0}  # fmt: skip
     if given.get("fine_tune_type", "full") != "full":
@@ -215,7 +219,7 @@ def _followed(
     console: Console,
     together: Together,
 ) -> dict[str, Any]:
-    """Run the training and show it; its summary."""
+    """Run the training and show its progress; returns its summary."""
     began, bits = time.perf_counter(), math.nan
     summary: dict[str, Any] = {}
     with _stopping() as stop:
@@ -248,15 +252,16 @@ def _followed(
     console.clear()
     if summary.get("stopped") == "patience":
         console.say(
-            f"Stopped: no better for {options.patience} evaluations. Kept is step "
-            f"{summary['best_iteration']}, {summary['valid_bits_per_dim']:.4f} bits/dim."
+            f"Stopped: no improvement in {options.patience} evaluations. The adapter of step "
+            f"{summary['best_iteration']} is kept ({summary['valid_bits_per_dim']:.4f} bits/dim)."
         )
     return summary
 
 
 @contextmanager
 def _stopping() -> Iterator[Any]:
-    """A function that says whether Ctrl-C was pressed; a second one ends at once."""
+    """A context with a function that returns whether Ctrl-C was pressed. Pressing it a second time
+    ends the command at once."""
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set

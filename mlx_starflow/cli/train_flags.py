@@ -1,4 +1,4 @@
-"""The flags of ``train`` that are numbers: one for each field of ``TrainOptions``."""
+"""The flags of ``train`` that set training options: one for each field of ``TrainOptions``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PANEL = "How to train"
 
 
 class _Given:
-    """What was given on the command line."""
+    """The training options of the command line."""
 
     def given(self) -> dict[str, Any]:
-        """Fields of ``TrainOptions``."""
+        """The fields of ``TrainOptions`` that were given on the command line."""
         values = dataclasses.asdict(self)  # type: ignore[call-overload]
         found = {name: value for name, value in values.items() if value is not None}
         if "lora_keys" in found:

@@ -1,4 +1,4 @@
-"""The YAML file of ``train``: plain values, one level of objects, no aliases."""
+"""Read the YAML file of ``train``, without aliases and tags."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import yaml
 from ..errors import StarflowError, UsageError
 from ..files.regular import read_regular
 
-MOST = 1 << 16  # bytes
+MOST = 1 << 16  # bytes of the file
 MAX_EVENTS = 2000
 
 
 def read_yaml(path: Path) -> Any:
-    """The object in a YAML file. Errors: UsageError where it is missing, StarflowError where it is
-    no YAML, too large, or uses aliases (which can expand without limit)."""
+    """The object in a YAML file. Errors: UsageError if the file is missing, StarflowError if it is
+    not YAML, is too large, or uses tags or aliases (which can expand without limit)."""
     try:
         text = read_regular(path, MOST).decode("utf-8")
     except FileNotFoundError:
@@ -26,10 +26,15 @@ def read_yaml(path: Path) -> Any:
     try:
         for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
-                raise StarflowError(f"{path}: YAML aliases are not read here.")
+                raise StarflowError(f"{path}: YAML aliases are not supported here.")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise StarflowError(f"{path}: YAML tags ({tag[:80]}) are not supported here.")
             if number > MAX_EVENTS:
-                raise StarflowError(f"{path} holds too much for a file of options.")
+                raise StarflowError(f"{path} is too large for a file of options.")
         return yaml.safe_load(text) or {}
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except StarflowError:
+        raise
+    except Exception as error:  # values that do not fit their type raise many kinds of errors
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StarflowError(f"{path}: this is not YAML ({reason}).") from None

@@ -44,13 +44,13 @@ Examples:
   mlx-starflow video "a fox walks in snow" -m my-model --frames 17 --output fox.gif
   mlx-starflow video "it turns its head" -m my-model --image fox.png --seconds 5
   mlx-starflow video "it runs away" -m my-model --video fox.mp4 --frames 161 --context 8
-  mlx-starflow video -C fox.mp4 --output again.mp4   (the same, to the bit)
+  mlx-starflow video -C fox.mp4 --output again.mp4   (exactly the same clip)
 """
 
 Frames = Annotated[
     int | None,
-    option("--frames", panel=WHAT, metavar="M", min=1, help="Frames of the clip, cut to what the "
-            "autoencoder makes: 1, 5, 9, ... Default: as many as the model was trained on."),
+    option("--frames", panel=WHAT, metavar="M", min=1, help="Number of frames, rounded down to one "
+            "that the autoencoder makes: 1, 5, 9, ... Default: that of the model's training."),
 ]  # fmt: skip
 Seconds = Annotated[
     float | None,
@@ -59,13 +59,13 @@ Seconds = Annotated[
 ]  # fmt: skip
 Fps = Annotated[
     int | None,
-    option("--fps", panel=WHAT, metavar="F", min=1, help="Frames per second: what the model is "
-            "told, and the rate in the file. Default: the model's."),
+    option("--fps", panel=WHAT, metavar="F", min=1, help="Frames per second, given to the model "
+            "and stored in the file. Default: the model's."),
 ]  # fmt: skip
 Image = Annotated[
     Path | None,
     option("--image", panel=WHAT, metavar="FILE", help="The picture that the clip begins with; it "
-            "is resized to cover the clip's size and cut in the middle."),
+            "is resized to cover the clip's size and cropped around the centre."),
 ]  # fmt: skip
 Video = Annotated[
     Path | None,
@@ -74,27 +74,27 @@ Video = Annotated[
 ]  # fmt: skip
 Extend = Annotated[
     bool | None,
-    option("--extend-word/--no-extend-word", panel=WHAT, help="Write the word before the caption "
-            "with which the model was trained to continue clips. Default: no."),
+    option("--extend-word/--no-extend-word", panel=WHAT, help="Put the word before the caption "
+            "that marked continued clips in the model's training. Default: no."),
 ]  # fmt: skip
 PreviewFrames = Annotated[
     Path | None,
-    option("--preview-frames", panel=OUTPUT, metavar="DIR", help="Also every frame as a PNG, as "
-            "soon as it is decoded."),
+    option("--preview-frames", panel=OUTPUT, metavar="DIR", help="Also save every frame as a PNG, "
+            "as soon as it is decoded."),
 ]  # fmt: skip
 Output = Annotated[
     Path | None,
-    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="The clip: .mp4 (needs the extra "
-            "[video]), .gif, .webp, .png, or without a suffix a folder of PNGs. Files are never "
-            "overwritten. Default: clip.mp4, or clip.webp without the extra."),
+    option("--output", "-o", panel=OUTPUT, metavar="FILE", help="File of the clip: .mp4 (needs the "
+            "extra [video]), .gif, .webp or .png; without a suffix, a folder of PNGs. Files are "
+            "never overwritten. Default: clip.mp4, or clip.webp without the extra."),
 ]  # fmt: skip
 Metadata = Annotated[
     bool, option("--metadata/--no-metadata", panel=OUTPUT, help="Store the settings in the clip.")
 ]
 Config = Annotated[
     Path | None,
-    option("--config-from-metadata", "-C", panel=OUTPUT, metavar="FILE", help="Repeat a clip: the "
-            "clip itself. Other flags overrule what is in it."),
+    option("--config-from-metadata", "-C", panel=OUTPUT, metavar="FILE", help="Repeat the clip in "
+            "this file. Other flags take precedence over the settings in it."),
 ]  # fmt: skip
 
 
@@ -132,10 +132,10 @@ def video(
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Make a clip from a sentence, a picture, or the start of a clip.
+    """Make a clip from a prompt, a picture, or the start of a clip.
 
-    The paths of the clips go to standard output, one a line; progress and messages go to standard
-    error. Every setting is stored in the clip, which -C repeats.
+    The paths of the clips are written to standard output, one per line; progress and messages go to
+    standard error. All settings are stored in the clip; -C draws it again from them.
     """
     began = time.perf_counter()
     if frames is not None and seconds is not None:
@@ -149,7 +149,7 @@ def video(
         "vae_tiling": vae_tiling,
     }  # fmt: skip
     options = merged(given, stored)
-    options.pop("given_frames", None)  # counted anew
+    options.pop("given_frames", None)  # computed again from the given frames
     if seconds is not None:
         options.pop("frames", None)
     prompts = prompts_of(prompt, prompt_option, prompt_file)
@@ -184,14 +184,14 @@ def video(
 
 
 def _stored(file: Path | None) -> tuple[StoredSettings | None, Beginning | None]:
-    """The settings in a clip, and what it began with. Errors: StarflowError where they are those of
-    something else, or the beginning is not there any more."""
+    """The settings in a clip, and the picture or clip that it began with. Errors: StarflowError if
+    the file has no settings of a clip, or if the beginning no longer exists."""
     if file is None:
         return None, None
     data: dict[str, Any] = clip_metadata(file)
     if data.get("command") != COMMAND:
         raise StarflowError(
-            f"{file} is no clip of the video command; pictures are repeated with: mlx-starflow "
+            f"{file} is not a clip of the video command. To repeat a picture, use: mlx-starflow "
             f"generate -C {file}"
         )
     with content_of(file):

@@ -3,19 +3,19 @@
     bytes  what
     3      magic "SFC"
     1      version, 1
-    1      flags: bit 0, a prompt is stored; bits 4-7, the precision of the flow's matrices
+    1      flags: bit 0: a prompt is stored; bits 4-7: the precision of the flow's matrices
     4      fingerprint of the model's weights (flow, autoencoder, text encoder)
-    2      fingerprint of the arithmetic that wrote it: device, BLAS, versions
-    2      step of the quantiser in 1/1024, big-endian
-    1      extent e: symbols lie in -2^e ... 2^e
+    2      fingerprint of the arithmetic that wrote it (device, BLAS, versions), big-endian
+    2      step of the quantiser in units of 1/1024, big-endian
+    1      extent e: symbols are in the range -2^e ... 2^e
     1-5    seed of the dither, then rows and columns of tokens, each a variable-length number
     ...    if a prompt is stored: its length, a variable-length number, and its text in UTF-8
-    4      checksum of the symbols (CRC-32, also over everything before it and the code)
-    2      checksum of the file (CRC-32, its lower half, over everything but itself)
+    4      CRC-32 of everything before this field, the code and the symbols
+    2      lower half of the CRC-32 of the whole file without this field
     ...    the code, to the end of the file
 
-The reader allocates no more memory than the size of the file, and sizes and steps are compared
-with the model before decoding.
+The reader allocates no more memory than the size of the file, and sizes and steps are checked
+against the model before decoding.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ _PROMPT = 1
 class Header:
     """The header: everything before the code."""
 
-    model: bytes  # 4 bytes
-    arithmetic: int  # 16 bits
+    model: bytes  # fingerprint of the model's weights, 4 bytes
+    arithmetic: int  # fingerprint of the arithmetic, 16 bits
     precision: str  # one of PRECISIONS
-    step_units: int  # the step in 1/1024
-    extent: int
-    seed: int
+    step_units: int  # the step in units of 1/1024
+    extent: int  # symbols are in the range -2^extent ... 2^extent
+    seed: int  # of the dither
     rows: int  # of tokens
     columns: int
     prompt: str | None = None
-    symbols_check: int = 0
+    symbols_check: int = 0  # CRC-32 of header, code and symbols
 
     @property
     def step(self) -> float:
@@ -61,7 +61,7 @@ class Header:
 
 
 def write(header: Header, symbols: np.ndarray, data: bytes) -> bytes:
-    """The bytes of the whole file, with checksums. symbols (T, D), data: their code."""
+    """The bytes of the whole file, with checksums. ``symbols`` (T, D); ``data``: their code."""
     head = _head(header)
     return with_checks(head, symbols_check(head, data, symbols), data)
 
@@ -72,12 +72,13 @@ def with_checks(head: bytes, check: int, data: bytes) -> bytes:
 
 
 def symbols_check(head: bytes, data: bytes, symbols: np.ndarray) -> int:
-    """CRC-32 over header, code and symbols."""
+    """The CRC-32 of header, code and symbols."""
     return zlib.crc32(symbols.astype(">i4").tobytes(), zlib.crc32(data, zlib.crc32(head)))
 
 
 def read(file: bytes) -> tuple[Header, bytes]:
-    """Header and code of a file. Errors: CodecError if it is not such a file or is damaged."""
+    """Header and code of a file. Errors: CodecError if it is not a compressed picture or is
+    damaged."""
     if len(file) > LARGEST_FILE:
         raise CodecError(
             f"This file has {len(file)} bytes; a compressed picture has at most {LARGEST_FILE}."

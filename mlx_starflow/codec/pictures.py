@@ -1,4 +1,4 @@
-"""Compressing pictures with a pipeline, and decompressing them."""
+"""Compress and decompress pictures with a pipeline."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from . import file
 from .quality import DEFAULT_STEP, UNITS, step_units
 
 SEEDS = 32  # number of dither seeds that are tried for a file that other machines can decode
-_LEAST_HEADER, _COARSEST = 23, 8.0  # bytes; step
+_LEAST_HEADER, _COARSEST = 23, 8.0  # smallest header in bytes; largest step that is tried
 PER_OCTAVE = 16  # number of steps per factor of 2 that target_bytes considers
 _LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed picture, with facts about it."""
+    """A compressed picture, with its size, settings and symbols."""
 
     data: bytes  # the file
     header_bytes: int
     code_bytes: int
-    ideal_bytes: float  # -sum log2 p of the symbols under the flow, as bytes, without header
+    ideal_bytes: float  # -sum log2 p / 8 of the symbols under the flow, without header
     step: float
     seed: int
-    portable: bool  # no parameter is close to a rounding border: other machines can decode it
+    portable: bool  # no parameter is close to a rounding boundary: other machines can decode it
     prompt: str | None
-    symbols: np.ndarray  # (T, D) the coded integers
+    symbols: np.ndarray  # (T, D), the coded integers
 
 
 def compress(
@@ -87,9 +87,9 @@ def compress_picture(
 
     image: a picture or its file, see ``fit``.
     step: width of the quantiser's cells in units of the deep block's input; rounded to 1/1024.
-    prompt: what the picture shows; it is stored in the file. None or "": no prompt.
-    seed: of the dither. None: the first seed with which machines whose arithmetic differs in the
-    last digits decode the same symbols.
+    prompt: a caption of the picture; it is stored in the file. None or "": no prompt.
+    seed: of the dither. None: the first seed for which no parameter is close to a rounding
+    boundary, so that machines whose arithmetic differs in the last digits decode the same symbols.
     target_bytes: largest size of the file; a step is then chosen instead of ``step``.
     fit: what to do with a picture of another size, see ``mlx_starflow.pictures.read.fitted``.
     Errors: UsageError, ImageError, NumericsError.
@@ -121,8 +121,8 @@ def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Im
     """The picture in a file that ``compress`` made.
 
     denoise: remove the quantisation noise from the latents. Errors: CodecError if the file is
-    damaged, was made with another model, or decodes to other symbols on this machine; a wrong
-    picture is never returned.
+    damaged, was made with another model, or does not decode to the right symbols on this machine.
+    A wrong picture is never returned.
     """
     header = file.read(data)[0]
     symbols, grid, context = _decoded(pipe, data)
@@ -154,7 +154,7 @@ def restored_pictures(
     flow = pipe.flow
     x = unpatchify(before_shallow_blocks(flow, u, grid, context), grid, flow.config)
     # Quantisation adds noise of standard deviation step / sqrt(12). The flow's score is that of
-    # data with noise noise_std, so more noise than this cannot be removed with it.
+    # data with noise of noise_std, so no more noise than this can be removed with it.
     std = min(step / math.sqrt(12), flow.config.noise_std)
     if denoise and std > 0:
         x = remove_noise(flow, x, context, noise_std=std, method="score")

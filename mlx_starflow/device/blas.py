@@ -1,14 +1,14 @@
 """The BLAS behind matrix products on a CPU: on Linux, OpenBLAS if it is installed.
 
-The mlx wheels for Linux link the netlib reference BLAS, which is some fifty times slower than
+The mlx wheels for Linux link the netlib reference BLAS, which is about fifty times slower than
 OpenBLAS on large float32 products. If OpenBLAS is loaded before ``mlx.core``, its symbols are
-found first and MLX uses it. If ``mlx.core`` was imported before this package, it is too late: the
-reference BLAS is used, and ``blas_in_use`` says so. ``MLX_STARFLOW_OPENBLAS=0`` in the environment
-turns this off.
+found first and MLX uses it. If ``mlx.core`` was imported before this package, MLX uses the
+reference BLAS, and ``blas_in_use`` reports it. ``MLX_STARFLOW_OPENBLAS=0`` in the environment turns
+this off.
 
 By default OpenBLAS's threads wait for the next product in a busy loop and take CPU time from MLX.
-They are set to sleep soon, which makes sampling token by token about a tenth faster. If
-``OPENBLAS_THREAD_TIMEOUT`` is in the environment, its value is kept.
+Here they are set to sleep after the shortest time, which makes sampling token by token about 10 %
+faster. If ``OPENBLAS_THREAD_TIMEOUT`` is in the environment, its value is kept.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _sleepy_threads() -> Iterator[None]:
 
 
 def blas_in_use() -> str:
-    """The name of the BLAS behind CPU matrix products, and the reason if it is the slow one."""
+    """The name of the BLAS behind CPU matrix products, with the reason and remedy if it is the
+    reference BLAS."""
     if sys.platform == "darwin":
         return "Accelerate"
     if not sys.platform.startswith("linux"):

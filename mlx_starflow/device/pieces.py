@@ -1,9 +1,9 @@
-"""Evaluation of long computations in pieces, so that none of them occupies a GPU for seconds.
+"""Evaluation of long computations in pieces, so that no evaluation occupies a GPU for seconds.
 
 macOS aborts a Metal command buffer that runs for about five seconds ("Caused GPU Timeout Error")
-or that blocks the drawing of the screen ("Impacting Interactivity"). MLX limits the number of
-operations in a buffer, but not their arithmetic, so the code that knows the arithmetic calls
-``mx.eval`` in between.
+or that blocks the drawing of the screen ("Impacting Interactivity"). MLX limits the number of MLX
+operations in a buffer, but not their floating-point operations, so code with long computations
+counts these and calls ``mx.eval`` in between.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pieces:
 
 
 def evaluate(*arrays: mx.array) -> None:
-    """Evaluate now where that is possible: not inside a function that MLX traces."""
+    """Evaluate arrays now. Does nothing inside a function that MLX is tracing."""
     _evaluate(arrays)
 
 

@@ -2,8 +2,8 @@
 
 MLX allows it unless ``MLX_ENABLE_TF32=0`` is in the environment at its first product. On chips
 that support it (M5 and later, NVIDIA) each factor then keeps 10 bits of its mantissa, in some
-convolutions fewer: a float32 VAE makes wrong pictures, and encoding followed by decoding has an
-error hundreds of times as large. Importing ``mlx_starflow`` therefore sets the variable to 0,
+convolutions fewer: a float32 VAE makes wrong pictures, and the error of encoding followed by
+decoding is hundreds of times larger. Importing ``mlx_starflow`` therefore sets the variable to 0,
 unless it is already set.
 """
 
@@ -23,9 +23,9 @@ def forbid_tf32(environment: MutableMapping[str, str] | None = None) -> None:
 
 
 def tf32_allowed() -> bool:
-    """Whether the environment lets MLX use TensorFloat-32 for float32 products on a GPU."""
+    """Whether the environment allows MLX to use TensorFloat-32 for float32 products on a GPU."""
     value = os.environ.get(VARIABLE, "1").strip()
-    # MLX reads the variable as a number, and anything else as 0.
+    # MLX reads the variable as an integer; any other text is 0.
     digits = value.removeprefix("-").removeprefix("+")
     return digits.isdigit() and int(digits) != 0
 

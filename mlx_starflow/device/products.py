@@ -1,9 +1,9 @@
-"""Linear layers: products in the dtype of the weights, everything around them in float32.
+"""Linear layers: matrix products in the dtype of the weights, all other operations in float32.
 
-The matrices are most of a model, and reading them is most of the work. They are therefore not
-converted; the activations are converted to their dtype, 16 or 32 bits. Norms, biases, activation
-functions, rotations and the residual stream stay in float32, whose rounding errors are small
-enough for every sampler.
+Matrices are most of a model's memory, and reading them takes most of the time. They are therefore
+not converted; the activations are converted to their dtype (16 or 32 bits) for the product. Norms,
+biases, activation functions, rotations and the residual stream stay in float32, whose rounding
+errors are small enough for every sampler.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .activations import on_gpu
 from .shared import added_up, for_all, gathers
 
 HALF = (mx.float16, mx.bfloat16)
-# Rows from which a quantized matrix is dequantized before the product. MLX's quantized kernels are
-# fast for few rows on a GPU; on a CPU they read the whole matrix once per row.
+# Number of rows from which a quantized matrix is dequantized before the product. MLX's quantized
+# kernels are fast for few rows on a GPU; on a CPU they read the whole matrix once per row.
 UNPACK_ROWS_GPU = 512
 UNPACK_ROWS_CPU = 32
 
@@ -35,9 +35,9 @@ def kept_type(layer: nn.Module) -> mx.Dtype:
 
 
 def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
-    """x (..., in) through a linear layer. Returns the product (..., out) in the layer's dtype, or
-    float32 if the layer has an adapter, and the bias (out,) that is still to be added in float32;
-    None if there is no bias or it has already been added."""
+    """Apply a linear layer to x (..., in). Returns the product (..., out), in the layer's dtype or
+    in float32 if the layer has an adapter, and the bias (out,), which the caller must add in
+    float32; None if there is no bias or it has already been added."""
     kind, x = product_type(layer), for_all(layer, x)
     if "scales" in layer:
         value, bias = _quantized(layer, x.astype(kind)), layer.get("bias")
@@ -49,11 +49,12 @@ def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
 
 
 def adapted(layer: nn.Module, x: mx.array, value: mx.array, with_bias: bool = True) -> mx.array:
-    """What a linear layer gives for x with its adapter: gain * (W x) + (x a) b, biases apart.
+    """The output (..., out) of a linear layer with its adapter: gain * (W x) + (x a) b, plus bias.
 
-    ``value`` is what it gives without; ``with_bias``: its bias is in. The arrays of an adapter are
-    beside the layer's own: adapter_a (in, r) and adapter_b (r, out), adapter_gain (out,), any of
-    them (``mlx_starflow.adapters``). A zero adapter_b and a gain of 1 change no bit.
+    ``value``: the output without the adapter; ``with_bias``: whether it includes the bias. The
+    arrays of an adapter (``mlx_starflow.adapters``) are attributes of the layer: adapter_a (in, r)
+    and adapter_b (r, out), or adapter_gain (out,), or all of them. With a zero adapter_b and a gain
+    of 1 the output is exactly ``value``.
     """
     gain = layer.get("adapter_gain")
     if gain is not None:
@@ -67,7 +68,7 @@ def adapted(layer: nn.Module, x: mx.array, value: mx.array, with_bias: bool = Tr
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """x (..., in) through a linear layer with its bias. Returns (..., out) in float32."""
+    """Apply a linear layer, with its bias, to x (..., in). Returns (..., out) in float32."""
     return with_bias(*product(layer, x))
 
 
@@ -78,7 +79,7 @@ def with_bias(value: mx.array, bias: mx.array | None) -> mx.array:
 
 
 def unpack_rows() -> int:
-    """Rows from which a quantized matrix is unpacked here."""
+    """Number of rows from which a quantized matrix is dequantized on the default device."""
     return UNPACK_ROWS_GPU if on_gpu() else UNPACK_ROWS_CPU
 
 

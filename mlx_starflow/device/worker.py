@@ -3,7 +3,7 @@
 MLX ties streams, compiled functions and unevaluated arrays to the thread that made them, but a
 pipeline may be called from any thread. So all work is done in one thread, one call after another.
 
-Two kinds of calls would wait for ever and raise a UsageError instead: calls from a forked child
+Two kinds of calls would wait forever and therefore raise a UsageError: calls from a forked child
 process, which has no copy of the thread (``os.fork`` copies only the calling thread), and calls
 from a signal handler that interrupted another call in the same thread.
 """
@@ -50,7 +50,7 @@ class Turn:
             if self._held:  # by this thread, since the RLock keeps other threads waiting
                 raise UsageError(
                     "This pipeline was called by a thread whose previous call is not finished, for "
-                    "example from a signal handler; the call would wait for ever. Set a flag in "
+                    "example from a signal handler; the call would wait forever. Set a flag in "
                     "the handler, and call the pipeline afterwards."
                 )
             self._held = True
@@ -132,12 +132,13 @@ class Worker:
             self._thread.join()
 
     def _start(self) -> None:
-        # A daemon: Python joins other threads at exit, before the hook that ends this one is run.
+        # A daemon thread: at exit Python joins all other threads before it runs the atexit hooks,
+        # one of which ends this thread.
         self._thread = threading.Thread(
             target=_work, args=(self._tasks,), name=self._name, daemon=True
         )
         self._thread.start()
-        # When the worker is garbage collected, its thread ends. At exit ``finish`` below does it.
+        # When the worker is garbage collected, its thread ends. At exit, ``finish`` below ends it.
         weakref.finalize(self, self._tasks.put, None).atexit = False
 
 

@@ -55,7 +55,7 @@ def _forward(
         inputs.append(layer(inputs[-1], table, "causal"))
         mx.eval(inputs[-1])
     passed.append(_Passed(block, order, u, inputs, prefix, table))
-    v, _ = _affine(block, inputs[-1], u, prefix)
+    v, _ = affine_of(block, inputs[-1], u, prefix)
     mx.eval(v)
     return order.back(v)
 
@@ -66,7 +66,7 @@ def _backward(done: _Passed, slope: mx.array, context: Context) -> mx.array:
     slope = order.into(slope)
 
     def last(hidden: mx.array, u: mx.array) -> list[mx.array]:
-        return list(_affine(block, hidden, u, done.prefix))
+        return list(affine_of(block, hidden, u, done.prefix))
 
     _, (inner, direct) = mx.vjp(last, [done.inputs.pop(), done.u], [slope, mx.array(1.0)])
     for layer in reversed(block.layers):
@@ -82,7 +82,9 @@ def _backward(done: _Passed, slope: mx.array, context: Context) -> mx.array:
     return order.back(slope)
 
 
-def _affine(block: Block, hidden: mx.array, u: mx.array, prefix: int) -> tuple[mx.array, mx.array]:
+def affine_of(
+    block: Block, hidden: mx.array, u: mx.array, prefix: int
+) -> tuple[mx.array, mx.array]:
     """A block's output (B, T, D) and the sum of its log-determinant."""
     a, b = block.finish(hidden, prefix)
     return (u - b) / block.sigma(a), -block.log_sigma(a).sum()

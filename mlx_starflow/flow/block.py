@@ -161,7 +161,8 @@ class Block(Network):
         """log sigma(a)."""
         return mx.log(self.sigma(a)) if self.flow.scale == "softplus" else a
 
-    def _affine(self, hidden: mx.array) -> tuple[mx.array, mx.array]:
+    def affine(self, hidden: mx.array) -> tuple[mx.array, mx.array]:
+        """a and b (B, n, D) from the residual stream (B, n, channels) after the layers."""
         out = self.outputs(hidden)
         if self.flow.soft_clip:
             out = self.flow.soft_clip * mx.tanh(out / self.flow.soft_clip)
@@ -205,7 +206,7 @@ class Block(Network):
         number of text tokens at its start, and the rotary table of its S positions."""
         inputs, text = self._shift(u), self.text(context)
         prefix = 0 if text is None else text.shape[1]
-        hidden = self._embed(inputs, grid, 0, self._class_offset(context))
+        hidden = self._embed(inputs, grid, 0, self.class_offset(context))
         if text is not None:
             hidden = mx.concatenate([text, hidden], axis=1)
         table = self.rotation(grid, prefix)
@@ -213,7 +214,7 @@ class Block(Network):
 
     def finish(self, hidden: mx.array, prefix: int) -> tuple[mx.array, mx.array]:
         """a and b (B, T, D) from the residual stream after the layers of a parallel pass."""
-        a, b = self._affine(hidden[:, prefix:])
+        a, b = self.affine(hidden[:, prefix:])
         return (a, b) if self.flow.sos else (self._zero_first(a), self._zero_first(b))
 
     def _shift(self, u: mx.array) -> mx.array:
@@ -245,7 +246,7 @@ class Block(Network):
         """Learned positions (T, channels) in the block's order."""
         return reverse(self.pos_embed[None])[0] if self.config.flip else self.pos_embed
 
-    def _class_offset(self, labels: mx.array | None) -> mx.array | None:
+    def class_offset(self, labels: mx.array | None) -> mx.array | None:
         """Class embedding (B, 1, channels) of labels (B,); for the label -1 the mean over all
         classes. None for a block without class embedding."""
         if "class_embed" not in self:
@@ -277,7 +278,7 @@ class Block(Network):
         state = BlockState(
             prefix,
             self.rotation(grid, prefix),
-            self._class_offset(context) if self.flow.num_classes else None,
+            self.class_offset(context) if self.flow.num_classes else None,
             sharpness,
             [
                 make_cache(prefix + grid.tokens, bits, kept_type(layer.attention.qkv))
@@ -328,7 +329,7 @@ class Block(Network):
                 nothing = mx.zeros((batch, 1, d))
                 return nothing, nothing
         hidden = self._embed(inputs, grid, place, state.offset)
-        a, b = self._affine(self._advance(hidden, state, state.prefix + place))
+        a, b = self.affine(self._advance(hidden, state, state.prefix + place))
         if not self.flow.sos and t == 0:
             return self._zero_first(a), self._zero_first(b)
         return a, b
@@ -386,5 +387,5 @@ class Block(Network):
         for layer, cache in zip(layers, caches, strict=True):
             hidden, cache = layer(hidden, batch, turned, mask, cache, places[:1], visible)
             written.append(cache)
-        a, b = self._affine(hidden.reshape(batch, n, -1))
+        a, b = self.affine(hidden.reshape(batch, n, -1))
         return a, b, written

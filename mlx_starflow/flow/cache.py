@@ -9,15 +9,22 @@ from typing import cast
 
 import mlx.core as mx
 
+from ..device.activations import on_gpu
 from ..errors import UsageError
+
+# A BLAS computes the last columns of a product, where they are no multiple of its kernel's width,
+# with another kernel, whose sums are rounded differently. With groups of keys, a token gets the
+# same numbers here and in an exported step, which always reads the whole buffer.
+GROUP = 16
 
 
 class KVCache:
     """Keys (after the rotary embedding) and values, each (B, kv_heads, capacity, head_dim).
 
     ``update`` writes rows at any position and returns the rows up to their end; rows behind them
-    are ignored. To go back, write again at an earlier position. MLX writes in place if nothing
-    else refers to the old buffer.
+    are ignored. For a single row on a CPU it returns up to a multiple of GROUP rows; the caller
+    masks those behind the end. To go back, write again at an earlier position. MLX writes in place
+    if nothing else refers to the old buffer.
     """
 
     def __init__(self, capacity: int, dtype: mx.Dtype | None = None):
@@ -36,6 +43,8 @@ class KVCache:
         all_keys, all_values = self.written()
         all_keys[:, :, start:stop] = keys
         all_values[:, :, start:stop] = values
+        if keys.shape[2] == 1 and not on_gpu():
+            stop = min(-(-stop // GROUP) * GROUP, self.capacity)
         return all_keys[:, :, :stop], all_values[:, :, :stop]
 
     def written(self) -> tuple[mx.array, mx.array]:

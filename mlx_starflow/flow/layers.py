@@ -127,8 +127,9 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, start)
         q, k, v = q.astype(kind), k.astype(kind), v.astype(kind)
-        if isinstance(mask, str) and q.shape[2] == 1:
-            mask = None  # a single query attends to all keys
+        if isinstance(mask, str) and q.shape[2] == 1:  # a single query attends to all keys so far
+            keys = k.shape[2]
+            mask = None if keys == start + 1 else mx.arange(keys)[None] <= start
         out = attend(q, k, v, self.head_dim**-0.5, mask)
         out = linear(self.proj, out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
         return self.post_norm(out) if "post_norm" in self else out

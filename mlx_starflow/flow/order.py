@@ -1,9 +1,9 @@
-"""In what order, and in how many sequences, a block reads the tokens of a picture or clip.
+"""The order in which a block reads the tokens of a picture or clip, and its sequences.
 
-A flipped block reads a picture's tokens backwards. In a clip it turns the tokens inside of every
-frame and leaves the frames in their order where the model is causal in time, else it turns the
-whole clip. A local block reads every frame as a sequence of its own: the frames become rows of the
-batch, and the block sees pictures (arXiv 2511.20462).
+A flipped block reads a picture's tokens in reverse. In a clip it reverses the tokens of every frame
+and keeps the order of the frames if the model is causal in time; otherwise it reverses the whole
+clip. A local block reads every frame as a separate sequence: the frames become rows of the batch
+(arXiv 2511.20462).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Order:
 
     @property
     def sequences(self) -> int:
-        """Sequences that a picture or clip is read in."""
+        """The number of sequences in which a picture or clip is read."""
         return self.whole.tokens // self.grid.tokens
 
     def turn(self, tokens: mx.array) -> mx.array:
-        """(B, T, D) from raster order into the block's order, or back: it is its own inverse."""
+        """Tokens (B, T, D) from raster order into the block's order; also the inverse of this."""
         if not self.flip:
             return tokens
         if not self.by_frame or self.whole.frames is None:
@@ -45,7 +45,7 @@ class Order:
         return reverse(frames).reshape(tokens.shape)
 
     def fold(self, tokens: mx.array) -> mx.array:
-        """(B, T, D) as the block's sequences, (B sequences, T / sequences, D)."""
+        """Tokens (B, T, D) -> the block's sequences (B * sequences, T / sequences, D)."""
         return self._as(tokens, self.grid.tokens)
 
     def unfold(self, tokens: mx.array) -> mx.array:
@@ -53,7 +53,7 @@ class Order:
         return self._as(tokens, self.whole.tokens)
 
     def into(self, tokens: mx.array) -> mx.array:
-        """(B, T, D) in raster order -> the block's sequences, in its own order."""
+        """Tokens (B, T, D) in raster order -> the block's sequences, in the block's order."""
         return self.fold(self.turn(tokens))
 
     def back(self, tokens: mx.array) -> mx.array:
@@ -68,6 +68,6 @@ class Order:
 
 
 def order_of(block: BlockConfig, flow: FlowConfig, grid: Grid) -> Order:
-    """How a block of a flow reads a grid."""
+    """The order in which a block of a flow reads a grid."""
     local = block.local and grid.frames is not None
     return Order(grid, block.flip, flow.temporal_causal > 0, local)

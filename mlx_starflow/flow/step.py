@@ -1,10 +1,11 @@
-"""A layer in a step of fixed shape: the numbers of ``Layer``, with few kernels and few arrays.
+"""A layer for a compiled step of fixed shape: computes the same as ``Layer``, with few kernels and
+few arrays.
 
-A compiled step is described to MLX anew for every token, so what it consists of is counted twice:
-kernels on the device, arrays (views included) on the host. Hence rows instead of batches and
-places wherever a product needs no more, matrices that are turned beforehand, biases that join
-whatever kernel comes next, and one rotation for queries, keys and values, which leaves the values
-as they are.
+Every call of a compiled step costs time on the device for each kernel and time on the host for each
+array (views included), so both are kept few. Activations are rows (R, channels) without a separate
+batch axis where possible, matrices are transposed beforehand, biases are added in the next
+element-wise kernel, and one rotation is applied to queries, keys and values together, with angle 0
+for the values.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh
-from ..device.products import adapted, kept_type, product, product_type, with_bias
+from ..device.products import adapted, kept_type, linear, product, product_type, with_bias
 from ..device.shared import added_up
 from .layers import Layer
 from .rope import Rotation
@@ -23,15 +24,16 @@ from .rope import Rotation
 
 @dataclass(frozen=True)
 class Turn:
-    """Positions of the places of a step, the same for all layers: x, the queries, keys and values
-    (B, all heads, n, head_dim) of a layer, becomes x * cos + x[..., partners] * sin."""
+    """The rotary embedding of the positions of a step, the same for all layers: the queries, keys
+    and values x (B, all heads, n, head_dim) of a layer become x * cos + x[..., partners] * sin."""
 
     cos: mx.array  # (1 or B, all heads, n, head_dim)
-    sin: mx.array | None  # the same, negative for the first number of a pair; None: no rotation
+    sin: mx.array | None  # same shape, negative for the first number of a pair; None: no rotation
 
 
 def partners(head_dim: int, halves: bool) -> mx.array:
-    """The other number of each pair of a head (head_dim,), see ``Rotation``."""
+    """The index of the other number of the pair, for every number of a head (head_dim,); see
+    ``Rotation``."""
     order = mx.arange(head_dim)
     return (order + head_dim // 2) % head_dim if halves else order ^ 1
 
@@ -46,7 +48,8 @@ def by_number(rotation: Rotation) -> tuple[mx.array, mx.array]:
 
 
 class _Matrix:
-    """A linear layer for rows (R, in): the product, and the bias that is still to be added."""
+    """A linear layer for rows (R, in): computes the product without ``bias``, which the caller
+    adds."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer, self.kind = layer, product_type(layer)
@@ -60,21 +63,36 @@ class _Matrix:
         return added_up(self.layer, value)
 
 
-class StepLayer:
-    """One layer's step. Made outside of the compiled function, it spares it work that is the same
-    for every token; it keeps the layer's weights and not the block."""
+class _SameProduct:
+    """A linear layer for rows (R, in): the product of ``Layer``, bias included, which rounds
+    differently from ``_Matrix``."""
 
-    def __init__(self, layer: Layer, halves: bool) -> None:
-        """``halves``: which numbers of a head form a pair, see ``Rotation``."""
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self.bias: mx.array | None = None
+        self.turned: mx.array | None = None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return linear(self.layer, x)
+
+
+class StepLayer:
+    """The step of one layer. It is made outside the compiled function, so that work that is equal
+    for all tokens is done once. It refers to the layer's weights, but not to the block."""
+
+    def __init__(self, layer: Layer, halves: bool, same: bool = False) -> None:
+        """``halves``: which numbers of a head form a pair, see ``Rotation``. ``same``: have the
+        numbers of ``Layer`` to the bit on a CPU, for exported functions."""
+        matrix = _SameProduct if same else _Matrix
         part, mlp = layer.attention, layer.mlp
         self.heads, self.kv_heads, self.head_dim = part.heads, part.kv_heads, part.head_dim
         self.kept, self.kind = kept_type(part.qkv), product_type(part.qkv)
         self.norm, self.mlp_norm = part.norm, mlp.norm
         self.post = part.post_norm if "post_norm" in part else None
         self.mlp_post = mlp.post_norm if "post_norm" in mlp else None
-        self.qkv, self.proj = _Matrix(part.qkv), _Matrix(part.proj)
-        self.gate = _Matrix(mlp.gate) if "gate" in mlp else None
-        self.up, self.down = _Matrix(mlp.up), _Matrix(mlp.down)
+        self.qkv, self.proj = matrix(part.qkv), matrix(part.proj)
+        self.gate = matrix(mlp.gate) if "gate" in mlp else None
+        self.up, self.down = matrix(mlp.up), matrix(mlp.down)
         self.partners = partners(self.head_dim, halves)
         self.bias = self.other_bias = None
         if self.qkv.bias is not None:
@@ -89,7 +107,8 @@ class StepLayer:
             self.scale = 1.0 + mx.stack(weights).astype(mx.float32)[:, None]
 
     def arrays(self) -> list[mx.array]:
-        """What is not a weight as it is stored, to be evaluated before the function is compiled."""
+        """The arrays derived from the weights, which must be evaluated before the function is
+        compiled."""
         matrices = (self.qkv, self.proj, self.gate, self.up, self.down)
         made = [m.turned for m in matrices if m is not None]
         made += [self.partners, self.bias, self.other_bias, self.queries, self.values, self.scale]
@@ -98,8 +117,9 @@ class StepLayer:
     def turn(
         self, cos: mx.array | None, sin: mx.array | None, sharpness: mx.array | None
     ) -> Turn | None:
-        """From ``by_number`` of the n places (n, head_dim), or None, and what multiplies the
-        queries of every row (B, 1, 1, 1), or None. The values stay as they are."""
+        """The ``Turn`` of a step; None if it would change nothing. ``cos``, ``sin`` (n, head_dim):
+        rows of ``by_number`` for the n positions, or None. ``sharpness`` (B, 1, 1, 1): factors of
+        the queries, or None. Values are not changed."""
         factor = None if sharpness is None else mx.where(self.queries, sharpness, 1.0)
         if cos is None or sin is None:
             return None if factor is None else Turn(factor, None)
@@ -111,14 +131,17 @@ class StepLayer:
         x: mx.array,
         batch: int,
         turned: Turn | None,
-        mask: mx.array,
+        mask: mx.array | None,
         cache: tuple[mx.array, mx.array],
         place: mx.array,
         visible: int,
     ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
-        """x (B * n, channels), the n tokens of every row of the batch, at ``place`` (1,) ... of
-        the sequence -> the same shape, and the cache with their keys and values. Attention looks at
-        the first ``visible`` keys through ``mask`` (n, visible)."""
+        """Apply the layer to n tokens of every sequence, which begin at position ``place`` (1,).
+
+        x (B * n, channels): the tokens' activations. Returns the same shape, and the cache with
+        their keys and values added. Attention is to the first ``visible`` keys, with ``mask``
+        (n, visible); None: all of these.
+        """
         q, k, v = self._heads(self.qkv(self.norm(x)), batch, turned)
         keys = mx.slice_update(cache[0], k.astype(self.kept), place, axes=(2,))
         values = mx.slice_update(cache[1], v.astype(self.kept), place, axes=(2,))
@@ -145,7 +168,8 @@ class StepLayer:
     def _heads(
         self, qkv: mx.array, batch: int, turned: Turn | None
     ) -> tuple[mx.array, mx.array, mx.array]:
-        """Rows (R, all heads) -> queries, keys and values (B, heads, n, head_dim), in position."""
+        """Rows (B * n, all heads * head_dim) -> queries, keys and values (B, heads, n, head_dim),
+        with the rotary embedding."""
         n = qkv.shape[0] // batch
         if n == 1:
             x = qkv.reshape(batch, -1, 1, self.head_dim)
@@ -170,6 +194,6 @@ class StepLayer:
 
 
 def _added(x: mx.array, value: mx.array, bias: mx.array | None, norm: nn.Module | None) -> mx.array:
-    """The residual stream x with what a part of the layer makes."""
+    """The residual stream x plus the output of attention or MLP, with its bias and norm."""
     value = with_bias(value, bias)
     return x + (value if norm is None else norm(value))

@@ -1,4 +1,4 @@
-"""Frames that a clip begins with: a picture or the start of a clip, as people give them."""
+"""The given frames that a clip begins with: a picture or the start of a clip."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Given = str | Path | Image.Image | np.ndarray | Sequence[Image.Image]
 
 
 def given_pictures(image: Given | None, video: Given | None) -> list[Image.Image]:
-    """The frames of a picture or a clip: a path, PIL images, or an array of uint8 (M, H, W, 3) or
-    (H, W, 3). None where nothing is given. Errors: UsageError, ImageError."""
+    """The frames of a picture or a clip, which is given as a path, PIL images, or an array of uint8
+    (M, H, W, 3) or (H, W, 3); an empty list if neither is given. Errors: UsageError, ImageError."""
     if image is not None and video is not None:
         raise UsageError("image and video both give the beginning of the clip; give one of them.")
     if image is None and video is None:
@@ -50,10 +50,10 @@ def given_pictures(image: Given | None, video: Given | None) -> list[Image.Image
 def given_latents(
     components: Components, settings: Settings, pictures: list[Image.Image], noise: mx.array
 ) -> mx.array:
-    """The noised latent frames (B, n, h, w, c) that every clip of a batch begins with.
+    """The latent frames (B, n, h, w, c), with training noise, that the clips of a batch begin with.
 
-    Pictures are resized to cover the clip's size and cut in the middle. The noise of the training
-    that is added is the clip's own in the place of these frames, which nothing else uses.
+    Pictures are resized to cover the clip's size and cropped around the centre. The training noise
+    is taken from the places of these frames in each clip's noise, which are not used otherwise.
     """
     size = settings.width, settings.height
     frames = np.stack([np.asarray(covering(p, *size), np.float32) for p in pictures])

@@ -1,4 +1,4 @@
-"""How long a clip is, how fast, and in which windows it is sampled."""
+"""The length and frame rate of a clip, and the window in which it is sampled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..flow.grid import check_clips
 from ..sampling import SampleOptions
 from ..sampling.stretches import stretches
 
-MOST_FRAMES = 1 << 14  # of a clip that is drawn
+MOST_FRAMES = 1 << 14  # most frames of a clip that is drawn
 MOST_FPS = 240
 
 
 def clips_of(model: ModelConfig, flow: FlowConfig) -> ClipConfig:
-    """What a model says of its clips. Errors: UsageError for a model that has none."""
+    """A model's settings of clips. Errors: UsageError for a model of pictures only."""
     if model.clips is None:
         raise UsageError(f"{model.name or 'This model'} makes pictures; it has no clips.")
     check_clips(flow)
@@ -31,10 +31,10 @@ def resolve_clip(
     extend: bool | None,
     given: int,
 ) -> dict[str, Any]:
-    """The settings of a clip; {} for a picture, which is a clip of one frame.
+    """The settings of a clip; {} for a picture: without ``frames``, or for one latent frame.
 
-    ``frames`` is cut to what latent frames make (1, 5, 9, ... for most autoencoders); ``given``:
-    latent frames that are given. Errors: UsageError.
+    ``frames`` is rounded down to the length of a whole number of latent frames (1, 5, 9, ... for
+    most autoencoders). ``given``: number of given latent frames. Errors: UsageError.
     """
     if frames is None and (fps or extend or given):
         raise UsageError("fps, extend and given frames are for clips; give frames.")
@@ -49,8 +49,8 @@ def resolve_clip(
     latent = clips.latent_frames(int(frames))
     if given and given >= latent:
         raise UsageError(
-            f"{clips.shown_frames(given)} frames are given, and the clip has {frames}: nothing "
-            f"would be drawn. Give {clips.shown_frames(given + 1)} frames or more."
+            f"{clips.shown_frames(given)} frames are given, and the clip has {frames}, so no frame "
+            f"would be drawn. Set frames to {clips.shown_frames(given + 1)} or more."
         )
     if latent == 1:
         return {}
@@ -61,8 +61,9 @@ def resolve_clip(
 def clip_options(
     model: ModelConfig, sample: SampleOptions, frames: int, given: int, asked: dict[str, Any]
 ) -> SampleOptions:
-    """Sampling options with the model's window and a context that fits it, unless ``asked`` says
-    otherwise. Errors: UsageError for windows in which nothing new would fit."""
+    """The sampling options with the model's window, unless ``sample`` has one, and with context
+    frames that fit into it, unless ``asked`` sets their number. Errors: UsageError for a window in
+    which no new frame would fit."""
     clips = model.clips
     if clips is None:
         return sample

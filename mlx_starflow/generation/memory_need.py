@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle.dtypes import FLOAT_CODES
+from ..bundle.dtypes import FLOAT_CODES, code_named
 from ..bundle.load import read_json, weight_files
 from ..bundle.quantize import GROUP_SIZE, Recipe, bits_of, component_kind, is_matrix, takes_type
 from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
@@ -179,7 +179,7 @@ def _is_quantized(directory: Path, quantize: Recipe | None) -> bool:
 def _target(kind: str, tensors: list[TensorInfo], dtype: str | None, quantized: bool) -> int | None:
     """Bytes per element of the tensors that are cast (see quantize.py); None: as stored."""
     if dtype is not None:
-        return ITEM_BYTES[{"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]]
+        return ITEM_BYTES[code_named(dtype)]
     numbers = sum(math.prod(t.shape) for t in tensors)
     chosen = default_type(kind, 4 * numbers, quantized)
     return None if chosen is None else chosen.size

@@ -1,4 +1,4 @@
-"""The arguments of ``Pipeline.generate``, checked: settings, noise and given frames."""
+"""Check the arguments of ``Pipeline.generate``: settings, noise and given frames."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ def request(
     **options: Any,
 ) -> tuple[Settings, mx.array | None, list[Image.Image]]:
     """The settings with all defaults filled in; the noise (B, h, w, c), for clips (B, N, h, w, c),
-    None for the seeds' own; and the pictures that the clips begin with. Loads no weights. For the
-    arguments see ``Pipeline.generate``. Errors: UsageError, TextError, ImageError."""
+    or None if it is made from the seeds; and the pictures that the clips begin with. Loads no
+    weights. For the arguments see ``Pipeline.generate``. Errors: UsageError, TextError,
+    ImageError."""
     given, clips = given_pictures(image, video), components.config.clips
     if given and clips is None:
-        raise UsageError("image and video begin a clip; this model makes pictures.")
+        raise UsageError("image and video are for clips; this model makes pictures only.")
     options["given_frames"] = clips.latent_frames(len(given)) if given and clips else 0
     settings = resolve(
         components.config, components.flow_config, components.factor, prompt, seed, **options

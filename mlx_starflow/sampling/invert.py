@@ -23,7 +23,7 @@ from .plan import AUTO, plan_blocks
 from .sequential import sequential
 from .sliding import sliding
 from .stretches import Stretch, stretches
-from .tolerance import ABOVE, ROUNDING, SWEEPS, WITHIN, constant
+from .tolerance import ABOVE, SWEEPS, WITHIN, arithmetic
 
 Sampler = Callable[[Conditional, mx.array, SampleOptions], Generator[int, None, Outcome]]
 SAMPLERS: dict[str, Sampler] = {
@@ -159,9 +159,10 @@ def _invert_block(
         if part.known:
             conditional.begin_with(solved[:, first:])
         noise = v[:, first : first + sequence.tokens]
-        # With a quantized cache the certificate is computed afterwards, without the cache: one
-        # from the same cache would not show its errors, and a repair could not correct them.
-        own = dataclasses.replace(options, certify=False) if options.kv_bits in (8, 4) else options
+        # With fewer bits in the cache the certificate is computed afterwards, without the cache:
+        # one from the same cache would not show its errors, and a repair could not correct them.
+        fewer = _fewer_bits(block, options)
+        own = dataclasses.replace(options, certify=False) if fewer else options
         work = SAMPLERS[options.sampler](conditional, noise, own)
         while True:
             try:
@@ -197,9 +198,9 @@ def _report(
         certificate_reads = 1
     converged = outcome.converged and (residual is None or residual <= outcome.allowed)
     accuracy = outcome.accuracy or _word(outcome, converged)
-    if options.kv_bits in (8, 4) and residual is not None and outcome.converged:
-        asked = options.tolerance or constant(conditional.block)
-        converged, accuracy = True, WITHIN if residual <= asked else ROUNDING
+    if _fewer_bits(conditional.block, options):
+        # The samplers measured nothing, and the errors of fewer bits are no rounding errors.
+        accuracy = _word(outcome, converged)
     size = sum(weight.nbytes for _, weight in parameters_of(conditional.block))
     return BlockReport(
         block=index,
@@ -219,8 +220,14 @@ def _report(
     )
 
 
+def _fewer_bits(block: Block, options: SampleOptions) -> bool:
+    """Whether keys and values are stored in fewer bits than they are computed in."""
+    computed = 32 if arithmetic(block) == mx.float32 else 16
+    return options.kv_bits is not None and options.kv_bits < computed
+
+
 def _word(outcome: Outcome, converged: bool) -> str:
-    """``BlockReport.accuracy`` for a sampler that does not set it."""
+    """``BlockReport.accuracy`` where it follows from the residual that was measured here."""
     if converged:
         return WITHIN
     return ABOVE if outcome.converged else SWEEPS

@@ -96,7 +96,8 @@ class SampleOptions:
     kv_bits: int | None = _asked(  # None: as the keys and values are computed
         None,
         "Bits of the KV cache: 16, 8 or 4. Long clips need most of their memory for it. The "
-        "residual in the result shows the loss of accuracy. Default: as the weights.",
+        "residual in the result shows the loss of accuracy, and is usually above the tolerance. "
+        "Default: as the weights.",
         metavar="N",
     )
     window: int | None = _asked(

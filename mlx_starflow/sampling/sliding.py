@@ -19,6 +19,7 @@ they can be improved by ``secants``, which passes corrections on through the win
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Generator
 
@@ -83,6 +84,7 @@ def sliding(
         accuracy,
         walk.floor,
         walk.checks,
+        allowed=asked if residual is None else math.inf,  # else the word says it
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from ..device.heap import return_freed_memory
 from ..errors import Cancelled, StarflowError
 from ..generation.events import (
     BlockDone,
@@ -158,6 +159,8 @@ class Scheduler:
             expected = len(batch) if len(batch) > 1 else 0
             patience = min(PATIENCE * (time.perf_counter() - began), MOST_PATIENCE)
             del batch
+            if not len(self.queue):
+                return_freed_memory()  # the next batch may be smaller, or come much later
         self._cancel_all()
         mx.clear_streams()  # without this the process may abort when the thread ends
 

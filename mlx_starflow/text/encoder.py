@@ -23,9 +23,7 @@ class PromptEncoder:
     ) -> None:
         """``rows``: number of rows in the encoder's embedding table. Token ids are checked against
         it, since a larger id would read memory out of bounds. None: ``embed`` checks them."""
-        self.config = config
-        self._tokenizer = tokenizer
-        self._embed = embed
+        self.config, self.tokenizer, self.embed = config, tokenizer, embed
         self._rows = rows
 
     def encode(
@@ -58,13 +56,13 @@ class PromptEncoder:
 
     def _tokens(self, prompts: Sequence[str], aspect_ratio: str, fps: int) -> list[Tokens]:
         texts = [prompt_text(prompt, self.config, aspect_ratio, fps) for prompt in listed(prompts)]
-        return [self._tokenizer.encode(text, self.config.length) for text in texts]
+        return [self.tokenizer.encode(text, self.config.length) for text in texts]
 
     def _row(self, ids: tuple[int, ...]) -> mx.array:
         """Features (L, D) of one prompt from its token ids without padding."""
         length = self.config.length
         if not self.config.masked:
-            ids = self._tokenizer.pad(ids, length)
+            ids = self.tokenizer.pad(ids, length)
         largest = max(ids, default=0)
         if self._rows is not None and largest >= self._rows:
             raise TextError(
@@ -72,10 +70,10 @@ class PromptEncoder:
                 f"{self._rows} tokens. Do tokenizer.json and the weights belong to one model?"
             )
         if not self.config.masked:
-            return self._embed(mx.array(ids))
+            return self.embed(mx.array(ids))
         row = mx.zeros((length, self.config.channels))
         if ids:  # empty for "" if the tokenizer adds no special tokens
-            row[self._tokenizer.place(len(ids), length)] = self._embed(mx.array(ids))
+            row[self.tokenizer.place(len(ids), length)] = self.embed(mx.array(ids))
         return row
 
 

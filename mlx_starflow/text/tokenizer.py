@@ -36,7 +36,8 @@ class Tokens:
 class PromptTokenizer:
     """A ``tokenizer.json`` with the padding and truncation of its ``tokenizer_config.json``.
 
-    Attributes: ``pad_id``; ``pad_left`` (padding stands before the tokens).
+    Attributes: ``pad_id``; ``pad_left`` (padding stands before the tokens); ``cut_left`` (a text
+    that is too long loses its beginning); ``before`` and ``after``, special ids around every text.
     Errors: TextError for a directory without a readable tokenizer or without a padding token.
     """
 
@@ -62,10 +63,10 @@ class PromptTokenizer:
         left = "left" if family.startswith("Gemma") else "right"
         sides = ("left", "right")
         self.pad_left = settings.text("padding_side", left, one_of=sides) == "left"
-        self._cut_left = settings.text("truncation_side", "right", one_of=sides) == "left"
+        self.cut_left = settings.text("truncation_side", "right", one_of=sides) == "left"
         self.pad_id = self._pad_id(settings, path)
         self._unknown_id = self._unknown(settings)
-        self._before, self._after = self._special_ids(settings)
+        self.before, self.after = self._special_ids(settings)
 
     def encode(self, text: str, length: int) -> Tokens:
         """At most ``length`` token ids, special tokens included; truncation keeps the special ones.
@@ -82,9 +83,9 @@ class PromptTokenizer:
         with _explained(f"{self._where} cannot encode a text", "Is it the model's own?"):
             check_growth(self._tokenizer, text, self._where)
         encoding = self._encoded(text, special=False)
-        room = max(0, length - len(self._before) - len(self._after))
+        room = max(0, length - len(self.before) - len(self.after))
         ids, cut = encoding.ids, ""
-        if len(ids) > room and self._cut_left:
+        if len(ids) > room and self.cut_left:
             cut = text[: encoding.offsets[len(ids) - room - 1][1]]
             ids = ids[len(ids) - room :]
         elif len(ids) > room:
@@ -93,7 +94,7 @@ class PromptTokenizer:
         spans = zip(encoding.ids, encoding.offsets, strict=True)
         parts = (text[a:b].strip() for i, (a, b) in spans if i == self._unknown_id)
         unread = tuple(dict.fromkeys(part for part in parts if part))
-        return Tokens((*self._before, *ids, *self._after)[:length], cut, unread)
+        return Tokens((*self.before, *ids, *self.after)[:length], cut, unread)
 
     def _encoded(self, text: str, special: bool) -> Any:
         with _explained(f"{self._where} cannot encode a text", "Is it the model's own?"):

@@ -1,1 +1,1 @@
-"""Teaching a flow on this machine: adapters, fine-tuning, and models from nothing."""
+"""Training: adapters, fine-tuning of all weights, and new models."""

@@ -1,50 +1,55 @@
-"""What a training leaves on disk, every file whole at any moment.
+"""The files of a training. Every file is written atomically: it is complete or absent.
 
-    adapter_config.json           what it is, written before anything else
-    adapters.safetensors          the best by held-out bits so far (the last, where none are held)
-    0000100_adapters.safetensors  numbered copies of the last
-    training_state.safetensors    arrays, optimizer, step and history: what going on needs
-    loss.csv, loss.png            the curve
+    adapter_config.json           the settings of the adapter, written first
+    adapters.safetensors          the arrays with the fewest held-out bits per dimension so far (the
+                                  latest arrays if no pictures are held out)
+    0000100_adapters.safetensors  numbered copies of the latest arrays
+    training_state.safetensors    arrays, optimizer, step and history, which --resume needs
+    loss.csv, loss.png            the loss curve
     latents.safetensors           encoded pictures
-    previews/                     pictures from fixed seeds
+    previews/                     pictures drawn from fixed seeds
 
-The state is one file, so it cannot be half of one step and half of another.
+The state is one file, so its arrays and its counters always belong to the same step.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..adapters.files import CONFIG, WEIGHTS, AdapterConfig
 from ..adapters.saving import write_arrays, write_object
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..bundle.safetensors import read_strings
 from ..errors import StarflowError, UsageError
-from ..files.fields import Fields
+from ..files.fields import Fields, is_number
 from ..files.json import JSONError, parse_object
 from ..files.regular import is_regular
 from .parameters import Arrays
 
 STATE = "training_state.safetensors"
 _KEY = "mlx-starflow"
+# Temporary names of ``write_whole`` for the files above.
+_LEFTOVER = re.compile(
+    r"\.(adapter_config|(\d{7}_)?adapters|training_state|loss|latents)-[0-9a-f]{8}\.part"
+)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is, beside its arrays."""
+    """Step counters and history of a training."""
 
     step: int = 0
     best_bits: float | None = None
     best_step: int = 0
-    worse: int = 0  # evaluations since the best
-    since: tuple[float, ...] = ()  # bits of the steps since the last evaluation
+    worse: int = 0  # number of evaluations since the best one
+    since: tuple[float, ...] = ()  # bits per dimension of the steps since the last evaluation
     rows: tuple[tuple[int, float | None, float | None, float | None], ...] = field(default=())
-    # rows: step, train bits, held-out bits and their standard error, for the curve
+    # rows of the loss curve: step, training bits per dimension, held-out bits per dimension and
+    # their standard error
 
     def with_row(
         self, step: int, train: float | None, valid: float | None, error: float | None
@@ -53,21 +58,22 @@ class Progress:
 
 
 class Checkpoint:
-    """The directory of a training."""
+    """The directory of a training, with methods that read and write its files."""
 
     def __init__(self, directory: Path, config: AdapterConfig) -> None:
         self.directory, self.config = directory, config
-        for left in directory.glob(".*.part"):  # of a training that was killed while it wrote
-            left.unlink(missing_ok=True)
+        for left in directory.glob(".*.part"):  # from a training killed while writing
+            if _LEFTOVER.fullmatch(left.name) and is_regular(left):
+                left.unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Make the directory and say what will be in it. Errors: UsageError where it holds another
-        training already."""
+        """Create the directory and write adapter_config.json. Errors: UsageError if the directory
+        already holds a training."""
         for name in (WEIGHTS, STATE):
             if (self.directory / name).exists():
                 raise UsageError(
-                    f"{self.directory} holds an adapter already ({name}). Go on with it by "
-                    "--resume, or name another --adapter-path."
+                    f"{self.directory} already holds an adapter ({name}). Continue its training "
+                    "with --resume, or give another --adapter-path."
                 )
         write_object(self.directory / CONFIG, self.config.to_dict())
 
@@ -82,8 +88,8 @@ class Checkpoint:
         write_arrays(self.directory / STATE, state, {_KEY: about})
 
     def read_state(self, identity: str) -> tuple[Arrays, Progress]:
-        """The state of the last save. Errors: UsageError where there is none or it is of a training
-        with other options or pictures."""
+        """The last saved state. Errors: UsageError if there is none or if it belongs to a training
+        with other options, pictures or base model; StarflowError if it is damaged."""
         path = self.directory / STATE
         if not is_regular(path):
             raise UsageError(f"{self.directory} holds no training to resume: {STATE} is missing.")
@@ -93,26 +99,42 @@ class Checkpoint:
             raise StarflowError(f"{path}: its header is damaged ({error}).") from None
         if fields.text("identity", "") != identity:
             raise UsageError(
-                f"{path} was written by a training with other options, pictures or base model; "
-                "going on would not be the same training. Give what it was begun with, or begin "
-                f"from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
+                f"{path} was written by a training with other options, pictures or base model, so "
+                "it cannot be resumed. Give the same options, pictures and model, or start a new "
+                f"training from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
             )
-        rows = fields.data.get("rows", [])
         progress = Progress(
             fields.whole("step"),
             fields.number("best_bits", None),
             fields.whole("best_step"),
             fields.whole("worse"),
-            tuple(float(v) for v in fields.data.get("since", [])),
-            tuple(_row(row, path) for row in rows),
+            tuple(_number(v, path) for v in _list(fields.data.get("since", []), path)),
+            tuple(_row(row, path) for row in _list(fields.data.get("rows", []), path)),
         )
         arrays = load_arrays(path)
-        mx.eval(arrays)
+        evaluate(arrays, path)
         return arrays, progress
 
 
 def _row(row: Any, path: Path) -> tuple[int, float | None, float | None, float | None]:
-    if not isinstance(row, list) or len(row) != 4:
-        raise StarflowError(f"{path}: its history is damaged.")
-    step, train, valid, error = row
-    return int(step), train, valid, error
+    if len(_list(row, path)) != 4:
+        raise _damaged(path)
+    step, *values = row
+    train, valid, error = (None if v is None else _number(v, path) for v in values)
+    return int(_number(step, path)), train, valid, error
+
+
+def _list(value: Any, path: Path) -> list[Any]:
+    if not isinstance(value, list):
+        raise _damaged(path)
+    return value
+
+
+def _number(value: Any, path: Path) -> float:
+    if not is_number(value):
+        raise _damaged(path)
+    return float(value)
+
+
+def _damaged(path: Path) -> StarflowError:
+    return StarflowError(f"{path}: its history is damaged. Start a new training.")

@@ -1,6 +1,6 @@
-"""The loss over the steps, as a table and as a picture.
+"""The loss curve, as a table (CSV) and as a plot (PNG).
 
-Drawn with Pillow, which is here anyway: two lines and a band need no plotting library.
+The plot is drawn with Pillow, which is a dependency already, so no plotting library is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRAIN, VALID, BAND = (120, 150, 190), (190, 60, 40), (240, 214, 206)
 
 
 def write_curve(directory: Path, rows: Sequence[Row]) -> None:
-    """loss.csv and loss.png. Errors: ImageError where they cannot be written."""
+    """Write loss.csv and loss.png. Errors: ImageError if they cannot be written."""
     lines = ["step,train_bits_per_dim,valid_bits_per_dim,standard_error"]
     lines += [",".join("" if v is None else f"{v:.6g}" for v in row) for row in rows]
     text = "\n".join(lines) + "\n"
@@ -29,7 +29,8 @@ def write_curve(directory: Path, rows: Sequence[Row]) -> None:
 
 
 def draw_curve(rows: Sequence[Row]) -> Image.Image:
-    """Bits per dimension over steps: training grey-blue, held out red with its standard error."""
+    """Plot bits per dimension against steps: training in grey-blue, held-out pictures in red with a
+    band of one standard error."""
     image = Image.new("RGB", SIZE, "white")
     pen = ImageDraw.Draw(image)
     train = [(s, t) for s, t, _, _ in rows if t is not None and math.isfinite(t)]
@@ -68,7 +69,7 @@ def _scale(low: float, high: float, begin: float, end: float) -> Callable[[float
 
 
 def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values in a range."""
+    """At most about ``count`` round values between ``low`` and ``high``, for axis labels."""
     span = (high - low) or abs(low) or 1.0
     unit = 10 ** math.floor(math.log10(span / count))
     step = next(unit * m for m in (1, 2, 5, 10) if span / (unit * m) <= count)

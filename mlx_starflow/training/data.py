@@ -1,8 +1,9 @@
-"""Pictures with captions from a folder: what is usable, and a sentence for what is not.
+"""Read pictures with captions from a folder, and report the pictures that cannot be used.
 
-Three layouts: NAME.txt beside every picture; train.jsonl of {"image": ..., "prompt": ...}; or a
-folder of pictures and one prompt for all. Held out is what valid/ or valid.jsonl holds, else a
-tenth, drawn by the seed.
+Three layouts are accepted: a NAME.txt beside every picture; a train.jsonl with lines of
+{"image": ..., "prompt": ...}; or a folder of pictures and one prompt for all of them. The held-out
+pictures are those in valid/ or valid.jsonl; without these, a tenth is selected at random by the
+seed.
 """
 
 from __future__ import annotations
@@ -22,33 +23,34 @@ from ..pictures.read import Picture, fitted, open_picture, pictures_in
 
 CAPTION_BYTES = 1 << 20
 LINES_BYTES = 256 << 20
-SMALLEST = 0.5  # of the model's side: smaller pictures would be mostly invented
-TOLD = 3  # names in a sentence
+SMALLEST = 0.5  # share of the model's side; smaller pictures would be blurred by the scaling
+TOLD = 3  # most file names in a note
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what it shows, in one or several wordings."""
+    """A picture and its captions."""
 
     path: Path
     prompts: tuple[str, ...]
-    digest: str = ""  # of its pixels at the model's size
+    digest: str = ""  # SHA-256 of its pixels at the model's size
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What a training has, and what was found on the way."""
+    """The pictures of a training, and notes about those that were changed or left out."""
 
     train: tuple[Example, ...]
     valid: tuple[Example, ...]
-    notes: tuple[str, ...]  # sentences for people
+    notes: tuple[str, ...]  # sentences to show to the user
 
 
 def read_examples(folder: Path, prompt: str | None) -> tuple[list[Example], list[Example], Notes]:
-    """Pictures and captions of a folder and of what it holds out itself, files not yet opened.
+    """The training and held-out pictures of a folder with their captions, and notes. The held-out
+    list is empty if the folder has no valid/ and no valid.jsonl. Picture files are not opened yet.
 
-    Errors: UsageError where the folder or every caption is missing, StarflowError for a line of a
-    .jsonl file that is malformed.
+    Errors: UsageError if the folder or every caption is missing, StarflowError for a malformed line
+    of a .jsonl file.
     """
     notes = Notes()
     if not folder.is_dir():
@@ -62,7 +64,7 @@ def read_examples(folder: Path, prompt: str | None) -> tuple[list[Example], list
 
 
 class Notes:
-    """Sentences about pictures, one for each kind of trouble."""
+    """Collects notes about pictures; pictures with the same problem share one sentence."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[str]] = {}
@@ -77,9 +79,10 @@ class Notes:
 def prepared(
     example: Example, size: tuple[int, int], fit: str, notes: Notes
 ) -> tuple[Example, Picture] | None:
-    """The picture at the model's size with its digest; None, and a note, where it cannot be used.
+    """The example with its digest, and its picture at the model's ``size`` (width, height) in
+    pixels; None, with a note, if the picture cannot be used.
 
-    ``fit``: "crop" or "stretch" for other sizes, "refuse" to leave them out.
+    ``fit`` for pictures of another size: "crop" or "stretch", or "refuse" to leave them out.
     """
     name = example.path.name
     try:
@@ -99,7 +102,7 @@ def prepared(
 
 
 def without_duplicates(examples: Sequence[Example], notes: Notes) -> list[Example]:
-    """Pictures that are the same to the pixel become one with all of their captions."""
+    """Merge pictures with exactly the same pixels into one example with all of their captions."""
     found: dict[str, Example] = {}
     for example in examples:
         first = found.get(example.digest)
@@ -117,13 +120,14 @@ def without_duplicates(examples: Sequence[Example], notes: Notes) -> list[Exampl
 def split(
     train: list[Example], valid: list[Example], seed: int, notes: Notes
 ) -> tuple[list[Example], list[Example]]:
-    """Training and held-out pictures. A picture that is in both is only held out. Errors:
-    UsageError where nothing is left to train on."""
+    """Training and held-out pictures. A picture that is in both lists is held out only. Without
+    held-out pictures, ``seed`` selects a tenth of ``train``. Errors: UsageError if no picture is
+    left to train on."""
     if valid:
         held = {example.digest for example in valid}
         both = [e for e in train if e.digest in held]
         for example in both:
-            notes.add("In both parts, so held out only", example.path.name)
+            notes.add("In both parts, therefore only held out", example.path.name)
         train = [e for e in train if e.digest not in held]
     elif len(train) > 1:
         order = np.random.default_rng([seed, 2]).permutation(len(train))
@@ -133,8 +137,8 @@ def split(
         train = [e for i, e in enumerate(train) if i not in chosen]
     else:
         notes.add(
-            "Nothing can be held out of one picture, so training does not stop by itself and its "
-            "last state is kept",
+            "There is only one picture, so none is held out: training does not stop early and the "
+            "arrays of its last step are kept",
             train[0].path.name if train else "none",
         )
     if not train:
@@ -153,13 +157,13 @@ def _part(folder: Path, lines: Path, prompt: str | None, notes: Notes) -> list[E
     for path in paths:
         caption = _caption(path, notes)
         if caption is None and prompt is None:
-            notes.add("Left out, without a caption beside it (NAME.txt)", path.name)
+            notes.add("Left out, because they have no caption (NAME.txt)", path.name)
             continue
         found.append(Example(path, (caption if caption is not None else prompt or "",)))
     if not found:
         raise UsageError(
-            f"{folder}: none of {len(paths)} pictures has a caption beside it (NAME.txt), and "
-            "there is no train.jsonl. Give one for all with --prompt."
+            f"{folder}: none of {len(paths)} pictures has a caption file (NAME.txt), and there is "
+            "no train.jsonl. Give one caption for all pictures with --prompt."
         )
     return found
 
@@ -170,10 +174,10 @@ def _caption(picture: Path, notes: Notes) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):
-        notes.add("A caption that cannot be read as UTF-8 text", f"{picture.stem}.txt")
+        notes.add("Caption ignored, because it is not UTF-8 text", f"{picture.stem}.txt")
         return None
     if not text:
-        notes.add("An empty caption, used as no caption", f"{picture.stem}.txt")
+        notes.add("Empty caption, used as an empty prompt", f"{picture.stem}.txt")
     return " ".join(text.split())
 
 
@@ -193,15 +197,15 @@ def _from_lines(folder: Path, lines: Path, prompt: str | None) -> list[Example]:
             raise StarflowError(f"{where}: this is not JSON ({error}).") from None
         path = folder / fields.text("image", most=4096)
         if not inside(path, folder):
-            raise StarflowError(f"{where}: {shown(str(path), 200)} is outside of {folder}.")
+            raise StarflowError(f"{where}: {shown(str(path), 200)} is outside {folder}.")
         found.append(Example(path, (fields.text("prompt", prompt or "", most=100_000),)))
     if not found:
-        raise StarflowError(f"{lines} is empty; write one object a line.")
+        raise StarflowError(f"{lines} is empty; write one JSON object per line.")
     return found
 
 
 def _reason(error: ImageError, path: Path) -> str:
-    """An error's sentence without the file's name and its last stop."""
+    """The message of an error without the file's name and the final full stop."""
     return " ".join(str(error).removeprefix(str(path)).split()).strip(" :.")
 
 

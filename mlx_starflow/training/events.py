@@ -1,4 +1,4 @@
-"""What a training tells while it runs."""
+"""The events that a training yields while it runs."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ __all__ = ["Encoded", "Ended", "Evaluated", "Event", "Noted", "Previewed", "Save
 
 @dataclass(frozen=True)
 class Noted:
-    """A sentence for people."""
+    """A sentence to show to the user."""
 
     sentence: str
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """A step is done."""
+    """A step is finished."""
 
     step: int
     steps: int
-    bits_per_dim: float  # of the step's batch
+    bits_per_dim: float  # of the step's batch, before the update
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Held-out pictures were scored."""
+    """The held-out pictures were evaluated."""
 
     step: int
     valid: Bits
-    train: float | None  # mean of the steps since the last evaluation
+    train: float | None  # bits per dimension, mean of the steps since the last evaluation
     is_best: bool
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A file is complete."""
+    """A numbered copy of the arrays was written."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Previewed:
-    """Pictures were drawn from the fixed seeds."""
+    """Preview pictures were drawn from the fixed seeds."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The training is over; JSON-able."""
+    """The training has ended; ``summary`` can be written as JSON."""
 
     summary: dict[str, Any]
 

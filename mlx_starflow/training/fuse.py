@@ -1,11 +1,13 @@
-"""Adapters made part of the weights: a bundle of its own, and what that lost, measured.
+"""Merge adapters into the weights of a new bundle, and measure the loss from rounding.
 
-Weights are merged in float32 and rounded to the type or the bits in which the bundle holds them.
-The loss is the divergence between the model with the adapters beside it and the fused one,
+Weights are merged in float32, then rounded to the data type or quantization of the bundle. The loss
+is the Kullback-Leibler divergence KL(p || q), with p the model with separate adapters and q the
+fused model:
 
-    E[log p(x) - log q(x)],  x drawn from the model with its adapters,
+    E[log p(x) - log q(x)],  x drawn from p,
 
-in nats per dimension: with exact likelihoods a mean of differences on the same samples.
+in nats per dimension. Both likelihoods are exact, so it is estimated as the mean of the differences
+on the same samples.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..adapters.changes import NAMES, Change, merged_weight, whole_weight
+from ..bundle.copying import copy_component, copy_papers
+from ..bundle.dtypes import FLOATS
 from ..bundle.load import read_json, weight_files, write_component, write_json
 from ..bundle.safetensors import read_header
 from ..device.typed import layers_of, parameters_of
@@ -35,18 +39,17 @@ from ..generation.components import Components
 from ..generation.context import prompt_rows
 from ..sampling import invert
 
-DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What fusing did. All in nats per dimension, with the standard error of the mean."""
+    """The result of ``fuse``. Divergences are in nats per dimension, each with the standard error
+    of the mean."""
 
     path: Path
     samples: int
-    loss: float  # of the fused model against the adapters beside their base
+    loss: float  # KL(model with separate adapters || fused model)
     loss_error: float
-    change: float  # of the adapters against the base alone, on the same samples
+    change: float  # KL(model with separate adapters || base model), on the same samples
     change_error: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,16 +65,17 @@ def fuse(
     samples: int = 16,
     seed: int = 0,
 ) -> FuseReport:
-    """Write a bundle whose weights hold the components' adapters.
+    """Write a bundle at ``place`` with the components' adapters merged into its weights.
 
-    ``dequantize``: write plain float16 weights where the bundle's are quantized. ``prompts``: what
-    the samples of the measurement are drawn for, in turn. Errors: UsageError without adapters or
-    where something is at ``place``.
+    ``dequantize``: write float16 weights in place of quantized ones. ``prompts``: prompts of the
+    ``samples`` pictures on which the loss is measured, used in turn. Errors: UsageError if there
+    are no adapters or if ``place`` exists; CheckpointError if a file of the bundle cannot be copied
+    or is a link that leads outside it.
     """
     if not components.adapters:
         raise UsageError("Name the adapter to fuse with --adapter-path DIR or --lora DIR SCALE.")
     if place.exists():
-        raise UsageError(f"--save-path {place} is there already; name a new directory.")
+        raise UsageError(f"--save-path {place} already exists; name a new directory.")
     context = _context(components, prompts, samples)
     side = components.flow_config.grid_size * components.flow_config.patch_size
     shape = (side, side, components.flow_config.in_channels)
@@ -79,8 +83,7 @@ def fuse(
     noise = seeded_noise(shape, range(seed, seed + samples))
     x = invert(flow, noise, context, sampler="sequential")
     beside = _log_p(flow, x, context)
-    staged = place.with_name(f".{place.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
     try:
         _write(components, flow, staged, place.name, dequantize)
         asked = [(adapter.path, scale) for adapter, scale in components.adapters]
@@ -107,7 +110,7 @@ def _context(components: Components, prompts: tuple[str, ...], samples: int) -> 
 
 
 def _log_p(flow: Flow, x: mx.array, context: Context) -> np.ndarray:
-    """(B,) nats, one picture after another."""
+    """Log-likelihoods (B,) in nats, computed for one picture at a time."""
     own = [None if context is None else context[i : i + 1] for i in range(x.shape[0])]
     return np.array([log_prob(flow, x[i : i + 1], c).item() for i, c in enumerate(own)], float)
 
@@ -120,11 +123,15 @@ def _mean(differences: np.ndarray, numbers: int) -> tuple[float, float]:
 
 def _write(components: Components, flow: Flow, staged: Path, name: str, dequantize: bool) -> None:
     source, own = components.directory, components.path("flow")
-    shutil.copytree(source, staged, ignore=_but_flow(source, own))
+    staged.mkdir(parents=True)
+    copy_papers(source, staged)
+    for kind, reference in components.config.components.items():
+        if kind != "flow" and not reference.startswith("hub:"):
+            copy_component(source, reference, staged)
     settings = read_json(own / "config.json")
     if dequantize:
         settings.pop("quantization", None)
-    stored = {t.name: DTYPES.get(t.dtype) for f in weight_files(own) for t in read_header(f)}
+    stored = {t.name: FLOATS.get(t.dtype) for f in weight_files(own) for t in read_header(f)}
     weights = dict(fused_weights(flow, stored, dequantize))
     flow_place = staged / components.config.components["flow"]
     write_component(flow_place, settings, weights)
@@ -132,19 +139,10 @@ def _write(components: Components, flow: Flow, staged: Path, name: str, dequanti
     write_json(staged / "config.json", about.to_dict())
 
 
-def _but_flow(source: Path, flow: Path) -> Callable[[str, list[str]], list[str]]:
-    def left_out(directory: str, names: list[str]) -> list[str]:
-        if Path(directory) != source:
-            return []
-        return [n for n in names if n in ("config.json", flow.name) or n.startswith(".")]
-
-    return left_out
-
-
 def fused_weights(
     flow: Flow, stored: dict[str, mx.Dtype | None], dequantize: bool
 ) -> dict[str, mx.array]:
-    """All weights of a flow with its adapters merged, in the types in which they are stored."""
+    """All weights of a flow with its adapters merged, in the data types ``stored``."""
     found = {n: a for n, a in parameters_of(flow) if n.rpartition(".")[2] not in NAMES}
     for path, layer in layers_of(flow):
         packed, changed = "scales" in layer, "adapter_a" in layer

@@ -1,11 +1,12 @@
 """The loss, -log p(x | context) in nats, and its gradient.
 
-What is differentiated is the sum over all numbers and not their mean: the gradients inside are then
-of the size of the numbers themselves, which 16-bit products can hold. Divide the result.
+The differentiated loss is summed over pictures and dimensions, not averaged: intermediate gradients
+are then large enough for 16-bit matrix products. The caller divides the result.
 
-``in_layers`` keeps only what goes into each layer and computes every layer once more on the way
-back, evaluating it before the next: ``mx.checkpoint`` of the layers of one graph would save no
-memory, since nothing makes MLX finish one layer's gradient before it begins another's.
+``in_layers`` is gradient checkpointing: it keeps only the input of each layer, computes every layer
+again in the backward pass, and evaluates its gradient before that of the next layer. Calling
+``mx.checkpoint`` on the layers of one graph would save no memory, because MLX does not have to
+finish the gradient of one layer before it starts another.
 """
 
 from __future__ import annotations
@@ -34,15 +35,19 @@ def gradient(
     checkpoint: bool = False,
     key: mx.array | None = None,
 ) -> Passed:
-    """The loss of noised x (B, H, W, C), summed over the batch, and its gradient with respect to
-    ``arrays``; ``key``: of the dropout. The flow then holds ``arrays``, without dropout."""
+    """The loss in nats of noised x (B, H, W, C), summed over the batch, and its gradient with
+    respect to ``arrays``.
+
+    ``checkpoint``: use ``in_layers``. ``key``: random key of the dropout, None: no dropout.
+    Afterwards the flow holds ``arrays``, without dropout.
+    """
     context = trained.flow.check_context(context, x.shape[0])
     try:
         passed = (in_layers if checkpoint else _at_once)(trained, arrays, x, context, key)
         mx.eval(passed)
         return passed
     finally:
-        trained.put(arrays)  # or the flow would keep what the gradient was traced with
+        trained.put(arrays)  # replaces the tracers of mx.value_and_grad in the flow
 
 
 def _at_once(
@@ -58,7 +63,7 @@ def _at_once(
 
 @dataclass
 class _Stage:
-    """A part of the way to the noise: what went in, and which arrays it depends on."""
+    """A part of a block's forward pass: its function, its inputs and the arrays it depends on."""
 
     run: Callable[..., list[mx.array]]
     inputs: list[mx.array]
@@ -67,7 +72,7 @@ class _Stage:
 
 @dataclass
 class _Passed:
-    """A block that the data went through."""
+    """The stages of a block after its forward pass."""
 
     order: Order
     start: _Stage
@@ -78,7 +83,7 @@ class _Passed:
 def in_layers(
     trained: Trained, arrays: Arrays, x: mx.array, context: Context, key: mx.array | None
 ) -> Passed:
-    """Loss and gradient as ``mx.value_and_grad`` gives them, a layer at a time."""
+    """The same loss and gradient as ``mx.value_and_grad``, computed one layer at a time."""
     flow = trained.flow
     trained.put(arrays, key)
     grid = grid_of(x, flow.config)
@@ -94,7 +99,7 @@ def in_layers(
     slope, slopes = u, Arrays()
     while blocks:
         slope = _backward(trained, blocks.pop(), slope, slopes, key)
-    # Arrays that the loss does not depend on, such as the text's where every caption is dropped.
+    # The loss may not depend on some arrays: those for text, if every caption is dropped.
     return value, {name: slopes.get(name, mx.zeros_like(a)) for name, a in arrays.items()}
 
 
@@ -139,7 +144,8 @@ def _layer(layer: Callable[..., mx.array], table: Rotation | None) -> Callable[.
 def _backward(
     trained: Trained, done: _Passed, slope: mx.array, slopes: Arrays, key: mx.array | None
 ) -> mx.array:
-    """The gradient at a block's input from that at its output; adds those of its arrays."""
+    """The gradient of the loss with respect to a block's input, given that with respect to its
+    output. Adds the gradients of the block's arrays to ``slopes``."""
     slope = done.order.into(slope)
     inner, direct = _through(trained, done.end, [slope, mx.array(-1.0)], slopes, key)
     while done.layers:

@@ -1,7 +1,7 @@
-"""Pictures as latents and captions as features: computed once, kept, and drawn in batches.
+"""The training set: pictures encoded as latents and captions as features, and batches of them.
 
-Everything random in a step comes from the seed and the step's number alone, so a training that was
-interrupted goes on with the numbers it would have had.
+All random numbers of a step depend only on the seed and the step number, so a resumed training
+computes exactly what it would have computed without the interruption.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..adapters.saving import write_arrays
 from ..bundle.load import load_arrays
+from ..bundle.vocabulary import read_vocabulary
 from ..config import FlowConfig
 from ..errors import WeightsError
 from ..exact.scoring import noise_kind
@@ -26,17 +27,17 @@ from ..pictures.arrays import from_picture
 from .data import Example, prepared, read_examples, split, without_duplicates
 
 CACHE = "latents.safetensors"
-_SEEDS = 10_000_019  # between the keys of two seeds
+_SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures of one part: latents and, for each, the rows of its captions."""
+    """The training or the held-out pictures: their latents and the rows of their captions."""
 
     examples: tuple[Example, ...]
     latents: mx.array  # (N, h, w, c) float32, clean
-    mirrored: mx.array | None  # the same of the mirror images
-    captions: tuple[tuple[int, ...], ...]  # rows of ``Material.rows``
+    mirrored: mx.array | None  # latents of the mirror images, same shape
+    captions: tuple[tuple[int, ...], ...]  # for each picture, rows of ``Material.rows``
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -44,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Material:
-    """All that a training looks at."""
+    """The data of a training."""
 
     train: Part
     valid: Part | None
@@ -54,11 +55,11 @@ class Material:
 
     @property
     def numbers(self) -> int:
-        """H * W * C of one picture."""
+        """Numbers in the latent of one picture, h * w * c."""
         return int(np.prod(self.train.latents.shape[1:]))
 
     def context(self, rows: np.ndarray) -> Context:
-        """Features or labels of captions by row, -1 for none."""
+        """Features or labels of captions, given their rows (B,); row -1 is the null caption."""
         if self.rows.rows is None:
             return None
         last = self.rows.rows.shape[0] - 1  # the null caption
@@ -83,9 +84,12 @@ def read_material(
     cache: Path | None = None,
     more_prompts: tuple[str, ...] = (),
 ) -> Generator[Encoded, None, Material]:
-    """Read, check and encode a folder. ``cache``: a directory where latents are kept, so that the
-    next time only what changed is encoded; ``more_prompts``: encoded too, for previews. The text
-    encoder is dropped afterwards. Errors: those of ``data``, UsageError, TextError."""
+    """Read, check and encode a folder of pictures; yields progress and returns the material.
+
+    ``cache``: directory of the file of latents, so that the next training encodes only new or
+    changed pictures. ``more_prompts``: further prompts to encode, for previews. The text encoder is
+    dropped afterwards. Errors: those of ``read_examples`` and ``split``, UsageError, TextError.
+    """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
     latents = _Latents(components, cache)
@@ -107,7 +111,11 @@ def read_material(
     rows = prompt_rows(components, [*prompts, *more_prompts])
     if components.config.text is not None:
         for cut in rows.cuts:
-            notes.add("A caption longer than the model's text, cut", rows.prompts[cut.prompt][:40])
+            notes.add("Caption cut to the model's text length", rows.prompts[cut.prompt][:40])
+    vocabulary = read_vocabulary(components.directory)
+    if vocabulary is not None:
+        for word in dict.fromkeys(w for p in rows.prompts for w in vocabulary.unknown(p)):
+            notes.add("Words of captions and prompts that the model has never seen", word[:40])
     components.drop("text_encoder")
     return Material(
         _part(train, latents, rows, flip),
@@ -129,7 +137,7 @@ def _part(examples: list[Example], latents: _Latents, rows: PromptRows, flip: bo
 
 
 class _Latents:
-    """Latents by the digest of the picture, from the file of the last time where it has them."""
+    """Latents by the digest of the picture, read from the cache file if it has them."""
 
     def __init__(self, components: Components, cache: Path | None) -> None:
         self._components = components
@@ -145,7 +153,7 @@ class _Latents:
             arrays = load_arrays(self._file)
             mx.eval(arrays)
         except (WeightsError, RuntimeError):
-            return {}  # it is only a cache
+            return {}  # a damaged cache is ignored and written again
         return {name: a for name, a in arrays.items() if mx.isfinite(a).all().item()}
 
     def add(self, example: Example, picture: object, flip: bool) -> None:
@@ -181,17 +189,20 @@ class _Latents:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass sees."""
+    """The input of one pass."""
 
-    x: mx.array  # (B, h, w, c), noised
+    x: mx.array  # (B, h, w, c), with noise
     context: Context
 
 
 def batch(
     material: Material, seed: int, step: int, passes: tuple[int, int], size: int, dropout: float
 ) -> Batch:
-    """The pictures of pass ``passes[0]`` of ``passes[1]`` of a step: every picture once per epoch,
-    in an order that the seed gives, with a caption drawn from its own or, by ``dropout``, none."""
+    """The batch of pass ``passes[0]`` of ``passes[1]`` of a step, with ``size`` pictures.
+
+    Every picture is used once per epoch, in an order that depends on the seed, with one of its
+    captions at random; with probability ``dropout`` it has the null caption instead.
+    """
     part, first = material.train, (step * passes[1] + passes[0]) * size
     places = [_place(seed, first + i, len(part)) for i in range(size)]
     rng = np.random.default_rng([seed, 1, step, passes[0]])
@@ -212,7 +223,8 @@ def _place(seed: int, number: int, total: int) -> int:
 
 
 def with_noise(x: mx.array, config: FlowConfig, key: mx.array) -> mx.array:
-    """Clean x (B, H, W, C) with the noise of the model's training, drawn for every picture."""
+    """Clean x (B, H, W, C) plus the noise with which the model is trained (Gaussian noise of
+    ``noise_std``, or uniform dequantization noise), independent for every picture."""
     if config.noise_std:
         return x + config.noise_std * mx.random.normal(x.shape, key=key)
     if noise_kind(config) == "uniform":  # 8-bit pixels

@@ -1,7 +1,7 @@
-"""What a training needs of the memory, before anything is loaded, and what would fit instead.
+"""Estimate the memory that a training needs, before anything is loaded, and suggest what would fit.
 
 Weights, gradients and the optimizer's moments are counted exactly; activations are estimated from
-the shapes, somewhat too high.
+the shapes, and the estimate is slightly too high.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class TrainingNeed:
-    """Bytes, for one training."""
+    """The memory that one training needs, in bytes."""
 
-    weights: int  # of the flow, as it is loaded
-    trained: int  # what is trained beside them, gradients, the optimizer's moments, an average
-    activations: int  # of one pass and its way back
+    weights: int  # of the flow, as loaded
+    trained: int  # trained arrays other than these, gradients, optimizer moments, moving average
+    activations: int  # of one forward and backward pass
     pictures: int  # latents and text features
     vae: int  # weights, for encoding and previews
 
@@ -40,11 +40,11 @@ class TrainingNeed:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The need against what the device has."""
+    """The memory that a training needs, compared with that of the device."""
 
     need: TrainingNeed
-    sentence: str  # for people
-    warning: bool  # above what the device recommends
+    sentence: str  # to show to the user
+    warning: bool  # the need is above the working set that the device recommends
 
 
 def plan_training(
@@ -54,9 +54,11 @@ def plan_training(
     pictures: int,
     budget: Budget | None = None,
 ) -> TrainingPlan:
-    """Compare a training with the device. ``pictures``: how many there are, about.
+    """Compare the memory that a training needs with that of the device. ``pictures``: approximate
+    number of pictures.
 
-    Errors: OutOfMemoryError where it needs more than all of the memory; it says what would fit.
+    Errors: OutOfMemoryError if the need exceeds the physical memory; the message names options with
+    which the training would fit.
     """
     budget = budget or device_budget()
     need = training_need(components, config, options, pictures)
@@ -80,18 +82,20 @@ def training_need(
     pictures: int,
     quantize: int | str | None = None,
 ) -> TrainingNeed:
-    """Bytes that a training takes. ``quantize``: as if the flow were stored in so many bits."""
+    """The memory that a training needs. ``quantize``: compute it for a flow that is quantized to
+    so many bits."""
     flow, path = components.flow_config, components.path("flow")
     recipe = quantize if quantize is not None else components.quantize
     weights = component_bytes(path, components.dtype, recipe)
     quantized = recipe is not None or "quantization" in read_json(path / "config.json")
     count = trained_numbers(components, config)
     copies = 4 + (config.fine_tune_type != "full") + (options.ema > 0)
-    # Gradient, both moments and the updated arrays; the arrays themselves and their average.
+    # Always the gradient, both moments and the updated arrays; for an adapter also its arrays,
+    # which are not part of the weights; and the moving average, if there is one.
     batch, tokens = options.batch_size, flow.grid_size**2
     activations = activation_bytes(flow, tokens, batch, options.grad_checkpoint)
     if quantized and not options.grad_checkpoint:
-        matrices = targets(flow, MATRICES)  # unpacked in 16 bits, and kept for the way back
+        matrices = targets(flow, MATRICES)  # dequantized to 16 bits and kept for the backward pass
         activations += 2 * sum(t.inputs * t.outputs for t in matrices)
     numbers = tokens * flow.token_channels * (1 + options.flip)
     return TrainingNeed(
@@ -104,7 +108,7 @@ def training_need(
 
 
 def trained_numbers(components: Components, config: AdapterConfig) -> int:
-    """How many numbers are trained."""
+    """The number of trained parameters."""
     flow = components.flow_config
     if config.fine_tune_type == "full":
         return component_bytes(components.path("flow"), "float32", None) // 4
@@ -112,8 +116,8 @@ def trained_numbers(components: Components, config: AdapterConfig) -> int:
 
 
 def activation_bytes(flow: FlowConfig, tokens: int, batch: int, checkpoint: bool) -> int:
-    """What the way back of a batch keeps: every layer's activations, or with ``checkpoint`` what
-    goes into each and one layer's activations at a time."""
+    """Bytes kept for the backward pass of a batch: the activations of every layer, or with
+    ``checkpoint`` the input of every layer and the activations of one layer at a time."""
     kept = inputs = largest = 0
     for block in flow.blocks:
         length = tokens + (flow.text_length if block.conditioned else 0)
@@ -121,7 +125,7 @@ def activation_bytes(flow: FlowConfig, tokens: int, batch: int, checkpoint: bool
         kept += block.layers * layer
         inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
-    # Gradients of a layer's activations stand beside them while it is computed.
+    # During the backward pass of a layer, its activations and their gradients exist together.
     return batch * (inputs + 2 * largest if checkpoint else kept + largest)
 
 
@@ -132,7 +136,8 @@ def what_fits(
     pictures: int,
     budget: Budget,
 ) -> str:
-    """A sentence: the first of the ways to save memory that brings the need below the device's."""
+    """A sentence that names the first of several ways to save memory with which the training fits
+    on the device, or else the one that needs the least."""
     least: tuple[int, str] | None = None
     for flags, kind, batch, bits in (
         ("--grad-checkpoint", config.fine_tune_type, options.batch_size, None),
@@ -154,7 +159,7 @@ def what_fits(
             least = (total, flags)
     if least is None:
         return ""
-    return f"The least it can do with is {_gb(least[0])} ({least[1]}): this device is too small."
+    return f"It needs at least {_gb(least[0])} ({least[1]}), which this device does not have."
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -1,8 +1,9 @@
 """Muon for the matrices inside the layers, AdamW for everything else.
 
 Muon (https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of a matrix. The fused
-matrix of queries, keys and values is three matrices; the update's entries have the size that
-AdamW's have, and the matrices take twice the rate of the rest.
+matrix of queries, keys and values is treated as three matrices. Updates are scaled so that the root
+mean square of their entries is about that of AdamW's, and the learning rate of the matrices is
+twice that of the other parameters.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 MOMENTUM = 0.95
-MATRIX_RATE = 2.0  # times the rate of everything else
+MATRIX_RATE = 2.0  # learning rate of the matrices, relative to that of the other parameters
 SIZE = 0.2  # root mean square of an update's entries, about that of AdamW
 
 
 class StackedMuon(optim.Muon):
-    """``mlx.optimizers.Muon`` by stacked square matrices, with updates of AdamW's size."""
+    """``mlx.optimizers.Muon`` that splits stacked square matrices and scales its updates to the
+    size of AdamW's."""
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:  # type: ignore[type-arg]
         moment = MOMENTUM * state["v"] + gradient
@@ -26,7 +28,7 @@ class StackedMuon(optim.Muon):
         update = gradient + MOMENTUM * moment
         rows, columns = update.shape
         parts = 3 if rows == 3 * columns else 1
-        # Newton and Schulz's iteration of the parent class.
+        # The Newton-Schulz iteration of the parent class.
         done = [
             self._zeropower_via_newtonschulz5(part, steps=5) for part in mx.split(update, parts)
         ]
@@ -38,7 +40,7 @@ class StackedMuon(optim.Muon):
 def muon(
     arrays: dict[str, mx.array], rate: Callable[[mx.array], mx.array], weight_decay: float
 ) -> optim.Optimizer:
-    """The optimizer of both kinds of parameters."""
+    """The optimizer of all parameters. ``rate``: the learning rate by step."""
 
     def inside(path: str, array: mx.array) -> bool:
         return "/layers/" in path and array.ndim == 2

@@ -1,4 +1,5 @@
-"""How a flow is trained. Flags of ``train`` and keys of its YAML file are derived from this."""
+"""The options of a training. The flags of ``train`` and the keys of its YAML file are derived from
+these."""
 
 from __future__ import annotations
 
@@ -24,58 +25,62 @@ def _asked(default: Any, help: str, metavar: str = "N", choices: tuple[str, ...]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """One declaration of every number of a training."""
+    """All options of a training, with defaults and help texts."""
 
     fine_tune_type: str = _asked(
         "lora",
-        "What is trained: a product of low rank beside every "
-        "matrix (lora), with its rows' lengths (dora), or all weights (full).",
+        "What is trained: a low-rank update of every matrix (lora), low-rank updates and the norms "
+        "of the matrices' rows (dora), or all weights (full).",
         choices=KINDS,
     )
-    iters: int = _asked(300, "Steps.")
-    batch_size: int = _asked(4, "Pictures in a pass.")
-    grad_accumulation_steps: int = _asked(1, "Passes in a step.")
+    iters: int = _asked(300, "Number of optimizer steps.")
+    batch_size: int = _asked(4, "Pictures per pass.")
+    grad_accumulation_steps: int = _asked(1, "Passes per step, whose gradients are averaged.")
     learning_rate: float = _asked(3e-4, "Peak of the learning rate.", "LR")
-    warmup: int = _asked(20, "Steps in which it rises from zero; then it falls as half a cosine.")
-    final_rate: float = _asked(0.1, "Where it ends, as a share of the peak.", "SHARE")
+    warmup: int = _asked(
+        20, "Steps of linear warm-up of the learning rate; it then decays as half a cosine."
+    )
+    final_rate: float = _asked(0.1, "Final learning rate, as a share of the peak.", "SHARE")
     optimizer: str = _asked(
         "adamw",
-        "AdamW, or Muon for the layers' matrices with AdamW for the rest (full only).",
+        "AdamW, or Muon for the matrices of the layers and AdamW for the rest (full only).",
         choices=OPTIMIZERS,
     )
-    weight_decay: float = _asked(0.0, "Decay of the weights in AdamW and Muon.", "W")
-    max_grad_norm: float = _asked(1.0, "Gradients are clipped to this length; 0: never.", "L")
+    weight_decay: float = _asked(0.0, "Weight decay of AdamW and Muon.", "W")
+    max_grad_norm: float = _asked(1.0, "Gradients are clipped to this norm; 0: no clipping.", "L")
     num_layers: int = _asked(
-        -1, "Train the last N layers, counted from the data to the noise; -1: all."
+        -1, "Train the last N layers, in the order from data to noise; -1: all."
     )
-    lora_rank: int = _asked(16, "Rank of the low-rank products.")
-    lora_scale: float = _asked(4.0, "Their factor.", "S")
-    lora_dropout: float = _asked(0.0, "Share of their inputs that a step leaves out.", "P")
+    lora_rank: int = _asked(16, "Rank of the low-rank updates.")
+    lora_scale: float = _asked(4.0, "Factor of the low-rank updates.", "S")
+    lora_dropout: float = _asked(0.0, "Dropout of the inputs of the low-rank updates.", "P")
     lora_keys: tuple[str, ...] = _asked(
         DEFAULT_KEYS,
-        "Matrices, such as "
-        "attention.q,attention.v,mlp.up. Default: attention.qkv (in one), attention.proj and the "
-        "MLP's.",
+        "Matrices to train, such as attention.q,attention.v,mlp.up. Default: attention.qkv (as one "
+        "matrix), attention.proj and those of the MLP.",
         "KEY,...",
     )
     caption_dropout: float = _asked(
-        0.1, "Share of pictures that are seen without their caption.", "P"
+        0.1, "Share of pictures that are trained without their caption.", "P"
     )
-    flip: bool = _asked(False, "Train on every picture's mirror image too.")
+    flip: bool = _asked(False, "Also train on the mirror image of every picture.")
     ema: float = _asked(
-        0.0, "Moving average of the weights, kept in their place (full only); 0: none.", "DECAY"
+        0.0,
+        "Decay of the moving average of the weights, which is evaluated and saved instead of the "
+        "weights (full only); 0: no average.",
+        "DECAY",
     )
-    val_draws: int = _asked(4, "Noise draws of an evaluation, the same every time.")
-    steps_per_report: int = _asked(10, "Steps between two reports of the loss.")
-    steps_per_eval: int = _asked(25, "Steps between two evaluations on held-out pictures.")
-    patience: int = _asked(4, "Stop after N evaluations without a new best; 0: never.")
-    save_every: int = _asked(100, "Steps between two numbered copies.")
+    val_draws: int = _asked(4, "Noise draws per held-out picture, the same in every evaluation.")
+    steps_per_report: int = _asked(10, "Steps between reports of the loss.")
+    steps_per_eval: int = _asked(25, "Steps between evaluations on held-out pictures.")
+    patience: int = _asked(4, "Stop after N evaluations without improvement; 0: never.")
+    save_every: int = _asked(100, "Steps between numbered copies of the trained arrays.")
     grad_checkpoint: bool = _asked(
         False,
-        "Compute layers again on the way back instead of keeping "
-        "them: much less memory, a third more time.",
+        "Compute activations again in the backward pass instead of keeping them: much less memory, "
+        "a third more time.",
     )
-    seed: int = _asked(0, "Of the order, the noise and the weights that begin at random.")
+    seed: int = _asked(0, "Seed of the order of pictures, the noise and the initial weights.")
 
     def __post_init__(self) -> None:
         least = {
@@ -108,14 +113,15 @@ class TrainOptions:
         return tuple(f.name for f in dataclasses.fields(cls))
 
 
-# Keys of mlx-lm's YAML file whose values stand under "lora_parameters" there.
+# Keys of "lora_parameters" in mlx-lm's YAML file, and the options that they set.
 _LORA = {"rank": "lora_rank", "scale": "lora_scale", "dropout": "lora_dropout", "keys": "lora_keys"}
 PLACES = ("data", "model", "prompt", "adapter_path", "resume_adapter_file", "fit")
 
 
 def read_settings(data: Any, where: str) -> dict[str, Any]:
-    """Fields of ``TrainOptions`` and of ``PLACES`` from the object in a YAML file. Keys may be
-    written with - or _. Errors: UsageError naming the file and a key that is unknown or wrong."""
+    """The fields of ``TrainOptions`` and the entries of ``PLACES`` in the object of a YAML file.
+    Keys may be written with - or _. Errors: UsageError that names the file and the unknown key or
+    the key with an invalid value."""
     fields = Fields(data, where, UsageError)
     flat = {str(key).replace("-", "_"): value for key, value in fields.data.items()}
     lora = flat.pop("lora_parameters", None)
@@ -146,7 +152,7 @@ def _typed(fields: Fields, key: str) -> Any:
         return fields.whole(key, low=-1)
     if isinstance(default, float):
         value = fields.data.get(key)
-        if isinstance(value, str):  # YAML reads 1e-4 as a text
+        if isinstance(value, str):  # YAML reads 1e-4 as a string
             fields = Fields({key: _number(value)}, fields.where, UsageError)
         return fields.number(key)
     return fields.texts(key) if isinstance(default, tuple) else fields.text(key)

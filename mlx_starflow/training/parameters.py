@@ -1,4 +1,4 @@
-"""What is trained: by name, apart from the flow, and put into it for a pass."""
+"""The trained arrays: kept by name outside the flow, and put into the flow for a pass."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..errors import UsageError
 from ..flow import Flow
 
 Arrays = dict[str, mx.array]
-FIXED = ("prior_var",)  # buffers of a flow
+FIXED = ("prior_var",)  # buffers of a flow, which are not trained
 
 
 class Trained:
-    """The arrays of a training and their way into the flow."""
+    """Creates the trained arrays of a flow and puts them into it."""
 
     def __init__(self, flow: Flow, config: AdapterConfig) -> None:
-        """Errors: UsageError for whole weights of a flow that is not float32."""
+        """Errors: UsageError if all weights of a flow that is not float32 are to be trained."""
         self.flow, self.config = flow, config
         self._layers = layers_by_path(flow)
         if config.fine_tune_type == "full" and any(
             array.dtype != mx.float32 for name, array in parameters_of(flow) if _learns(name)
         ):
             raise UsageError(
-                "Whole weights are trained in float32: give --dtype float32 and no --quantize, or "
-                "train an adapter (--fine-tune-type lora)."
+                "Training of all weights needs float32 weights: give --dtype float32 and no "
+                "--quantize, or train an adapter (--fine-tune-type lora)."
             )
 
     def initial(self, seed: int) -> Arrays:
-        """What a training begins with: a change of nothing, or the flow's own weights."""
+        """The initial arrays: an adapter that does not change the flow, or the flow's weights."""
         if self.config.fine_tune_type == "full":
             return {name: array for name, array in parameters_of(self.flow) if _learns(name)}
         found: Arrays = {}
@@ -51,8 +51,8 @@ class Trained:
         return found
 
     def put(self, arrays: Arrays, key: mx.array | None = None) -> None:
-        """Put arrays into the flow, also those that a gradient is taken of. ``key``: of the
-        dropout, None: without. ``arrays`` may be those of some layers only."""
+        """Put arrays into the flow; they may be tracers of a gradient transformation. ``key``:
+        random key of the dropout, None: no dropout. ``arrays`` may be those of some layers only."""
         if self.config.fine_tune_type == "full":
             for name, array in arrays.items():
                 path, _, leaf = name.rpartition(".")
@@ -62,7 +62,7 @@ class Trained:
             put_on(self._layers[path], own)
 
     def take_off(self) -> None:
-        """Take an adapter off the flow."""
+        """Remove the adapter from the flow."""
         if self.config.fine_tune_type != "full":
             for target in targets(self.flow.config, self.config.keys, self.config.num_layers):
                 put_on(self._layers[target.layer], None)
@@ -81,10 +81,11 @@ class Trained:
 
 
 def _learns(name: str) -> bool:
-    """Whether likelihood says anything about a weight: not about a learned denoiser's."""
+    """Whether a weight is trained: not a buffer, and not one of a learned denoiser, on which the
+    likelihood does not depend."""
     return name not in FIXED and not name.startswith("denoiser.")
 
 
 def count(arrays: Arrays) -> int:
-    """Numbers in all arrays."""
+    """The number of elements in all arrays."""
     return sum(array.size for array in arrays.values())

@@ -1,4 +1,4 @@
-"""Pictures from fixed seeds during a training: what it has learned so far, to look at."""
+"""Preview pictures, drawn from fixed seeds during a training."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ FOLDER = "previews"
 
 
 class Previews:
-    """Draws picture i of prompt i with seed i, every time the same."""
+    """Draws a sheet of pictures: picture i has prompt i and seed i at every evaluation."""
 
     def __init__(
         self, components: Components, material: Material, prompts: tuple[str, ...], number: int
     ) -> None:
-        """``prompts`` are among those of the material; (): its first captions."""
+        """``prompts``: must be among the prompts of the material; (): its first captions.
+        ``number``: pictures on a sheet; prompts are repeated if there are fewer."""
         known = prompts or material.rows.prompts or ("",)
         self.prompts = tuple(known[i % len(known)] for i in range(number))
         self._components, self._material = components, material
 
     def draw(self, trainer: Trainer, directory: Path) -> Path | None:
-        """A sheet of pictures by the trainer's flow, previews/0000050.png; None where none are
-        asked for."""
+        """Draw a sheet of pictures with the trainer's flow and save it as previews/STEP.png, with
+        seven digits; returns its path, or None if no pictures are to be drawn."""
         if not self.prompts:
             return None
         latents = self._material.train.latents
@@ -46,7 +47,7 @@ class Previews:
             x = invert(flow, noise, context, guidance=guidance, sampler="sequential")
             x = denoise(flow, x, rows.own(self.prompts))
         mx.eval(x)
-        x = mx.where(mx.isfinite(x), x, 0.0)  # a bad step is to be seen, not an end
+        x = mx.where(mx.isfinite(x), x, 0.0)  # draw bad values, do not stop the training
         pictures = to_pictures(decode(self._components, x))
         path = directory / FOLDER / f"{trainer.step:07d}.png"
         about = {"command": "train", "prompts": list(self.prompts), "step": trainer.step}

@@ -1,7 +1,7 @@
-"""A whole training, from a folder of pictures to the best adapter, as a stream of events.
+"""A complete training, from a folder of pictures to the best adapter, as a stream of events.
 
-Closing the stream between two events leaves what was saved last; ``stop`` ends it in order: the
-state is saved, and the summary says that it was interrupted.
+If the stream is closed early, the files of the last save remain. If ``stop`` returns True, the
+state is saved and the summary says that the training was interrupted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import mlx.core as mx
 
 from ..adapters.files import WEIGHTS, AdapterConfig, read_adapter
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..errors import UsageError
+from ..files.counted import counted
 from ..generation.components import Components
 from .checkpoint import Checkpoint, Progress
 from .curve import write_curve
@@ -31,25 +32,26 @@ from .preview import Previews
 from .together import Together
 from .trainer import Trainer
 
-IRRELEVANT = ("steps_per_report", "save_every", "patience", "grad_checkpoint")  # to the numbers
+# Options that do not change the results of a step
+IRRELEVANT = ("steps_per_report", "save_every", "patience", "grad_checkpoint")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is taught, and where it goes."""
+    """The data of a training, its initial state and its output."""
 
     data: Path
     adapter_path: Path
-    prompt: str | None = None  # for pictures without a caption of their own
-    fit: str = "crop"  # of pictures of another size
-    resume: bool = False  # go on with the training in ``adapter_path``
-    begin_from: Path | None = None  # an adapter's file to begin with
+    prompt: str | None = None  # caption of pictures without one
+    fit: str = "crop"  # pictures of another size: "crop", "stretch" or "refuse"
+    resume: bool = False  # continue the training in ``adapter_path``
+    begin_from: Path | None = None  # file of an adapter whose weights are the initial weights
     previews: int = 2  # pictures drawn at every evaluation
-    preview_prompts: tuple[str, ...] = ()  # () : the first captions
+    preview_prompts: tuple[str, ...] = ()  # (): the first captions
 
 
 def adapter_config(components: Components, options: TrainOptions) -> AdapterConfig:
-    """What the options make, for a model."""
+    """The configuration of the adapter that a training with these options makes."""
     return AdapterConfig(
         base=components.base,
         fine_tune_type=options.fine_tune_type,
@@ -68,12 +70,14 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     together: Together | None = None,
 ) -> Generator[Event, None, None]:
-    """Teach a flow; the last event is ``Ended``. The components' flow is left with what was kept.
-    ``together``: ranks that share every batch. All of them call this; those other than 0 with an
-    ``adapter_path`` of their own, which is only scratch.
+    """Train a flow; the last event is ``Ended``. Afterwards the components' flow holds the arrays
+    in adapters.safetensors.
 
-    Errors: UsageError for what does not fit together, OutOfMemoryError before anything is loaded,
-    StarflowError for pictures and files, NumericsError where the training runs away.
+    ``together``: ranks that share every batch. All of them call this; ranks other than 0 with an
+    ``adapter_path`` of their own, for temporary files.
+
+    Errors: UsageError for options that do not fit together, OutOfMemoryError before anything is
+    loaded, StarflowError for pictures and files, NumericsError if the loss becomes NaN or infinite.
     """
     began, together = time.perf_counter(), together or Together()
     config = adapter_config(components, options)
@@ -110,7 +114,7 @@ def train(
             state, progress = checkpoint.read_state(identity)
         state, progress = together.same(state, trainer.state()), together.progress(progress)
         trainer.load(state, progress.step)
-        yield Noted(f"Going on after step {progress.step}.")
+        yield Noted(f"Resuming after step {progress.step}.")
     elif task.begin_from is not None:
         adapter = read_adapter(task.begin_from, components.flow_config, components.base)
         trainer.begin_from(adapter.arrays())
@@ -121,7 +125,7 @@ def train(
 
 
 class _Run:
-    """The loop over steps with everything that happens between them."""
+    """The loop over steps, with evaluations, saves and previews."""
 
     def __init__(
         self,
@@ -136,7 +140,8 @@ class _Run:
         self.progress, self.identity, self.previews = progress, identity, previews
         self.stopped = "iters"
         rows = [row for row in progress.rows if row[1] is not None]
-        self._last = rows[-1][1] if rows else None  # train bits of the last evaluation
+        # training bits per dimension at the last evaluation
+        self._last = rows[-1][1] if rows else None
 
     def steps(self, stop: Callable[[], bool]) -> Generator[Event, None, None]:
         o, trainer = self.options, self.trainer
@@ -193,8 +198,9 @@ class _Run:
         self.checkpoint.save_state(self.trainer.state(), self.progress, self.identity)
 
     def _best(self) -> dict[str, mx.array]:
-        found = load_arrays(self.checkpoint.directory / WEIGHTS)
-        mx.eval(found)
+        path = self.checkpoint.directory / WEIGHTS
+        found = load_arrays(path)
+        evaluate(found, path)
         return found
 
     def summary(self, began: float) -> dict[str, Any]:
@@ -225,13 +231,13 @@ def _what(material: Material, options: TrainOptions, ranks: int) -> str:
     passes = ranks * options.batch_size * options.grad_accumulation_steps
     epochs = options.iters * passes / len(material.train)
     return (
-        f"{len(material.train)} pictures to learn from and {held} held out; {options.iters} steps "
-        f"of {passes} see each {epochs:.3g} times at most."
+        f"{counted(len(material.train), 'picture')} for training and {held} held out; "
+        f"{counted(options.iters, 'step')} of {counted(passes, 'picture')} (epochs: {epochs:.3g})."
     )
 
 
 def _identity(components: Components, material: Material, options: TrainOptions) -> str:
-    """A hash of all that decides the numbers of a training."""
+    """A hash of everything that the results of a training depend on."""
     parts = [
         [[e.digest, *e.prompts] for e in part.examples]
         for part in (material.train, material.valid)

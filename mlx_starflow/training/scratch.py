@@ -1,10 +1,12 @@
-"""A model from nothing: a bundle with a new flow of a chosen shape and the rest of another."""
+"""Training from scratch: a bundle with a new flow of a given shape and the other components of an
+existing bundle."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
+import secrets
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,10 @@ import mlx.core as mx
 from mlx.utils import tree_unflatten
 
 from ..adapters.files import WEIGHTS
+from ..bundle import vocabulary
+from ..bundle.copying import copy_beside, copy_component
 from ..bundle.load import (
+    evaluate,
     load_arrays,
     read_bundle_config,
     read_component_config,
@@ -25,48 +30,53 @@ from ..errors import UsageError
 from ..flow import Flow
 from ..generation.components import Components
 
-HEAD = 64  # numbers per head, where the width allows it
-SMALL = 0.02  # deviation of embeddings at the beginning
+HEAD = 64  # channels per attention head, if the width is a multiple of it
+SMALL = 0.02  # standard deviation of initial embeddings
 
 
 def begin_bundle(
     template: Path, place: Path, shape: str | None, noise_std: float | None, seed: int, resume: bool
 ) -> Path:
-    """Make the bundle of a new model with random weights; with ``resume`` it is there already.
+    """Create the bundle of a new model with random weights at ``place`` and return its path. With
+    ``resume`` the bundle exists already and nothing is written.
 
-    The data's side, channels and text are those of the template, whose autoencoder and text encoder
-    are copied. Errors: UsageError for a shape that cannot be, or a place where something is.
+    Picture size, channels and text settings are those of the bundle ``template``, whose autoencoder
+    and text encoder are copied. Errors: UsageError for an invalid ``shape`` or if ``place`` exists;
+    CheckpointError if a file cannot be copied or is a link that leads outside the bundle.
     """
     if resume:
         return place
     if place.exists():
-        raise UsageError(f"--save-path {place} is there already; name a new directory.")
+        raise UsageError(f"--save-path {place} already exists; name a new directory.")
     model = read_bundle_config(template)
     old = FlowConfig.from_dict(read_component_config(template / "flow"), "flow/config.json")
     config = new_config(old, shape or "", noise_std)
-    staged = place.with_name(f".{place.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    for name, reference in model.components.items():
-        if name != "flow" and (template / reference).is_dir():
-            shutil.copytree(template / reference, staged / reference)
-    flow = new_flow(config, seed)
-    write_component(staged / "flow", config.to_dict(), dict(parameters_of(flow)))
-    vocabulary = template / "vocabulary.json"
-    if vocabulary.is_file():
-        shutil.copy(vocabulary, staged)
-    about = dataclasses.replace(
-        model, name=place.name, source=None, licence="", attribution="",
-        components={**model.components, "flow": "flow"},
-    )  # fmt: skip
-    write_json(staged / "config.json", about.to_dict())
-    os.replace(staged, place)
+    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
+    try:
+        staged.mkdir(parents=True)
+        for name, reference in model.components.items():
+            if name != "flow" and (template / reference).is_dir():
+                copy_component(template, reference, staged)
+        flow = new_flow(config, seed)
+        write_component(staged / "flow", config.to_dict(), dict(parameters_of(flow)))
+        if os.path.lexists(template / vocabulary.FILE):
+            copy_beside(template / vocabulary.FILE, staged)
+        about = dataclasses.replace(
+            model, name=place.name, source=None, licence="", attribution="",
+            components={**model.components, "flow": "flow"},
+        )  # fmt: skip
+        write_json(staged / "config.json", about.to_dict())
+        os.replace(staged, place)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     return place
 
 
 def finish_bundle(components: Components, directory: Path) -> None:
-    """Put the best weights of a training into its bundle's flow, in one rename."""
+    """Write the best weights of the training in ``directory`` into the flow of its bundle."""
     place = components.path("flow")
     arrays = load_arrays(directory / WEIGHTS)
+    evaluate(arrays, directory / WEIGHTS)
     flow = components.flow
     own = {**dict(parameters_of(flow)), **arrays}
     staged, old = place.with_name(".flow.part"), place.with_name(".flow.old")
@@ -78,11 +88,13 @@ def finish_bundle(components: Components, directory: Path) -> None:
 
 
 def new_config(like: FlowConfig, shape: str, noise_std: float | None = None) -> FlowConfig:
-    """A flow for the data of another, of a shape such as "1,1,5x256". Errors: UsageError."""
+    """The configuration of a flow for the same data as ``like``, with a shape such as "1,1,5x256":
+    layers of each block and their width. Errors: UsageError."""
     match = re.fullmatch(r"(\d{1,3}(?:,\d{1,3})*)x(\d{1,5})", shape.replace(" ", ""))
     if match is None:
         raise UsageError(
-            f"--shape {shape!r}: expected layers of each block and their width, such as 1,1,5x256."
+            f"--shape {shape!r}: expected the number of layers of each block and their width, such "
+            "as 1,1,5x256."
         )
     layers, width = [int(n) for n in match[1].split(",")], int(match[2])
     head = next((h for h in (HEAD, 32, 16) if width % h == 0), None)
@@ -106,8 +118,8 @@ def new_config(like: FlowConfig, shape: str, noise_std: float | None = None) -> 
 
 
 def new_flow(config: FlowConfig, seed: int) -> Flow:
-    """A flow that is the identity: matrices as ``mlx.nn`` draws them, from the seed alone, and
-    outputs of zero."""
+    """A flow that is initially the identity: matrices are initialized like those of ``mlx.nn`` but
+    depend only on ``seed``, and the output projections are zero."""
     flow = Flow(config)
     found = parameters_of(flow)
     drawn = []

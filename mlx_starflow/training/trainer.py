@@ -1,4 +1,4 @@
-"""One training: its arrays, its optimizer, its step, and the same after an interruption."""
+"""The trainer: arrays, optimizer, training step, evaluation, and saving and restoring the state."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .options import TrainOptions
 from .parameters import Arrays, Trained
 from .together import Together
 
-VALID_KEY = 7_000_003  # of the noise of evaluations, which is no step's
+VALID_KEY = 7_000_003  # first random key of the evaluation noise
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Held-out bits per dimension: a mean and its standard error over pictures (over noise draws
-    where there is one picture)."""
+    """Held-out bits per dimension: the mean and its standard error over pictures (over noise draws
+    if there is only one picture)."""
 
     mean: float
     standard_error: float
@@ -50,8 +50,8 @@ class Trainer:
         material: Material,
         together: Together | None = None,
     ) -> None:
-        """``together``: the ranks that share every batch; ``options.batch_size`` is that of one.
-        Errors: UsageError for whole weights of a flow that is not float32."""
+        """``together``: the ranks that share every batch; ``options.batch_size`` is that of one
+        rank. Errors: UsageError if all weights of a flow that is not float32 are to be trained."""
         self.options, self.material = options, material
         self.together = together or Together()
         self.trained = Trained(flow, config)
@@ -63,7 +63,8 @@ class Trainer:
         self.trained.put(self.arrays)
 
     def update(self) -> float:
-        """One step; its bits per dimension, of the batch before the step. Errors: NumericsError."""
+        """Do one step; returns the bits per dimension of its batch before the update. Errors:
+        NumericsError if they are NaN or infinite."""
         o, passes = self.options, self.options.grad_accumulation_steps
         nats, slopes = mx.array(0.0), None
         for number in range(passes):
@@ -96,7 +97,7 @@ class Trainer:
         return bits
 
     def batch(self, number: int) -> Batch:
-        """What pass ``number`` of the next step sees: this rank's part of a batch of all ranks."""
+        """This rank's part of the batch of pass ``number`` of the next step."""
         o, passes, own = self.options, self.options.grad_accumulation_steps, self.together
         whole = o.batch_size * own.size
         found = batch(self.material, o.seed, self.step, (number, passes), whole, o.caption_dropout)
@@ -104,11 +105,12 @@ class Trainer:
         return Batch(found.x[part], None if context is None else context[part])
 
     def kept(self) -> Arrays:
-        """The arrays that are evaluated and saved: the moving average where there is one."""
+        """The arrays that are evaluated and saved: the moving average if there is one."""
         return self.arrays if self.average is None else self.average
 
     def evaluate(self, part: Part | None = None) -> Bits | None:
-        """Held-out bits per dimension under ``kept``, or those of another part; None without."""
+        """Bits per dimension of the held-out pictures, or of another part, with the arrays
+        ``kept()``; None if there are no held-out pictures. Errors: NumericsError."""
         part = self.material.valid if part is None else part
         if part is None:
             return None
@@ -117,7 +119,7 @@ class Trainer:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """The flow with what is kept, for a block; ready for samplers."""
+        """A context in which the flow holds the arrays ``kept()``, for sampling and evaluation."""
         self.put_kept(self.kept())
         try:
             yield
@@ -125,7 +127,7 @@ class Trainer:
             self.put_kept(self.arrays)
 
     def put_kept(self, arrays: Arrays) -> None:
-        """Give the flow arrays to draw and score with."""
+        """Put arrays into the flow for sampling and evaluation."""
         self.trained.put(arrays)
         forget_compiled(self.trained.flow)
 
@@ -165,10 +167,10 @@ class Trainer:
             return muon(self.arrays, rate, o.weight_decay)
         return optim.AdamW(rate, weight_decay=o.weight_decay, bias_correction=True)
 
-    # What is on disk
+    # Saving and restoring
 
     def state(self) -> Arrays:
-        """Everything that the next step depends on, but for ``step``."""
+        """All arrays that the next step depends on; the number ``step`` is not among them."""
         found = {f"arrays.{name}": array for name, array in self.arrays.items()}
         for name, array in (self.average or {}).items():
             found[f"average.{name}"] = array
@@ -179,13 +181,13 @@ class Trainer:
         return found
 
     def load(self, state: Arrays, step: int) -> None:
-        """Go on from a ``state``. Errors: StarflowError where it is of another training."""
+        """Restore a ``state``. Errors: StarflowError if it is of another training."""
         expected = self.state()
         for name, array in expected.items():
             if name not in state or state[name].shape != array.shape:
                 raise StarflowError(
-                    f"The training state has no {name!r} of shape {array.shape}: it is of another "
-                    "training. Begin anew in another --adapter-path."
+                    f"The training state has no {name!r} of shape {array.shape}: it belongs to "
+                    "another training. Start a new training in another --adapter-path."
                 )
         numbers = iter(range(len(state)))
 
@@ -200,10 +202,11 @@ class Trainer:
         self.trained.put(self.arrays)
 
     def begin_from(self, arrays: Arrays) -> None:
-        """Begin with the arrays of an adapter and a fresh optimizer. Errors: StarflowError."""
+        """Start with the arrays of an adapter and a new optimizer. Errors: StarflowError if the
+        names of the arrays differ."""
         if set(arrays) != set(self.arrays):
             raise StarflowError(
-                "The adapter to begin from has other arrays than this training: give the same "
+                "The initial adapter has other arrays than this training: give the same "
                 "--fine-tune-type, --lora-rank, --lora-keys and --num-layers."
             )
         self.arrays = {name: arrays[name].astype(mx.float32) for name in self.arrays}
@@ -212,5 +215,6 @@ class Trainer:
 
 
 def _slashed(arrays: Arrays) -> Arrays:
-    """The arrays by names that are no paths of a tree to an optimizer, which splits at dots."""
+    """The arrays with slashes in place of dots in their names: an optimizer splits names at dots
+    into the paths of a tree."""
     return {name.replace(".", "/"): array for name, array in arrays.items()}

@@ -96,11 +96,15 @@ class AutoencoderKL(nn.Module):
         h = self.encoder(image.astype(self.encoder.conv_in.weight.dtype))
         return self.quant_conv(h) if "quant_conv" in self else h
 
-    def _decode_one(self, latent: mx.array, tile: int) -> mx.array:
+    def middle(self, latent: mx.array) -> mx.array:
+        """Scaled latent (B, h, w, c) -> cells (B, h, w, widest), the input of ``decoder.upper``."""
         z = (latent / self.config.scaling_factor).astype(self.decoder.conv_in.weight.dtype)
         if "post_quant_conv" in self:
             z = self.post_quant_conv(z)
-        h = self.decoder.middle(z)
+        return self.decoder.middle(z)
+
+    def _decode_one(self, latent: mx.array, tile: int) -> mx.array:
+        h = self.middle(latent)
         if tile and (tile < h.shape[1] or tile < h.shape[2]):
             return in_tiles(h, self.decoder.upper, self.config.factor, tile)
         return self.decoder.upper(h).astype(mx.float32)

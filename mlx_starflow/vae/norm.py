@@ -1,4 +1,4 @@
-"""Group normalization that is also quick on a CPU."""
+"""Group normalization with a fast implementation for CPUs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ EPS = 1e-6
 
 
 class GroupNorm(nn.GroupNorm):
-    """x (B, H, W, C) with mean 0 and variance 1 in every group of consecutive channels, then
-    scaled and shifted by channel. MLX brings the groups together first, which on a CPU takes longer
-    than the norm."""
+    """Normalizes x (B, H, W, C) to mean 0 and variance 1 in every group of consecutive channels,
+    then scales and shifts every channel. MLX transposes the groups first, which on a CPU takes
+    longer than the norm."""
 
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__(groups, channels, eps=EPS, pytorch_compatible=True)
@@ -27,8 +27,8 @@ class GroupNorm(nn.GroupNorm):
         return centred * (mx.rsqrt(variance + self.eps) * self.weight) + self.bias
 
     def _group_means(self, x: mx.array) -> mx.array:
-        """The mean of every pixel's group, (B, 1, 1, C); along rows and columns one after the
-        other, which rounds less than all at once."""
+        """The mean of the group of every channel, (B, 1, 1, C). The means over columns, rows and
+        channels are taken one after another, which has less rounding error than all at once."""
         batch, channels = x.shape[0], x.shape[-1]
         means = x.mean(axis=2).mean(axis=1).reshape(batch, self.num_groups, -1).mean(axis=-1)
         return mx.repeat(means, channels // self.num_groups, axis=1)[:, None, None]

@@ -49,10 +49,23 @@ def in_tiles(x: mx.array, work: Callable[[mx.array], mx.array], factor: int, til
     if tile < SMALLEST:
         raise UsageError(f"tile is {tile}; the smallest tile is {SMALLEST} latent cells.")
     height, width = x.shape[1:3]
-    overlap = tile // 4
-    rows = tile_starts(height, tile, overlap)
-    columns = tile_starts(width, tile, overlap)
-    high, wide = min(tile, height), min(tile, width)
+    rows = tile_starts(height, tile, tile // 4)
+    columns = tile_starts(width, tile, tile // 4)
+    return blended(x, work, factor, (min(tile, height), min(tile, width)), rows, columns)
+
+
+def blended(
+    x: mx.array,
+    work: Callable[[mx.array], mx.array],
+    factor: int,
+    size: tuple[int, int],
+    rows: list[int],
+    columns: list[int],
+) -> mx.array:
+    """``in_tiles`` with tiles of a size (height, width) in cells that begin at these rows and
+    columns."""
+    height, width = x.shape[1:3]
+    high, wide = size
     starts_y, starts_x = [r * factor for r in rows], [c * factor for c in columns]
     total: mx.array | None = None
     weights = mx.zeros((height * factor, width * factor, 1))

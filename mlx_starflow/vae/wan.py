@@ -1,8 +1,8 @@
-"""The WAN2.2 autoencoder: clips of M = 4N - 3 frames to N latent frames and back.
+"""The WAN2.2 autoencoder, between clips of M = 4N - 3 frames and N latent frames.
 
-A picture is a clip of one frame. Frames go through a latent frame at a time, so that memory does
-not grow with the length and frames can be shown as they come; the numbers are those of the whole
-clip at once up to rounding.
+A picture is a clip of one frame. Clips are processed one latent frame at a time, so that memory
+does not grow with the length and frames can be shown when they are decoded; the result equals that
+for the whole clip at once up to rounding.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .wan_blocks import (
 )
 from .wan_config import DECODER_WIDTHS, ENCODER_WIDTHS, PATCH, WanConfig
 
-# (frames, pixels along one side) that a cell of a stage's skip has; None: there is no step.
+# Factors of each stage in time and along each side in space; None: the stage does not resample.
 ENCODER_STEPS = ((1, 2), (2, 2), (2, 2), (1, 1))
 DECODER_STEPS = ((2, 2), (2, 2), (1, 2), None)
-# A latent with more cells than this is decoded in tiles of TILE by TILE cells unless told
-# otherwise: all published sizes are below it.
+# By default, a latent with more cells than this is decoded in tiles of TILE by TILE cells. All
+# published sizes are below it.
 LARGE = 64 * 64
 TILE = 32
 
@@ -69,8 +69,8 @@ class UpStage(nn.Module):
 
 
 class WanEncoder(nn.Module):
-    """Patches (B, n, H/2, W/2, 12) of one frame, then of four at a time -> mean and log-variance
-    (B, n', H/16, W/16, 2c), before ``quant_conv``."""
+    """Patches (B, n, H/2, W/2, 12), those of the first frame, then of four frames per latent frame
+    -> mean and log-variance (B, n', H/16, W/16, 2c), before ``quant_conv``."""
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -93,8 +93,8 @@ class WanEncoder(nn.Module):
 
 
 class WanDecoder(nn.Module):
-    """Latent frames, after ``post_quant_conv`` -> patches (B, n, 8h, 8w, 12), in two steps: the
-    middle holds the attention, the upper part nearly all of the memory."""
+    """Latent frames, after ``post_quant_conv`` -> patches (B, n, 8h, 8w, 12), in two parts: the
+    attention is in ``middle``; ``upper`` takes nearly all of the memory."""
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -119,8 +119,8 @@ class WanDecoder(nn.Module):
 
 
 class AutoencoderWan(nn.Module):
-    """Channels-last autoencoder of clips. Latents are the flow's: normalised by channel, and frames
-    after the first multiplied by the temporal scale."""
+    """Channels-last autoencoder of clips. Latents are scaled as for the flow: each channel is
+    normalised, and frames after the first are multiplied by the temporal scale."""
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -132,9 +132,9 @@ class AutoencoderWan(nn.Module):
         self.post_quant_conv = nn.Linear(channels, channels)
 
     def moments(self, clip: mx.array, step: int = 1) -> tuple[mx.array, mx.array]:
-        """Clip (B, M, H, W, 3) in [-1, 1] -> mean and log-variance (B, N, H/16, W/16, c) as the
-        network gives them. Frames after the last 4k + 1 are left out. ``step``: latent frames
-        computed at a time, 0 for all. Errors: ImageError where 16 does not divide H and W."""
+        """Clip (B, M, H, W, 3) in [-1, 1] -> mean and log-variance (B, N, H/16, W/16, c), not
+        normalised. M is rounded down to 4k + 1, and later frames are left out. ``step``: latent
+        frames computed at a time, 0: all. Errors: ImageError if 16 does not divide H and W."""
         factor = self.config.factor
         if clip.ndim != 5 or clip.shape[-1] != 3 or not clip.shape[1]:
             raise ImageError(
@@ -151,8 +151,8 @@ class AutoencoderWan(nn.Module):
         return mean, logvar
 
     def encode(self, image: mx.array, step: int = 1) -> mx.array:
-        """Clip (B, M, H, W, 3) or picture (B, H, W, 3) in [-1, 1] -> the flow's latent, the mean,
-        (B, N, H/16, W/16, c) or without frames, float32."""
+        """Clip (B, M, H, W, 3) or picture (B, H, W, 3) in [-1, 1] -> the mean of its latent, scaled
+        as for the flow: (B, N, H/16, W/16, c) or (B, H/16, W/16, c), float32."""
         if image.ndim == 4:
             return self.encode(image[:, None], step)[:, 0]
         mean, _ = self.moments(image, step)
@@ -160,13 +160,13 @@ class AutoencoderWan(nn.Module):
         return (mean - shift) / scale * self._scale(0, mean.shape[1])
 
     def decode(self, latent: mx.array, tile: int | None = None, step: int = 1) -> mx.array:
-        """The flow's latent (B, N, h, w, c) -> clip (B, 4N - 3, 16h, 16w, 3), or a picture's
-        (B, h, w, c) -> (B, 16h, 16w, 3), float32, about [-1, 1].
+        """The flow's latent of a clip (B, N, h, w, c) -> (B, 4N - 3, 16h, 16w, 3), or of a picture
+        (B, h, w, c) -> (B, 16h, 16w, 3); float32, approximately in [-1, 1].
 
-        ``tile``: side, in latent cells, of the squares in which the upper part of the decoder
-        works, blended where they overlap; 0 works in one piece, None in tiles only where a frame
-        is very large. ``step``: latent frames computed at a time, 0 for all. Errors: UsageError
-        for a latent that does not fit.
+        ``tile``: side, in latent cells, of the tiles in which the upper part of the decoder is
+        computed; overlaps are blended. 0: no tiles; None: tiles only for very large frames.
+        ``step``: latent frames computed at a time, 0: all. Errors: UsageError for a latent of the
+        wrong shape.
         """
         if latent.ndim == 4:
             return self.decode(latent[:, None], tile, step)[:, 0]
@@ -179,7 +179,8 @@ class AutoencoderWan(nn.Module):
     def decode_stream(
         self, latent: mx.array, tile: int | None = None, step: int = 1
     ) -> Iterator[mx.array]:
-        """``decode`` as a stream: 1 frame, then four at a time (B, 1 or 4, H, W, 3)."""
+        """``decode`` as a stream of consecutive frames (B, m, H, W, 3), those of ``step`` latent
+        frames at a time; with step 1, m is 1 at first and 4 afterwards."""
         channels = self.config.latent_channels
         if latent.ndim != 5 or latent.shape[-1] != channels or not latent.shape[1]:
             raise UsageError(
@@ -217,13 +218,13 @@ class AutoencoderWan(nn.Module):
             start = stop
 
     def _scale(self, start: int, count: int) -> mx.array:
-        """The temporal scale of latent frames start ..., (count, 1, 1, 1)."""
+        """The temporal scale of ``count`` latent frames from ``start`` on, (count, 1, 1, 1)."""
         scale = [1.0 if f == 0 else self.config.temporal_scale for f in range(start, start + count)]
         return mx.array(scale)[:, None, None, None]
 
 
 class _Upper:
-    """The upper part of the decoder, in tiles of which each keeps its own past."""
+    """The upper part of the decoder, computed in tiles, each with its own ``Past``."""
 
     def __init__(self, decoder: WanDecoder, tile: int) -> None:
         self.decoder, self.tile = decoder, tile
@@ -240,7 +241,8 @@ class _Upper:
         return mx.stack(rows)
 
     def _one(self, number: int, x: mx.array) -> mx.array:
-        """Tiles come in the same order every time, so their number says whose past it is."""
+        """Compute one tile. Tiles are in the same order at every call, so the number of a tile
+        identifies its ``Past``."""
         if number == len(self.pasts):
             self.pasts.append(Past())
         return pixels(self.decoder.upper(x, self.pasts[number]).astype(mx.float32))
@@ -250,7 +252,8 @@ class _Upper:
 
 
 def patches(x: mx.array) -> mx.array:
-    """(B, M, H, W, 3) -> (B, M, H/2, W/2, 12); inside: colour, column, row, the row fastest."""
+    """(B, M, H, W, 3) -> (B, M, H/2, W/2, 12); the order of the 12 channels is colour, column, row,
+    with the row fastest."""
     b, m, h, w, c = x.shape
     x = x.reshape(b, m, h // PATCH, PATCH, w // PATCH, PATCH, c).transpose(0, 1, 2, 4, 6, 5, 3)
     return x.reshape(b, m, h // PATCH, w // PATCH, -1)

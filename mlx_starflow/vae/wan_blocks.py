@@ -1,8 +1,9 @@
 """Parts of the WAN2.2 autoencoder. Arrays are clips (B, N, H, W, C), channels last.
 
-Nothing looks ahead in time, so a clip can go through a few frames at a time: each part keeps the
-last frames of its input in a ``Past``. 3-D convolutions are 2-D ones over frames side by side,
-which every version of MLX computes right on a GPU, whatever the size.
+All parts are causal in time, so a clip can be processed a few frames at a time: each part keeps the
+last frames of its input in a ``Past``. A 3-D convolution is computed as a 2-D convolution over
+neighbouring frames joined as channels, which every version of MLX computes correctly on a GPU for
+all sizes.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .conv import Conv3x3
 
 
 class Past:
-    """What the parts of an encoder or decoder keep of the frames so far."""
+    """The last input frames of every part of an encoder or decoder."""
 
     def __init__(self) -> None:
         self.begun = False  # whether the first frame has been seen
         self._frames: dict[int, mx.array] = {}
 
     def of(self, part: nn.Module, like: mx.array, count: int) -> mx.array:
-        """The last ``count`` frames of a part's input, zeros before the clip begins."""
+        """The last ``count`` frames of a part's input; zeros at the start of a clip."""
         if id(part) in self._frames:
             return self._frames[id(part)]
         return mx.zeros((like.shape[0], count, *like.shape[2:]), like.dtype)
@@ -40,10 +41,11 @@ class Past:
 
 
 class CausalConv(Conv3x3):
-    """3x3x3 convolution: zeros around each frame, the two frames before it, none after.
+    """3x3x3 convolution that is causal in time: over each frame, padded with zeros, and the two
+    frames before it.
 
-    The three frames stand side by side as channels: weight (out, 3, 3, 3 in), the frame slower than
-    the channel.
+    The three frames are joined as channels: the weight is (out, 3, 3, 3 * in), and its last axis
+    has the frame as the slower index.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -56,21 +58,21 @@ class CausalConv(Conv3x3):
         if work * x.shape[1] <= LARGEST:
             return per_frame(three_of(frames), super().__call__)
         done = []
-        for t in range(x.shape[1]):  # no evaluation of seconds
+        for t in range(x.shape[1]):  # one evaluation per frame, so that none takes seconds
             done.append(per_frame(three_of(frames[:, t : t + 3]), super().__call__))
             mx.eval(done[-1])
         return mx.concatenate(done, axis=1)
 
 
 def three_of(frames: mx.array, stride: int = 1) -> mx.array:
-    """Frames (B, n + 2, H, W, C) -> every frame, from the third on, behind the two before it as
-    channels (B, n, H, W, 3 C)."""
+    """Frames (B, n + 2, H, W, C) -> (B, n, H, W, 3 C) for stride 1: from the third frame on, every
+    ``stride``-th frame with the two frames before it, oldest first, joined as channels."""
     count = frames.shape[1] - 2
     return mx.concatenate([frames[:, k : k + count : stride] for k in range(3)], axis=-1)
 
 
 class Norm(nn.Module):
-    """gamma sqrt(C) x / |x|, the length taken over the channels of one position."""
+    """gamma sqrt(C) x / |x|, with the norm over the channels of each position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,8 +85,8 @@ class Norm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Twice norm, SiLU, convolution, beside a skip; multiplied by a matrix where the width
-    changes."""
+    """Two times norm, SiLU and convolution, plus a skip connection, which has a linear layer if the
+    width changes."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -102,7 +104,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """In every frame alone, every position attends to every other, with one wide head."""
+    """Self-attention over the positions of each frame, with one head."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -135,7 +137,7 @@ class Middle(nn.Module):
 
 
 class Down(nn.Module):
-    """Halves height and width and, where ``time``, the frames after the first."""
+    """Halves height and width and, if ``time``, the number of frames after the first."""
 
     def __init__(self, channels: int, time: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -155,7 +157,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles, where ``time``, the frames after the first, then height and width."""
+    """Doubles, if ``time``, the number of frames after the first, then height and width."""
 
     def __init__(self, channels: int, time: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -169,7 +171,8 @@ class Up(nn.Module):
         return per_frame(x, self.conv.of_doubled)
 
     def _doubled(self, x: mx.array, past: Past) -> mx.array:
-        later = x if past.begun else x[:, 1:]  # frame 0 stays, and no other sees it
+        # The first frame of a clip is not doubled, and later frames do not depend on it here.
+        later = x if past.begun else x[:, 1:]
         frames = mx.concatenate([past.of(self, x, 2), later], axis=1)
         past.keep(self, frames[:, -2:])
         doubled = []
@@ -181,8 +184,9 @@ class Up(nn.Module):
 
 
 def averaged(x: mx.array, channels: int, time: int, space: int, past: Past) -> mx.array:
-    """Cells of time x space x space positions as the means of consecutive numbers, the channel
-    slowest: the skip around a stage of the encoder."""
+    """The skip connection around a stage of the encoder: the numbers of each cell of
+    time x space x space positions, with the channel as the slowest index, are averaged in
+    consecutive groups to ``channels`` channels."""
     if time == 2 and not past.begun:
         x = mx.pad(x, [(0, 0), (1, 0), (0, 0), (0, 0), (0, 0)])
     b, n, h, w, c = x.shape
@@ -192,8 +196,8 @@ def averaged(x: mx.array, channels: int, time: int, space: int, past: Past) -> m
 
 
 def repeated(x: mx.array, channels: int, time: int, space: int, past: Past) -> mx.array:
-    """Every position as a cell of time x space x space, its numbers repeated: the skip around a
-    stage of the decoder."""
+    """The skip connection around a stage of the decoder: the channels of each position are repeated
+    to fill a cell of time x space x space positions with ``channels`` channels."""
     b, n, h, w, c = x.shape
     x = mx.repeat(x, channels * time * space * space // c, axis=-1)
     x = x.reshape(b, n, h, w, channels, time, space, space)
@@ -202,6 +206,6 @@ def repeated(x: mx.array, channels: int, time: int, space: int, past: Past) -> m
 
 
 def per_frame(x: mx.array, work: Callable[[mx.array], mx.array]) -> mx.array:
-    """``work`` on the frames of x (B, N, H, W, C) as a batch of pictures."""
+    """Apply ``work`` to the frames of x (B, N, H, W, C) as a batch of pictures (B * N, H, W, C)."""
     y = work(x.reshape(-1, *x.shape[2:]))
     return y.reshape(*x.shape[:2], *y.shape[1:])

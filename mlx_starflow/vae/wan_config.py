@@ -1,4 +1,4 @@
-"""What a WAN2.2 autoencoder is: the numbers in vae/config.json."""
+"""The configuration of a WAN2.2 autoencoder in vae/config.json."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..config import MAX_WIDTH
 from ..errors import ConfigError
 from ..files.records import Record
 
-KIND = "wan2.2"  # in vae/config.json
-ENCODER_WIDTHS = (1, 2, 4, 4)  # times base_dim, of the four stages
-DECODER_WIDTHS = (4, 4, 2, 1)  # times decoder_base_dim
-PATCH = 2  # pixels along one side that become channels
+KIND = "wan2.2"  # value of "kind" in vae/config.json
+ENCODER_WIDTHS = (1, 2, 4, 4)  # widths of the four stages in units of base_dim
+DECODER_WIDTHS = (4, 4, 2, 1)  # widths of the four stages in units of decoder_base_dim
+PATCH = 2  # side in pixels of the squares whose pixels become channels
 
 
 @dataclass(frozen=True)
 class WanConfig(Record):
-    """The WAN2.2 autoencoder (https://github.com/Wan-Video/Wan2.2) of some width."""
+    """The configuration of a WAN2.2 autoencoder (https://github.com/Wan-Video/Wan2.2)."""
 
     _limits = {
         "base_dim": (1, MAX_WIDTH // 4),
@@ -31,7 +31,7 @@ class WanConfig(Record):
     latent_channels: int
     latents_mean: tuple[float, ...]  # one for every latent channel
     latents_std: tuple[float, ...]
-    temporal_scale: float = 1.0  # of the flow's latent frames after the first
+    temporal_scale: float = 1.0  # factor of the flow's latent frames after the first
 
     def __post_init__(self) -> None:
         self._check_limits()
@@ -42,7 +42,7 @@ class WanConfig(Record):
                     f"{self.latent_channels} latent channels."
                 )
         if not all(1e-6 < s < 1e6 for s in self.latents_std):
-            raise ConfigError("latents_std holds a number that is no positive deviation.")
+            raise ConfigError("latents_std holds a number that is not between 1e-6 and 1e6.")
 
     @property
     def factor(self) -> int:
@@ -51,7 +51,7 @@ class WanConfig(Record):
 
     @property
     def temporal_factor(self) -> int:
-        """Frames per latent frame; the first has one to itself."""
+        """Frames per latent frame; the first latent frame is one frame only."""
         return 4
 
     @property

@@ -1,4 +1,4 @@
-"""Comparing pictures with a reference."""
+"""Compare pictures with a reference."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ class Finding:
     """The result for one picture."""
 
     path: str
-    p_value: float  # for ordinary pictures, at most a with probability at most a
+    p_value: float  # for an ordinary picture, p_value <= a has probability at most a, for every a
     anomalous: bool  # p_value <= the chosen false-alarm rate
     statistic: str  # name of the statistic with the largest score
     statistics: dict[str, tuple[float, float]]  # name -> (score, p-value of this statistic alone)
     map: np.ndarray  # (rows, columns) distances of the tokens
-    threshold: float  # an ordinary picture exceeds it anywhere at the false-alarm rate
+    threshold: float  # the largest distance in an ordinary picture exceeds it at this rate
     regions: tuple[Region, ...]  # largest value first
 
 
 def check(
     pipe: Pipeline, reference: Reference, pictures: Sequence[Picture], false_alarms: float = 0.05
 ) -> list[Finding]:
-    """Compare each picture with a reference. ``false_alarms``: false-alarm rate, between 0 and 1.
+    """Compare each picture with a reference. ``false_alarms``: the false-alarm rate, between 0
+    and 1.
 
     Errors: UsageError if the reference was made with another model or is too small for the
     false-alarm rate; NumericsError.

@@ -1,11 +1,11 @@
-"""p-values that are exact for any distribution (Vovk et al., Algorithmic Learning in a Random
-World; full conformal prediction).
+"""p-values that are valid for any distribution (full conformal prediction; Vovk et al., Algorithmic
+Learning in a Random World).
 
 The picture is added to the n reference pictures, and each picture is scored against all others. If
 it comes from the same distribution as the reference, all orders of the scores are equally probable.
-The picture's rank among n + 1 is then uniform, and p = rank / (n + 1) is at most a with probability
-at most a. This probability is over the draw of the reference *and* the picture; the false-alarm
-rate with one particular reference varies around it.
+The picture's rank among the n + 1 scores is then uniform, so for every a the p-value
+p = rank / (n + 1) is at most a with probability at most a. This probability is over the draw of the
+reference *and* the picture; the false-alarm rate with one particular reference varies around it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def p_value(values: np.ndarray) -> float:
 def p_values(
     reference: Measured, picture: Measured
 ) -> tuple[float, dict[str, tuple[float, float]]]:
-    """The p-value of one picture by the largest of its scores; and, for each statistic, the score
-    and the p-value of this statistic alone."""
+    """The p-value of one picture, computed from the largest of its scores; and, for each statistic,
+    the score and the p-value of this statistic alone."""
     found = scores(reference.and_(picture))
     largest = np.max(np.stack(list(found.values())), axis=0)
     each = {name: (float(values[-1]), p_value(values)) for name, values in found.items()}

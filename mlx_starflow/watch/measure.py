@@ -27,7 +27,7 @@ _LEAST_LOSS, _LEAST_DETAIL = 1e-5, 1e-3  # added before the logarithm
 class Measured:
     """Measurements of N pictures of one size, with T tokens each."""
 
-    parts: np.ndarray  # (N, T, K + 1) nats, see ``composition``; mean over noise draws
+    parts: np.ndarray  # (N, T, K + 1) terms of -log p in nats, see ``composition``; draws averaged
     lost: np.ndarray  # (N, T) log of the autoencoder's squared error; zeros without a VAE
     detail: np.ndarray  # (N, T) log of the mean difference between neighbouring pixels
     png: np.ndarray  # (N,) bits per pixel value of the picture as a PNG
@@ -50,7 +50,7 @@ class Measured:
         )  # fmt: skip
 
     def and_(self, other: Measured) -> Measured:
-        """The measurements of both, one after another."""
+        """The measurements of both, those of ``other`` last."""
         return Measured(
             np.concatenate([self.parts, other.parts]),
             np.concatenate([self.lost, other.lost]),

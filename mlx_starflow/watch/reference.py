@@ -12,6 +12,7 @@ import numpy as np
 
 from ..editing.inputs import contexts_of
 from ..errors import ConfigError, UsageError
+from ..files.counted import counted
 from ..files.fields import shown
 from ..files.json import read_json
 from ..pictures.arrays import write_whole
@@ -25,7 +26,7 @@ FEWEST = 20  # pictures; with fewer, no p-value is 5 % or less
 MOST = 10_000  # pictures
 DRAWS = 4  # noise draws
 LARGEST_FILE = 256 << 20  # bytes
-MOST_VALUES = 64 << 20  # numbers and texts in the file
+MOST_VALUES = 64 << 20  # numbers and strings in the file
 _DIGITS = 7  # significant digits in the file
 
 
@@ -52,13 +53,14 @@ def fit(
 ) -> Reference:
     """Make a reference from at least FEWEST ordinary pictures of one size.
 
-    prompt: describes all pictures. draws, seed: of the noise that is added to them. progress: is
-    called with the number of pictures done. Errors: UsageError, NumericsError.
+    prompt: a prompt that describes all pictures. draws, seed: number and seed of the noise draws
+    that are added to them. progress: is called with the number of pictures done. Errors:
+    UsageError, NumericsError.
     """
     if len(pictures) < FEWEST:
         raise UsageError(
-            f"There are {len(pictures)} pictures; at least {FEWEST} are needed for a false-alarm "
-            "rate of 5 %."
+            f"There is only {counted(len(pictures), 'picture')}; at least {FEWEST} are needed for "
+            "a false-alarm rate of 5 %."
         )
     if len(pictures) > MOST:
         raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} are allowed.")
@@ -114,11 +116,12 @@ def write_reference(path: Path, reference: Reference) -> Path:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read a file that ``write_reference`` made. Errors: ConfigError naming the file and key."""
+    """Read a file that ``write_reference`` made. Errors: UsageError if it is missing, ConfigError
+    naming the file and key."""
     try:
         data = read_json(path, LARGEST_FILE, most_values=MOST_VALUES)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; make it with watch fit.") from None
+        raise UsageError(f"{path}: there is no such file; make it with watch fit.") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ConfigError(f"{path} is not a reference; make one with watch fit.")
     if data.get("version") != VERSION:

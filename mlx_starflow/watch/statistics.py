@@ -20,13 +20,14 @@ STATISTICS = {
     "spot": "Mahalanobis distance of the most unusual tokens",
 }
 SPOT = 4  # number of most unusual tokens
-RIDGE = 1e-6  # times the mean variance is added to each variance, to avoid division by zero
+TAIL = 0.95  # quantile that becomes 1
+RIDGE = 1e-6  # this share of the mean variance is added to each, to avoid division by zero
 
 
 def scores(bag: Measured) -> dict[str, np.ndarray]:
-    """For each of STATISTICS the scores (N,) of all pictures; larger is more unusual. To put them
-    on one scale, the logarithm is taken and expressed as distance from the median, in median
-    absolute deviations."""
+    """For each of STATISTICS the scores (N,) of all pictures; larger is more unusual. All are
+    brought to one scale: the logarithm is mapped linearly such that its median becomes 0 and its
+    TAIL quantile 1, so that no statistic exceeds 1 more often than another."""
     tokens = token_distances(bag)
     largest = np.sort(tokens, axis=1)[:, -SPOT:].mean(axis=1)
     found = {
@@ -52,7 +53,7 @@ def picture_features(bag: Measured) -> np.ndarray:
 
 
 def token_features(bag: Measured) -> np.ndarray:
-    """(N, T, F) features of each token, and their mean over its four neighbours."""
+    """(N, T, F) features of each token, followed by their means over its four neighbours."""
     own = np.concatenate([bag.parts, bag.lost[..., None], bag.detail[..., None]], axis=2)
     return np.concatenate([own, _neighbours(own, bag.grid)], axis=2)
 
@@ -99,4 +100,4 @@ def _from_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _standardised(y: np.ndarray) -> np.ndarray:
     middle = np.median(y)
-    return (y - middle) / (np.median(np.abs(y - middle)) + 1e-12)
+    return (y - middle) / (np.quantile(y, TAIL) - middle + 1e-12)

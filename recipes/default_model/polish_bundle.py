@@ -22,9 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .flow import STARFlow
+from .known import paint_all, read_vocabulary, scenes_and_captions
 from .polish import latents_for_polish, polish_decoder
 from .settings import Recipe, full
-from .sharpness import paint_all, read_vocabulary, scenes_and_captions
 from .text import build_encoder
 from .tokenizer import PAD_ID
 from .vae import encode_pictures, new_autoencoder

@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 
-from .painter import Scene, caption, paint, random_scene
+from .known import paint_all, read_vocabulary, scenes_and_captions
 
 LEVELS = 4
 _PATCH = 7
 _PATCHES = 32  # from each picture and level; with fewer patches all distances are larger
 _DIRECTIONS = 128
 _REPEATS = 6  # random choices of patches and directions; the distances are averaged
-_PHRASINGS = 20  # captions that are tried for each scene
-_SEED = 9_000_000  # of the scenes; not used for training
+SEED = 9_000_000  # of the scenes; not used for training
 _KERNEL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 
@@ -120,37 +118,6 @@ def compare(pictures: np.ndarray, reference: np.ndarray) -> dict:
     }
 
 
-def scenes_and_captions(
-    count: int, vocabulary: dict, seed: int = _SEED
-) -> tuple[list[Scene], list[str]]:
-    """Held-out scenes and a caption of each, with only words of a bundle's ``vocabulary.json``."""
-    shown = {name: set(vocabulary[name]) for name in ("subject", "place", "colour")}
-    words, scenes, captions = set(vocabulary["words"]), [], []
-    i = 0
-    while len(scenes) < count:
-        rng = np.random.default_rng([seed, i])
-        i += 1
-        scene = random_scene(rng)
-        if not {scene.subject, scene.place} <= shown["subject"] | shown["place"]:
-            continue
-        if scene.colour is not None and scene.colour not in shown["colour"]:
-            continue
-        phrasings = (caption(scene, rng) for _ in range(_PHRASINGS))
-        sayable = (text for text in phrasings if words.issuperset(re.findall(r"\w+", text)))
-        if text := next(sayable, None):
-            scenes.append(scene)
-            captions.append(text)
-    return scenes, captions
-
-
-def read_vocabulary(bundle: Path) -> dict:
-    return json.loads((bundle / "vocabulary.json").read_text())
-
-
-def paint_all(scenes: list[Scene], size: int) -> np.ndarray:
-    return np.stack([np.asarray(paint(scene, size)) for scene in scenes])
-
-
 def reconstruct(pipe, pictures: np.ndarray) -> np.ndarray:
     """Encode and decode pictures (N, H, W, 3) with the bundle's autoencoder."""
     import mlx.core as mx
@@ -162,7 +129,7 @@ def reconstruct(pipe, pictures: np.ndarray) -> np.ndarray:
 def measure(pipe, count: int = 96) -> dict:
     """Compare other paintings, reconstructions and samples with paintings of the same captions."""
     size = pipe.config.image_size
-    scenes, captions = scenes_and_captions(2 * count, read_vocabulary(pipe.directory))
+    scenes, captions = scenes_and_captions(2 * count, read_vocabulary(pipe.directory), SEED)
     paintings, others = np.split(paint_all(scenes, size), 2)
     decoded = reconstruct(pipe, paintings)
     drawn = [np.asarray(pipe.generate(c, seed=i).images[0]) for i, c in enumerate(captions[:count])]

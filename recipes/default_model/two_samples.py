@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import write_json
+from .known import paint_all, read_vocabulary, scenes_and_captions
 from .optimizer import build_optimizers, cosine, set_rates
-from .sharpness import BUNDLE, paint_all, read_vocabulary, scenes_and_captions
+from .sharpness import BUNDLE, SEED
 from .vae import to_tensor
 
 _STEPS = 160
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--output", type=Path, help="also write the number here, as JSON")
     options = parser.parse_args()
-    scenes, captions = scenes_and_captions(options.count, read_vocabulary(options.bundle))
+    scenes, captions = scenes_and_captions(options.count, read_vocabulary(options.bundle), SEED)
     with sf.load(options.bundle) as pipe:
         pictures = draw(pipe, captions, options.pictures)
         paintings = paint_all(scenes, pipe.config.image_size)

@@ -1,1 +1,1 @@
-"""How well `train` teaches: paintings in styles that the embedded model has never seen."""
+"""Measurements of ``train`` on paintings in styles that the embedded model was not trained on."""

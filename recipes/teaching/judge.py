@@ -1,4 +1,4 @@
-"""A small network that names subject and style of a picture of 64x64 pixels (needs PyTorch)."""
+"""A small network that classifies subject and style of a picture of 64x64 pixels. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTHS = (16, 32, 64, 96)
 
 
 def new_judge() -> Judge:
-    """An untrained judge of the two questions."""
+    """An untrained classifier of subject and style."""
     return Judge(WIDTHS, {"subject": vocabulary()["subject"], "style": STYLES})
 
 
@@ -35,7 +35,7 @@ def paintings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(path: Path) -> None:
-    """Train a judge and print its accuracies on held-out paintings."""
+    """Train a classifier, save it, and print its accuracies on held-out paintings."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     (pictures, subjects), held = paintings(PAINTED, 101), paintings(HELD_OUT, 102)
@@ -63,7 +63,8 @@ def fit(path: Path) -> None:
 
 @torch.no_grad()
 def shares(judge: Judge, pictures: np.ndarray, subjects: np.ndarray, style: int) -> str:
-    """How often the judge sees the subject and the style."""
+    """The shares of pictures (N, 64, 64, 3) for which the classifier predicts the given subjects
+    and the style."""
     parts = [judge(prepare(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)]
     said = {kind: torch.cat([p[kind] for p in parts]).argmax(1).numpy() for kind in parts[0]}
     subject, own = (said["subject"] == subjects).mean(), (said["style"] == style).mean()

@@ -1,4 +1,4 @@
-"""What an adapter did to the model: bits per dimension by scale, and samples to be judged."""
+"""Measure the effect of an adapter: bits per dimension by scale, and samples for the classifier."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from mlx_starflow.training.trainer import VALID_KEY
 from .styles import scenes, vocabulary
 
 SCALES = (0.0, 0.5, 1.0)
-DRAWS, BATCH, JUDGED = 4, 8, 64  # noise draws; pictures in a pass; side of judged pictures
+DRAWS, BATCH, JUDGED = 4, 8, 64  # noise draws; pictures per pass; side of classified pictures
 PROMPTS_SEED = 901
 
 
 def bits(pipe: sf.Pipeline, latents: mx.array, context: mx.array) -> np.ndarray:
-    """(N,) bits per dimension of clean latents with the model's noise, a mean over draws."""
+    """Bits per dimension (N,) of clean latents with the model's noise, averaged over noise
+    draws."""
     found = []
     for draw in range(DRAWS):
         noise = mx.random.normal(latents.shape, key=mx.random.key(VALID_KEY + draw))
@@ -35,7 +36,8 @@ def bits(pipe: sf.Pipeline, latents: mx.array, context: mx.array) -> np.ndarray:
 
 
 def tell_bits(adapter: str, folders: list[Path]) -> None:
-    """A line for each folder and scale: bits per dimension, and the change from scale 0."""
+    """Print a line for each folder and scale: bits per dimension, and the change from scale 0 with
+    its standard error."""
     with sf.load() as pipe:
         for folder in folders:
             paths = sorted(folder.glob("*.png"))
@@ -53,7 +55,8 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
 
 
 def draw(adapter: str, count: int, out: Path, scale: float, guidance: float | None) -> None:
-    """Samples of random prompts with seeds 0, 1, ...: OUT.png (a sheet) and OUT.npz (to judge)."""
+    """Draw samples of random prompts with seeds 0, 1, ...; writes OUT.png (a sheet) and OUT.npz
+    (for the classifier)."""
     asked, known = scenes(count, PROMPTS_SEED), vocabulary()["subject"]
     pictures: list[Image.Image] = []
     with sf.load(adapters=[(adapter, scale)]) as pipe:

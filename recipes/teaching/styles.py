@@ -1,4 +1,4 @@
-"""Folders of paintings in a style, each with its caption beside it: what `train` reads."""
+"""Write folders of paintings in a style with caption files, as ``train`` reads them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ SIZE = 128
 
 
 def vocabulary() -> dict:
-    """The words that the embedded model knows, and what they name."""
+    """The vocabulary of the embedded model: its words and their meanings."""
     return json.loads((BUNDLE / "vocabulary.json").read_text())
 
 
 def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
-    """Random scenes of subjects and words that the model knows, with captions telling the place."""
+    """Random scenes whose subjects and captions are in the model's vocabulary, with captions that
+    name the place."""
     known, found, i = vocabulary(), [], 0
     words = set(known["words"])
     while len(found) < count:
@@ -39,8 +40,8 @@ def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
 
 
 def styled(picture: Image.Image, style: str) -> Image.Image:
-    """A painting in another style. "pencil": grey tones on white paper, lines where it is darker
-    than around it; "inverted": every colour replaced by its opposite."""
+    """A painting in another style. "pencil": grey tones on white, with lines where the painting is
+    darker than its surroundings; "inverted": inverted colours; "plain": unchanged."""
     if style == "inverted":
         return ImageOps.invert(picture.convert("RGB"))
     if style == "pencil":

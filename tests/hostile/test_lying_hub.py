@@ -4,8 +4,10 @@ kept, no licence left behind."""
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hub_client import CHECKPOINT, LICENCE
 import mlx_starflow as sf
 from mlx_starflow.bundle.check import problem_in_bundle
 from mlx_starflow.errors import HubError, WeightsError
-from mlx_starflow.hub import download, resolve, resumable
+from mlx_starflow.hub import download, requests, resolve, resumable
 from mlx_starflow.hub.integrity import check_component
 
 DATA = bytes(range(256)) * 100
@@ -123,6 +125,48 @@ def test_an_answer_that_is_not_the_file(lie, announced, hub, here, tmp_path):
     assert written(tmp_path) < len(DATA) + 1e6
     del hub.lies["big.bin"]
     assert here("some/model", "big.bin").read_bytes() == DATA
+
+
+def trickle(handler, data: bytes, start: int, status: int = 200) -> None:
+    """One byte after the other, never so slowly that a read times out."""
+    handler.send_response(206 if start else status)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    handler.send_header("Content-Length", str(len(data) - start))
+    handler.end_headers()
+    handler.close_connection = True
+    try:
+        for byte in data[start:]:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            time.sleep(0.02)
+    except OSError:
+        return
+
+
+def test_a_file_that_trickles(hub, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(resumable, "MAX_ATTEMPTS", 4)
+    hub.repositories["some/model"] = {"big.bin": DATA}
+    hub.lies["big.bin"] = trickle  # 512 s for the whole file
+    began = time.monotonic()
+    said = refusal(lambda: here("some/model", "big.bin"))
+    assert "big.bin" in said and "interrupted 4 times" in said
+    assert time.monotonic() - began < 10 and requests_for(hub) == 4
+    # What arrived is kept.
+    assert 0 < sum(p.stat().st_size for p in tmp_path.rglob("*.resumable")) < len(DATA)
+    del hub.lies["big.bin"]
+    assert here("some/model", "big.bin").read_bytes() == DATA
+
+
+def test_a_listing_that_trickles(hub, here, monkeypatch):
+    monkeypatch.setattr(requests, "LISTING_SECONDS", 0.2)
+    hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0)
+    began = time.monotonic()
+    assert "does not end" in refusal(lambda: download.list_repository("apple/starflow"))
+    hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0, 500)
+    refusal(lambda: download.list_repository("apple/starflow"))
+    assert time.monotonic() - began < 10
 
 
 def test_a_listing_that_is_none(hub, here, tmp_path):
@@ -299,3 +343,45 @@ def test_a_downgrade_is_not_followed():
         patch.setattr(utils, "get_session", lambda: Session())
         with pytest.raises(HubError, match="not followed"), requests._answer("https://hub/x", {}):
             pass
+
+
+# The token
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str | None]]]:
+    """Another server: its address, and the tokens that it received."""
+    received: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(DATA)))
+            self.end_headers()
+            self.wfile.write(DATA)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/big.bin", received
+        server.shutdown()
+
+
+def test_the_token_is_not_sent_to_another_host(hub, here, elsewhere, monkeypatch):
+    address, received = elsewhere
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    def redirect(handler, data: bytes, start: int) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", address)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    hub.repositories["some/model"] = {"big.bin": DATA}
+    hub.lies["big.bin"] = redirect
+    url = f"{hub.url}/some/model/resolve/main/big.bin"
+    pieces = b"".join(piece for _, piece in requests.file_pieces(url, 0, len(DATA)))
+    assert pieces == DATA and received == [None]
+    assert hub.requests[-1].token == "hf_secret"

@@ -18,11 +18,11 @@ from pathlib import Path
 from mlx_starflow.device.machine import this_machine
 from mlx_starflow.pipeline import Pipeline, load
 
+from ..known import paint_known
 from ..likelihood.__main__ import write_into
-from ..painter import paint_many
 from . import damage, plot, rate, rivals
 
-SEED = 9_000_000  # of the paintings
+SEED = 9_000_000  # first seed of the paintings
 PARTS = ("rate", "captions", "other", "round-trips", "elsewhere", "mutations")
 QUALITIES = (25.0, 25.5, 26.0, 26.5, 27.0, 27.5, 28.0)  # dB
 FOLDER = Path("recipes/default_model/runs/compression")
@@ -33,11 +33,13 @@ def main() -> None:
     parser.add_argument("--model", help="a bundle; default: the embedded model")
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--count", type=int, default=200, help="paintings of the curves")
-    parser.add_argument("--some", type=int, default=48, help="paintings for captions and kinds")
+    parser.add_argument(
+        "--some", type=int, default=48, help="paintings for captions, other kinds and elsewhere"
+    )
     parser.add_argument("--round-trips", type=int, default=500)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument(
-        "--repaired", type=int, default=1_000, help="of them with a correct checksum"
+        "--repaired", type=int, default=1_000, help="number of mutations with a correct checksum"
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="stored results of long parts")
     parser.add_argument("--page", type=Path, help="also write the tables into this page")
@@ -61,7 +63,8 @@ def say(line: str) -> None:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each key, a column for each key of any row; counts in full."""
+    """A Markdown table with a row for each key and a column for each key of any row. Whole numbers
+    and numbers of 100 or more are printed without decimals."""
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
@@ -85,33 +88,32 @@ def weights(pipe: Pipeline) -> str:
 
 
 def measure(part: str, pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict]:
-    size = pipe.config.image_size
     if part == "rate":
-        paintings = paint_many(options.count, SEED, size, 1)[0]
+        paintings = paint_known(pipe, options.count, SEED)[0]
         rows = rate.measured(pipe, paintings, rate.STEPS, options.folder / "rate.jsonl", say)
         return {"steps": rate.by_step(rows), "equal": at_equal_quality(rows, paintings, options)}
     if part == "captions":
-        paintings, captions, _ = paint_many(options.some, SEED, size, 1)
+        paintings, captions, _ = paint_known(pipe, options.some, SEED)
         return {part: rate.with_captions(pipe, paintings, captions, (0.25, 0.5))}
     if part == "other":
         return {
             part: damage.other_pictures(
-                pipe, paint_many(options.some // 2, SEED + 1, size, 1)[0], 0.25
+                pipe, paint_known(pipe, options.some // 2, SEED + 1)[0], 0.25
             )
         }
     if part == "round-trips":
-        paintings = paint_many(options.round_trips, SEED + 2, size, 1)[0]
+        paintings = paint_known(pipe, options.round_trips, SEED + 2)[0]
         return {part: {"step 0.25": damage.round_trips(pipe, paintings, 0.25, say)}}
     if part == "elsewhere":
-        paintings = paint_many(options.some, SEED + 4, size, 1)[0]
+        paintings = paint_known(pipe, options.some, SEED + 4)[0]
         return {part: damage.elsewhere(pipe, paintings, 0.35)}
-    paintings = paint_many(20, SEED + 3, size, 1)[0]
+    paintings = paint_known(pipe, 20, SEED + 3)[0]
     found = damage.mutations(pipe, paintings, options.mutations, options.repaired, say)
     return {part: {"all": found}}
 
 
 def at_equal_quality(rows: list[dict], paintings, options) -> dict[str, dict[str, float]]:
-    """Bytes at the same PSNR; "AVIF" is the better of its two colour resolutions."""
+    """Bytes of each format at equal PSNR; "AVIF" is the smaller of 4:2:0 and 4:4:4."""
     own = [(row["bytes"], row["PSNR, dB"]) for row in rate.by_step(rows).values()]
     curves = {"mlx-starflow": own}
     for name in rivals.FORMATS:

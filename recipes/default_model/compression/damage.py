@@ -33,7 +33,7 @@ ARITHMETICS = {
 
 
 def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[str, float]:
-    """Count the pictures whose decoded numbers are exactly the coded ones."""
+    """Count the pictures whose decoded symbols are exactly those that were coded."""
     exact = portable = 0
     for i, pixels in enumerate(pictures):
         made = codec.compress_picture(pipe, Image.fromarray(pixels), step)
@@ -45,10 +45,11 @@ def round_trips(pipe: Pipeline, pictures: np.ndarray, step: float, say) -> dict[
 
 
 def elsewhere(pipe: Pipeline, pictures: np.ndarray, step: float) -> dict[str, dict[str, float]]:
-    """Count the files that processes with other matrix products decode, see ARITHMETICS.
+    """Count the files that are decoded correctly by processes with other implementations of matrix
+    products, see ARITHMETICS.
 
-    "differing": the number of pictures for which such a process computes other means in the deep
-    block.
+    "differing": the number of pictures for which such a process computes different means in the
+    deep block.
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs = []
@@ -82,9 +83,9 @@ def _seen(model: Path, folder: str, changes: dict[str, str]) -> list[dict]:
 def mutations(
     pipe: Pipeline, pictures: np.ndarray, count: int, repaired: int, say
 ) -> dict[str, float]:
-    """Decompress ``count`` damaged files and count the results.
+    """Decompress ``count`` damaged files and count the outcomes.
 
-    In ``repaired`` of them the checksum of the file is corrected, so that the decoder runs.
+    In the first ``repaired`` files the checksum of the file is corrected, so the decoder runs.
     """
     files = [codec.compress(pipe, Image.fromarray(p), 0.5) for p in pictures]
     rng = np.random.default_rng(3)
@@ -120,9 +121,9 @@ def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
     data = bytearray(files[int(rng.integers(len(files)))])
     at = int(rng.integers(len(data)))
     kind = int(rng.integers(6))
-    if kind == 0:  # a bit
+    if kind == 0:  # one bit flipped
         data[at] ^= 1 << int(rng.integers(8))
-    elif kind == 1:  # several bytes
+    elif kind == 1:  # one to seven bytes replaced
         for place in rng.integers(len(data), size=int(rng.integers(1, 8))):
             data[place] = int(rng.integers(256))
     elif kind == 2:  # truncated
@@ -133,7 +134,7 @@ def mutated(files: list[bytes], rng: np.random.Generator) -> bytes:
         del data[at : at + (length if rng.random() < 0.5 else 0)]
     elif kind == 4:  # bytes added
         data += rng.integers(256, size=int(rng.integers(1, 40))).astype(np.uint8).tobytes()
-    else:  # the end of another file
+    else:  # the end replaced by that of another file
         data[at:] = files[int(rng.integers(len(files)))][at:]
     return bytes(data)
 
@@ -151,7 +152,8 @@ def with_right_check(data: bytes) -> bytes:
 def other_pictures(
     pipe: Pipeline, paintings: np.ndarray, step: float
 ) -> dict[str, dict[str, float]]:
-    """Mean bytes and PSNR of kinds of pictures that the model was not trained on."""
+    """Mean bytes and PSNR of paintings, and of kinds of pictures that the model was not trained
+    on."""
     rng = np.random.default_rng(7)
     kinds = {"paintings": lambda p, _: p, **OUTLIERS}
     table = {}

@@ -1,4 +1,5 @@
-"""Decode compressed files in a process with other arithmetic; ``damage`` starts it.
+"""Decode compressed files in a process with different floating-point arithmetic. Started by
+``damage.elsewhere``:
 
 python -m recipes.default_model.compression.elsewhere MODEL FOLDER
 """
@@ -9,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-import mlx_starflow as sf  # before mlx itself: it loads the fast BLAS
+import mlx_starflow as sf  # before mlx, since it loads OpenBLAS
 
 # isort: split
 import mlx.core as mx
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def _last_digits(flow, u: np.ndarray, context) -> str:
-    """The first bytes of the deep block's means of one picture, in hexadecimal."""
+    """The first 2000 bytes of the deep block's means of one picture, in hexadecimal."""
     block = flow.blocks[deep_block(flow)]
     _, b = block.parameters_of(mx.array(u[None]), flow.training_grid(), context)
     return np.array(b).tobytes().hex()[:4000]

@@ -8,7 +8,8 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def plot(curves: Curves, png: float, path: Path) -> None:
-    """Plot PSNR over bytes for every format into a file. Needs matplotlib."""
+    """Plot PSNR in dB against bytes for every format, and write the plot to ``path``. ``png``: mean
+    bytes of lossless PNG files, for the axis label. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
 """Rate and distortion of the codec on paintings.
 
-Every file is made completely. To save time, the pictures are restored from the coded numbers in
-batches instead of with ``decompress``; the results are the same up to rounding. That ``decompress``
-finds the same numbers in the file is measured by ``damage.round_trips``.
+The files are written completely. To save time, the pictures are restored in batches from the coded
+symbols instead of with ``decompress``; the results are equal up to rounding. ``damage.round_trips``
+measures whether ``decompress`` decodes the same symbols from the files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _BATCH = 10  # pictures restored at once
 def measured(
     pipe: Pipeline, pictures: np.ndarray, steps: tuple[float, ...], log: Path, say=print
 ) -> list[dict]:
-    """Return one row for every picture and step: bytes, code, ideal, PSNR.
+    """Return one row for every picture and step: bytes of the file, of the code and of the ideal
+    code, and PSNR in dB.
 
-    log: file of finished rows, with which an interrupted run continues. Rows of other weights are
-    ignored.
+    log: JSON Lines file of finished rows, from which an interrupted run continues. Rows of other
+    weights are ignored.
     """
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     rows = [r for r in rows if r["weights"] == pipe.fingerprint]
@@ -56,7 +57,7 @@ def measured(
 
 
 def content(pixels: np.ndarray) -> str:
-    """A hash of the pixels as the picture's name, so that a row belongs to exactly this picture."""
+    """A hash of the pixels, which identifies the picture in stored rows."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()[:16]
 
 
@@ -77,7 +78,8 @@ def _rows(pipe: Pipeline, pictures: np.ndarray, which: list[int], step: float) -
 
 
 def by_step(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Means over the pictures, and by how much the code is longer than the ideal length."""
+    """For each step, means over the pictures, and the excess of the code over the ideal length in
+    percent."""
     table = {}
     for step in sorted({r["step"] for r in rows}):
         own = [r for r in rows if r["step"] == step]
@@ -98,7 +100,7 @@ def by_step(rows: list[dict]) -> dict[str, dict[str, float]]:
 def with_captions(
     pipe: Pipeline, pictures: np.ndarray, captions: list[str], steps: tuple[float, ...]
 ) -> dict[str, dict[str, float]]:
-    """Mean bytes without and with the caption: of the code, and of the whole file."""
+    """For each step, mean bytes of the code and of the whole file, without and with the caption."""
     table = {}
     for step in steps:
         rows = []

@@ -1,4 +1,4 @@
-"""Other picture formats: bytes and PSNR at each quality, with Pillow's encoders."""
+"""Bytes and PSNR of other picture formats at each quality, with Pillow's encoders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-# Each with the most thorough setting that is still fast enough for small pictures.
+# Format of Pillow, qualities, and options: the slowest settings that are practical for small
+# pictures.
 FORMATS: dict[str, tuple[str, tuple[int, ...], dict]] = {
     "WebP": ("WEBP", (0, 1, 2, 5, 10, 15, 20, 30, 40), {"method": 6}),
     "AVIF": ("AVIF", (0, 2, 5, 10, 15, 20, 30), {"speed": 2, "subsampling": "4:2:0"}),
@@ -17,7 +18,7 @@ FORMATS: dict[str, tuple[str, tuple[int, ...], dict]] = {
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """dB, of 8-bit pictures."""
+    """The PSNR in dB of two 8-bit pictures."""
     error = np.mean(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)))
     return float(10 * np.log10(255**2 / max(error, 1e-10)))
 
@@ -30,7 +31,7 @@ def encoded(picture: np.ndarray, form: str, **options) -> tuple[int, float]:
 
 
 def curve(name: str, pictures: np.ndarray) -> list[tuple[float, float]]:
-    """(mean bytes, mean PSNR) for every quality of a format of FORMATS."""
+    """(mean bytes, mean PSNR in dB) for every quality of a format of FORMATS."""
     form, qualities, options = FORMATS[name]
     points = []
     for quality in qualities:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from mlx_starflow.pipeline import load
 
-from ..painter import paint_many
+from ..known import paint_known, read_vocabulary, scenes_and_captions
 from .round_trip import round_trips
 from .separation import separation
 from .zero_shot import draws_and_errors, zero_shot
 
-SEED = 7_000_000  # of the paintings
+SEED = 7_000_000  # first seed of the paintings
 PARTS = ("separation", "zero-shot", "draws", "round-trip", "best-of", "edit", "doubt")
 
 
@@ -59,37 +59,38 @@ def _measure(part: str, options: argparse.Namespace) -> dict[str, dict[str, floa
     if part == "round-trip":
         with load(options.model) as pipe:
             guidance = pipe.config.defaults.guidance
-            images, _, _ = paint_many(4, SEED + 3, pipe.config.image_size)
+            images, _, _ = paint_known(pipe, 4, SEED + 3)
         return round_trips(options.model, images, guidance_caption, guidance)
     with load(options.model) as pipe:
-        size = pipe.config.image_size
         if part == "separation":
-            calibration, _, _ = paint_many(n, SEED + 1, size)
-            paintings, _, _ = paint_many(n, SEED, size)
+            calibration, _, _ = paint_known(pipe, n, SEED + 1)
+            paintings, _, _ = paint_known(pipe, n, SEED)
             return separation(pipe, calibration, paintings, options.draws)
         if part == "zero-shot":
-            paintings, _, scenes = paint_many(n, SEED, size)
+            paintings, _, scenes = paint_known(pipe, n, SEED)
             return zero_shot(pipe, paintings, scenes, options.draws)
         if part == "draws":
-            paintings, captions, _ = paint_many(16, SEED, size)
+            paintings, captions, _ = paint_known(pipe, 16, SEED)
             return draws_and_errors(pipe, paintings, captions, 64)
         return _judged(part, pipe, options)
 
 
 def _judged(part: str, pipe, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from ..classifier import load_classifier  # only these parts need PyTorch
-    from ..evaluate import random_prompts
     from .doubt import ranks_of_failures
     from .following import best_of, edits
 
     if options.judge is None:
         sys.exit(f"{part} needs --judge, the folder of the recipe's classifier.")
     judge = load_classifier(options.judge)
+    words = read_vocabulary(pipe.directory)
     if part == "doubt":
-        return ranks_of_failures(pipe, judge, *random_prompts(options.doubts, SEED + 4))
+        scenes, prompts = scenes_and_captions(options.doubts, words, SEED + 4, full=True)
+        return ranks_of_failures(pipe, judge, prompts, scenes)
     if part == "best-of":
-        return best_of(pipe, judge, *random_prompts(options.prompts, SEED))
-    paintings, _, scenes = paint_many(4 * options.edits, SEED + 2, pipe.config.image_size)
+        scenes, prompts = scenes_and_captions(options.prompts, words, SEED, full=True)
+        return best_of(pipe, judge, prompts, scenes)
+    paintings, _, scenes = paint_known(pipe, 4 * options.edits, SEED + 2)
     single = [i for i, s in enumerate(scenes) if s.count == 1 and s.weather == "clear"]
     chosen = single[: options.edits]
     return edits(pipe, judge, paintings[chosen], [scenes[i] for i in chosen], draws=8)
@@ -106,7 +107,7 @@ def write_into(page: Path, part: str, text: str) -> None:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each key, a column for each key of any row."""
+    """A Markdown table with a row for each key and a column for each key of any row."""
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():

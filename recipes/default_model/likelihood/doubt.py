@@ -1,4 +1,5 @@
-"""Whether the numbers of ``generate --uncertainty`` detect failures, judged by the classifier."""
+"""Measure how well the numbers of ``generate --uncertainty`` detect failed pictures, where the
+recipe's classifier decides which pictures failed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from mlx_starflow.pipeline import Pipeline
 from ..painter import Scene
 from .separation import auroc
 
-# Each number, with the sign for which a larger value should mean a worse picture.
+# The numbers, each with the sign for which a larger value is expected for a worse picture.
 NUMBERS = {
     "-log p": lambda u: -u.log_p,
     "-gain": lambda u: -u.gain,
@@ -41,7 +42,7 @@ def ranks_of_failures(
 
 
 def table_of(found: list[Uncertainty], failed: np.ndarray) -> dict[str, dict[str, float]]:
-    """A row for each number; NaN if all pictures failed, or none."""
+    """A row for each of NUMBERS. The AUROC is NaN if all pictures failed or none did."""
     rows = {}
     for name, number in NUMBERS.items():
         values = np.array([number(u) for u in found])
@@ -58,7 +59,7 @@ def table_of(found: list[Uncertainty], failed: np.ndarray) -> dict[str, dict[str
 
 
 def standard_error(area: float, positives: int, negatives: int) -> float:
-    """The standard error of an AUROC (Hanley and McNeil 1982); NaN without both kinds."""
+    """The standard error of an AUROC (Hanley and McNeil 1982); NaN if either number is 0."""
     if not positives or not negatives:
         return math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)

@@ -1,5 +1,5 @@
-"""Whether samples chosen by likelihood follow their prompt better, and whether edits do. The judge
-is the recipe's classifier, which was trained without the flow."""
+"""Measure whether samples chosen by likelihood match their prompt better, and whether edits match
+theirs. The judge is the recipe's classifier, which was trained independently of the flow."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def best_of(
 ) -> dict[str, dict[str, float]]:
     """Shares of prompts whose subject, place and colour the judge recognizes in the chosen picture.
 
-    Chosen are the greatest gain log p(x | prompt) - log p(x | null) of 1, 4 and 16 pictures, the
-    least gain of 16 and the greatest log p(x | prompt) of 16. All rows use the same 16 pictures;
-    the groups of 4 and of 1 are averaged.
+    The chosen picture is the one with the greatest gain log p(x | prompt) - log p(x | null) of 1, 4
+    and 16 pictures, with the least gain of 16, and with the greatest log p(x | prompt) of 16. All
+    rows use the same 16 pictures per prompt; the groups of 4 and of 1 are averaged.
     """
     total, asked = max(CHOICES), labels_of(scenes)
     right, gains, log_p = [], [], []
@@ -49,7 +49,7 @@ def best_of(
 
 
 def _kept(right: np.ndarray, scores: np.ndarray, n: int) -> dict[str, float]:
-    """Shares over the pictures with the greatest score of each group of n."""
+    """Shares of right answers over the pictures with the greatest score of each group of n."""
     prompts, kinds, total = right.shape
     kept = scores.reshape(prompts, total // n, n).argmax(axis=2)[:, None, :, None]
     grouped = right.reshape(prompts, kinds, total // n, n)
@@ -68,8 +68,8 @@ def edits(
     """Replace the subject of each painting by another one.
 
     Returns how often the judge recognizes the new subject, the old one and the place, the share of
-    redrawn pixels, the PSNR of the kept pixels before they are put back, and how often they are
-    exact afterwards.
+    redrawn pixels, the PSNR in dB of the kept pixels before the originals are pasted over them, and
+    how often they equal the originals afterwards.
     """
     rows: dict[str, list[list[float]]] = {"one draw": [], f"most probable of {draws}": []}
     rng = np.random.default_rng(11)

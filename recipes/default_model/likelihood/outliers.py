@@ -21,12 +21,12 @@ def swapped_colours(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Independent pixels."""
+    """Independent, uniformly distributed pixel values."""
     return rng.integers(0, 256, picture.shape).astype(np.uint8)
 
 
 def shuffled_patches(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The painting cut into squares, in random order."""
+    """The painting cut into square patches, which are put in random order."""
     n = picture.shape[0] // _PATCH
     parts = (
         picture.reshape(n, _PATCH, n, _PATCH, 3).swapaxes(1, 2).reshape(n * n, _PATCH, _PATCH, 3)
@@ -41,8 +41,8 @@ def constant(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def other_drawing(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A drawing of an object that the recipe does not paint, with sky and ground, in colours of the
-    painting, so that it cannot be recognized by its colours."""
+    """A drawing of an object that the recipe does not paint, with sky and ground. Its colours are
+    taken from the painting, so that it cannot be recognized by its colours."""
     side, half = picture.shape[0] * _SUPERSAMPLE, picture.shape[0] // 2
     sky, ground = _colour(picture[: half // 2], rng), _colour(picture[-half // 2 :], rng)
     ink, fill = _colour(picture[half:], rng), _colour(picture[half // 2 : -half // 2], rng)

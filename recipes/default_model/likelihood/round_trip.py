@@ -1,4 +1,4 @@
-"""How exactly encoding and decoding return a latent, by the precision of the flow's weights."""
+"""The error of encoding a latent and decoding it again, by the precision of the flow's weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PRECISIONS: dict[str, dict] = {
 def round_trips(
     model: str | None, paintings: np.ndarray, caption: str, guidance: float
 ) -> dict[str, dict[str, float]]:
-    """Largest and root-mean-square error of the latents, with and without guidance, and the
-    latents' own root mean square; the sequential sampler decodes."""
+    """Largest and root-mean-square error of the latents, with and without guidance, and the root
+    mean square of the latents themselves. Decoding uses the sequential sampler."""
     table: dict[str, dict[str, float]] = {}
     for name, options in PRECISIONS.items():
         with load(model, **options) as pipe:

@@ -1,4 +1,4 @@
-"""How well likelihood separates paintings from other kinds of pictures."""
+"""Measure how well likelihood separates paintings from other kinds of pictures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from .outliers import OUTLIERS
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
-    """How often a picture from inside gets a greater score than one from outside (ties half)."""
+    """The AUROC: the probability that a score of ``inside`` is greater than one of ``outside``.
+    Ties count half."""
     above = (inside[:, None] > outside[None]).mean()
     return float(above + 0.5 * (inside[:, None] == outside[None]).mean())
 
 
 def compressed_bits(picture: np.ndarray) -> float:
-    """Bits of the picture as a PNG, per number, as a measure of its complexity."""
+    """Size of the picture as a PNG, in bits per pixel value: a measure of its complexity."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
     return 8 * file.tell() / picture.size
@@ -37,16 +38,16 @@ def bits_per_dim(pipe: Pipeline, pictures: np.ndarray, draws: int) -> np.ndarray
 def separation(
     pipe: Pipeline, calibration: np.ndarray, paintings: np.ndarray, draws: int
 ) -> dict[str, dict[str, float]]:
-    """AUROC of four scores for every kind of outlier, made from the ``paintings`` themselves.
+    """AUROC of four scores for every kind of outlier. The outliers are made from ``paintings``.
 
     likelihood   minus the bits per dimension
-    corrected    minus the residual of a straight line that predicts them from the compressed size
-                 (arXiv 1909.11480 uses the difference of two code lengths of the same data; ours
-                 are of a noised latent and of pixels, so a line is fitted instead)
+    corrected    minus the residual of a linear regression of the bits per dimension on the
+                 compressed size (arXiv 1909.11480 uses the difference of two code lengths of the
+                 same data; here they are of a noised latent and of pixels, hence the regression)
     typical      minus the absolute difference from the mean bits per dimension
     corrected, typical   minus the absolute residual
 
-    The line and the mean are fitted to ``calibration``, other paintings.
+    The regression and the mean are fitted to ``calibration``, which are other paintings.
     """
     own_bits = bits_per_dim(pipe, calibration, draws)
     own_size = np.array([compressed_bits(p) for p in calibration])

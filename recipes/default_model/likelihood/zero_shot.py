@@ -1,5 +1,5 @@
-"""Classification of paintings by their likelihood with different captions, and the effect of the
-number of noise draws."""
+"""Zero-shot classification of paintings by their likelihood with different captions, and the effect
+of the number of noise draws."""
 
 from __future__ import annotations
 
@@ -11,36 +11,40 @@ from mlx_starflow.editing.inputs import contexts_of, latents_of
 from mlx_starflow.exact.scoring import Score, ScoreOptions, score_pictures
 from mlx_starflow.pipeline import Pipeline
 
-from ..painter import PLACES, SUBJECTS, Scene
+from ..known import read_vocabulary
+from ..painter import Scene
 
-# One phrase for each place that occurs in captions of the training.
+# For each place, one phrase that occurs in the training captions.
 PLACE_PHRASES = {
     "snow": "in snow", "forest": "in a forest", "desert": "in the desert", "beach": "on the beach",
     "meadow": "in a meadow", "mountains": "in the mountains", "city": "in the city",
-    "night sky": "in the night sky", "sea": "in the sea",
+    "night sky": "in the night sky", "sea": "in the sea", "sky": "in the sky",
 }  # fmt: skip
 
 
 def zero_shot(
     pipe: Pipeline, paintings: np.ndarray, scenes: list[Scene], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Accuracy for 1, 2, 4 ... ``draws`` draws of the subject, by the prompts "a SUBJECT", and of
-    the place, by the prompts "a SUBJECT PLACE" with the subject found before."""
+    """Accuracy with 1, 2, 4, ... ``draws`` noise draws: of the subject, with the prompts
+    "a SUBJECT", and of the place, with the prompts "a SUBJECT PLACE" and the subject found
+    before. Only subjects and places that the bundle knows are candidates."""
+    known = read_vocabulary(pipe.directory)
+    subjects, places = known["subject"], known["place"]
     options = ScoreOptions(draws=draws)
     x = latents_of(pipe, [Image.fromarray(p) for p in paintings])
     by_subject = score_pictures(
-        pipe.flow, x, contexts_of(pipe, [f"a {s}" for s in SUBJECTS]), options
+        pipe.flow, x, contexts_of(pipe, [f"a {s}" for s in subjects]), options
     )
     counts = [2**i for i in range(draws.bit_length()) if 2**i <= draws]
     table: dict[str, dict[str, float]] = {}
     found = {k: [_best(s, k) for s in by_subject] for k in counts}
-    by_place = _places(pipe, x, [SUBJECTS[i] for i in found[draws]], options)
+    by_place = _places(pipe, x, [subjects[i] for i in found[draws]], places, options)
     for k in counts:
-        right = [SUBJECTS[i] == scene.subject for i, scene in zip(found[k], scenes, strict=True)]
-        places = [_best(s, k) for s in by_place]
-        placed = [PLACES[i] == scene.place for i, scene in zip(places, scenes, strict=True)]
+        right = [subjects[i] == scene.subject for i, scene in zip(found[k], scenes, strict=True)]
+        best = [_best(s, k) for s in by_place]
+        placed = [places[i] == scene.place for i, scene in zip(best, scenes, strict=True)]
         table[str(k)] = {"subject": float(np.mean(right)), "place": float(np.mean(placed))}
-    table["chance"] = {"subject": 1 / len(SUBJECTS), "place": 1 / len(PLACES)}
+    table["chance"] = {"subject": 1 / len(subjects), "place": 1 / len(places)}
     return table
 
 
@@ -48,11 +52,13 @@ def _best(score: Score, draws: int) -> int:
     return int(score.log_p[:, :draws].mean(axis=1).argmax())
 
 
-def _places(pipe: Pipeline, x: mx.array, subjects: list[str], options: ScoreOptions) -> list[Score]:
+def _places(
+    pipe: Pipeline, x: mx.array, subjects: list[str], places: list[str], options: ScoreOptions
+) -> list[Score]:
     scores: list[Score | None] = [None] * len(subjects)
     for subject in dict.fromkeys(subjects):
         rows = [i for i, s in enumerate(subjects) if s == subject]
-        prompts = [f"a {subject} {PLACE_PHRASES[place]}" for place in PLACES]
+        prompts = [f"a {subject} {PLACE_PHRASES[place]}" for place in places]
         part = score_pictures(pipe.flow, x[mx.array(rows)], contexts_of(pipe, prompts), options)
         for i, score in zip(rows, part, strict=True):
             scores[i] = score
@@ -62,11 +68,12 @@ def _places(pipe: Pipeline, x: mx.array, subjects: list[str], options: ScoreOpti
 def draws_and_errors(
     pipe: Pipeline, paintings: np.ndarray, captions: list[str], draws: int
 ) -> dict[str, dict[str, float]]:
-    """Standard error in nats of the mean over K draws, for K = 1, 2, 4, ...: of log p(x | caption)
-    and of its difference from the null caption, with the same draws for both.
+    """Standard error, in nats, of the mean over K noise draws, for K = 1, 2, 4, ...: for
+    log p(x | caption), and for its difference from log p(x) with the null caption and the same
+    draws.
 
-    It is the standard deviation of the means of disjoint groups of K among all ``draws``, root mean
-    square over the paintings.
+    It is computed as the standard deviation of the means of disjoint groups of K of all ``draws``
+    draws, as a root mean square over the paintings.
     """
     rows = []
     for picture, caption in zip(paintings, captions, strict=True):

@@ -25,14 +25,14 @@ from mlx_starflow.watch.statistics import STATISTICS, scores
 
 from ..compression.__main__ import table, weights
 from ..compression.rate import content
+from ..known import paint_known
 from ..likelihood.__main__ import write_into
 from ..likelihood.outliers import OUTLIERS
-from ..painter import paint_many
 from .defects import DEFECTS
 
-SEED = 11_000_000  # of the paintings
+SEED = 11_000_000  # first seed of the paintings
 RATE = 0.05
-SIZES = (40, 60, 100, 200)  # pictures of a reference
+SIZES = (40, 60, 100, 200)  # numbers of pictures of a reference
 PARTS = ("false-alarms", "kinds", "defects")
 FOLDER = Path("recipes/default_model/runs/watching")
 _CHUNK = 20
@@ -84,9 +84,10 @@ def measured(pipe: Pipeline, folder: Path, name: str, pictures: list[np.ndarray]
 
 
 def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The share of p-values that are at most RATE, for each painting with a new random reference of
-    n others; and the range of this share over 20 fixed references with 100 other paintings each."""
-    paintings = paint_many(options.count, SEED, pipe.config.image_size, 1)[0]
+    """For each size of reference: the share of paintings with a p-value of at most RATE, each with
+    a new random reference of other paintings; and the range of this share over 20 fixed references
+    with 100 other paintings each."""
+    paintings = paint_known(pipe, options.count, SEED)[0]
     all_ = measured(pipe, options.folder, "ordinary", list(paintings))
     rng, n, result = np.random.default_rng(1), len(all_), {}
     for size in (s for s in SIZES if 2 * s <= n):
@@ -111,7 +112,7 @@ def false_alarms(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[
 
 
 def _interval(n: int, p: float) -> tuple[float, float]:
-    """The interval that contains 95 % of binomial draws, as shares of n."""
+    """The central interval that contains 95 % of draws of binomial(n, p), as shares of n."""
     term, total, low, high = (1 - p) ** n, 0.0, None, n
     for k in range(n + 1):
         total += term
@@ -125,10 +126,10 @@ def _interval(n: int, p: float) -> tuple[float, float]:
 
 
 def kinds(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Detection at RATE, by all statistics together and by each alone."""
-    size = pipe.config.image_size
+    """The share of detected pictures of each kind of outlier at the false-alarm rate RATE, with all
+    statistics together and with each alone."""
     reference = _reference(pipe, options)
-    paintings = paint_many(options.each, SEED + 2, size, 1)[0]
+    paintings = paint_known(pipe, options.each, SEED + 2)[0]
     rng, result = np.random.default_rng(7), {}
     for name, change in {"paintings": lambda p, _: p, **OUTLIERS}.items():
         pictures = [np.ascontiguousarray(change(p, rng)) for p in paintings]
@@ -137,10 +138,11 @@ def kinds(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def defects(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Detection of local defects, and how often the map shows the right place."""
+    """The share of detected pictures for each local defect at RATE, and how often the most unusual
+    token of the map touches the defect."""
     size = pipe.config.image_size
     reference = _reference(pipe, options)
-    paintings, _, scenes = paint_many(4 * options.each, SEED + 3, size, 1)
+    paintings, _, scenes = paint_known(pipe, 4 * options.each, SEED + 3)
     single = [i for i, s in enumerate(scenes) if s.count == 1][: options.each]
     rng, result = np.random.default_rng(9), {}
     for name, change in DEFECTS.items():
@@ -153,7 +155,7 @@ def defects(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, 
 
 
 def _reference(pipe: Pipeline, options: argparse.Namespace) -> Measured:
-    paintings = paint_many(options.reference, SEED + 1, pipe.config.image_size, 1)[0]
+    paintings = paint_known(pipe, options.reference, SEED + 1)[0]
     return measured(pipe, options.folder, "reference", list(paintings))
 
 
@@ -169,8 +171,9 @@ def _detected(reference: Measured, found: Measured) -> dict[str, float]:
 
 
 def _placed(reference: Measured, found: Measured, boxes: list, size: int) -> dict[str, float]:
-    """How often a token is above the map's threshold; how often the most unusual token touches the
-    defect, of all pictures and of those above the threshold; and how often a random token does."""
+    """The share of pictures with a token above the map's threshold; the share in which the most
+    unusual token touches the defect, of all pictures and of those above the threshold; and the
+    share of all tokens that touch the defect, which is the chance level."""
     rows, columns = found.grid
     hits, above, chance = [], [], []
     for i in range(len(found)):

@@ -1,0 +1,6 @@
+"""Models as functions for apps without Python: ``export``."""
+
+from .plan import WHAT
+from .write import ExportReport, export
+
+__all__ = ["WHAT", "ExportReport", "export"]
