@@ -158,6 +158,32 @@ def test_a_rank_that_hangs_ends_all(colours, tmp_path, stopped):
     ranks.wait()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_of_a_divided_model_ends_the_other(colours, tmp_path, killed):
+    folder = tmp_path / "many"
+    line = ["generate", "--prompt-file", prompts(tmp_path, 60), "--seed", "5", "-m", colours]
+    ranks = Ranks(2, *COMMAND, *line, "--split", "guidance", "-o", folder / "a.png")
+    kill_when(ranks, folder, 2, killed)
+    began = time.monotonic()
+    ended_well(ranks.wait(), killed, folder)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["tensor", "guidance"])
+def test_a_divided_pipeline_draws_the_pictures_of_one_process(converted, tmp_path, split):
+    """With T5, flow and autoencoder of the reference model."""
+    line = ["generate", "a fox", "--seed", "1", "-m", converted, "--sampler", "sequential",
+            "-o", "a.png", "--save-latents", "z.safetensors"]  # fmt: skip
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    alone(*line, cwd=tmp_path / "one")
+    on_ranks(2, *COMMAND, *line, "--split", split, cwd=tmp_path / "two")
+    one, two = (mx.load(str(tmp_path / n / "z.safetensors")) for n in ("one", "two"))
+    for name, array in one.items():
+        assert mx.abs(array - two[name]).max().item() < 1e-5, name
+
+
 SLEEPER = """
 import os, sys, time
 from mlx_starflow.cli import drawing
