@@ -14,6 +14,7 @@ import numpy as np
 from families import FAMILIES, random_flow
 from mlx.utils import tree_flatten
 
+import mlx_starflow as sf
 from mlx_starflow.bundle.load import load_component, read_component_config
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.device.shared import Share, cut_of
@@ -22,6 +23,7 @@ from mlx_starflow.exact.denoise import denoise
 from mlx_starflow.flow import Flow
 from mlx_starflow.flow.shards import flow_cuts, mark_flow
 from mlx_starflow.flow.split import Split
+from mlx_starflow.ranks import sharded_load
 from mlx_starflow.ranks.costs import guidance_cost, tensor_cost
 from mlx_starflow.sampling import SampleOptions, invert
 from mlx_starflow.sampling.conditional import Conditional
@@ -252,14 +254,22 @@ def counted(group) -> dict:
     return found
 
 
-PROGRAMS = {
-    "loaded": loaded,
-    "t5": t5,
-    "counted": counted,
-    "tensor": tensor,
-    "guidance": guidance,
-    "refused": refused,
-}
+def pipeline(group) -> dict:
+    """``sharded_load`` against ``load`` for the model in the directory sys.argv[2]."""
+    options = dict(seed=1, sampler="sequential")
+    with sf.load(sys.argv[2]) as whole, sharded_load(sys.argv[2], group) as parts:
+        one, other = whole.generate("a fox", **options), parts.generate("a fox", **options)
+        shares = [
+            sum(a.nbytes for _, a in tree_flatten(pipe.flow.parameters()))
+            for pipe in (parts, whole)
+        ]
+    return {
+        "latents": difference(np.array(one.latents), np.array(other.latents)),
+        "share": shares[0] / shares[1],
+    }
+
+
+PROGRAMS = {p.__name__: p for p in (tensor, guidance, refused, loaded, t5, counted, pipeline)}
 
 if __name__ == "__main__":
     ours = mx.distributed.init(strict=True, backend="ring")

@@ -182,6 +182,12 @@ def test_a_divided_pipeline_draws_the_pictures_of_one_process(converted, tmp_pat
     one, two = (mx.load(str(tmp_path / n / "z.safetensors")) for n in ("one", "two"))
     for name, array in one.items():
         assert mx.abs(array - two[name]).max().item() < 1e-5, name
+    if split == "tensor":
+        line = ["score", tmp_path / "one" / "a.png", "-m", converted, "--prompt", "a fox", "--json"]
+        wanted = json.loads(alone(*line, cwd=tmp_path))["images"][0]
+        (first, _) = on_ranks(2, *COMMAND, *line, "--split", split)
+        found = json.loads(first.out)["images"][0]
+        assert found["log_p_null"] == pytest.approx(wanted["log_p_null"], rel=1e-5)
 
 
 SLEEPER = """

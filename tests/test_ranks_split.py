@@ -17,7 +17,10 @@ from ranked import on_ranks
 from mlx_starflow.bundle.load import write_component
 from mlx_starflow.bundle.quantize import quantization_block, quantize_module
 from mlx_starflow.config import BlockConfig, FlowConfig
+from mlx_starflow.device.shared import Share
 from mlx_starflow.device.typed import layers_of
+from mlx_starflow.errors import UsageError
+from mlx_starflow.flow.shards import layer_cuts
 from mlx_starflow.flow.split import Split
 from mlx_starflow.generation.components import Components
 from mlx_starflow.generation.memory_need import memory_need
@@ -78,6 +81,22 @@ def test_what_does_not_divide_is_refused_by_name():
     for result in run(2, "refused"):
         assert result["same"]
         assert "1 attention heads (of 24 channels) cannot be divided" in result["message"]
+
+
+def test_heads_of_keys_and_values_are_divided_repeated_or_refused_by_name():
+    block = BlockConfig(1, channels=24, heads=12, kv_heads=4, head_dim=24, mlp_channels=48)
+    (_, keys, values) = layer_cuts(block, Share(1, 2))["attention.qkv"].parts
+    assert (keys, values) == ((14 * 24, 16 * 24), (18 * 24, 20 * 24))
+    fewer = dataclasses.replace(block, kv_heads=2)
+    parts = [layer_cuts(fewer, Share(rank, 4))["attention.qkv"].parts[1] for rank in range(4)]
+    assert parts == [(12 * 24, 13 * 24)] * 2 + [(13 * 24, 14 * 24)] * 2
+    with pytest.raises(UsageError, match="4 heads of keys and values can neither be divided"):
+        layer_cuts(block, Share(0, 3))
+
+
+def test_sharded_load_draws_what_load_does(converted):
+    for result in run(2, "pipeline", converted):
+        assert result["latents"] < EXACT and result["share"] < 0.8  # a tiny model: wide ends
 
 
 def test_messages_and_bytes_are_those_of_the_cost_model():

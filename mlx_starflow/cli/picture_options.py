@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..editing.inputs import prepared
+from ..flow.split import Split
 from ..pictures.read import Picture
 from ..pipeline import Pipeline, load
 from .console import Console
@@ -50,11 +51,12 @@ Guidance = Annotated[
 ]  # fmt: skip
 
 
-def open_model(choice: ModelChoice, console: Console) -> Pipeline:
-    """Load the model and the adapters that the flags select; a download shows its progress."""
+def open_model(choice: ModelChoice, console: Console, split: Split | None = None) -> Pipeline:
+    """Load the model and the adapters that the flags select; a download shows its progress.
+    ``split``: how ranks divide it."""
     return load(
         choice.model, choice.type_name, choice.recipe, tell=Fetching(console),
-        adapters=choice.adapters,
+        adapters=choice.adapters, split=split,
     )  # fmt: skip
 
 

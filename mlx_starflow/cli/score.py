@@ -24,8 +24,8 @@ from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, Images, open_model
 from .prompts import check_quotes, tell_prompts
-from .rank_options import RankFlags
-from .score_ranks import score_over_ranks
+from .rank_options import RankFlags, SplitBy, SplitOption, check_alone
+from .score_ranks import score_over_ranks, split_of
 from .scoring import Scoring
 from .tables import aligned
 
@@ -93,6 +93,7 @@ def score(
     fps: Fps = None,
     *,
     where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -104,6 +105,8 @@ def score(
     """
     where.start()
     console, group = Console(messages.quiet), ranks()
+    if group is None:
+        check_alone(split)
     if map_ is not None:
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
@@ -115,7 +118,8 @@ def score(
         raise UsageError("--fps belongs to --clips.")
     work = Scoring(images if clips else pictures_in(images), prompts, options, fit, console)
     try:
-        with open_model(choice, console) as pipe:
+        divided = split_of(split.value, group)
+        with open_model(choice, console, divided) as pipe:
             if clips:
                 known = clips_of(pipe.config, pipe.flow_config)
                 work.as_clips(fps or known.fps[0])
@@ -125,7 +129,7 @@ def score(
             else:
                 about = {"prompts": prompts, "draws": draws, "seed": seed, "noise": not no_noise,
                          "fit": fit.value, "clips": clips, "fps": fps}  # fmt: skip
-                score_over_ranks(work, pipe, group, about, console)
+                score_over_ranks(work, pipe, group, about, console, divided)
                 if group.rank:
                     return
     except KeyboardInterrupt:

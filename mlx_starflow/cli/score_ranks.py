@@ -12,21 +12,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..errors import UsageError
 from ..exact.scoring import Score
 from ..flow.grid import Grid
+from ..flow.split import Split
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from ..ranks import Group, agree, spread
+from ..ranks.engine import mlx_group
 from ..ranks.handing_out import Made
 from .console import Console
 from .scoring import Scoring
 
 
+def split_of(kind: str, group: Group | None) -> Split | None:
+    """How ranks divide the model; None for pictures. Errors: UsageError for --split guidance."""
+    if kind == "guidance":
+        raise UsageError("Scores have no guidance; use --split pictures or --split tensor.")
+    return None if kind == "pictures" or group is None else Split(kind, mlx_group(group))
+
+
 def score_over_ranks(
-    work: Scoring, pipe: Pipeline, group: Group, about: dict[str, Any], console: Console
+    work: Scoring,
+    pipe: Pipeline,
+    group: Group,
+    about: dict[str, Any],
+    console: Console,
+    split: Split | None = None,
 ) -> None:
     """Do the work on all ranks; rank 0's ``work`` then holds all results, in the order of its
-    paths. ``about``: the settings that the ranks must agree on."""
+    paths. ``about``: the settings that the ranks must agree on. ``split``: of the model, of which
+    every rank has a share; else groups of pictures are handed out."""
     names = "\n".join(path.name for path in work.paths)
     parts = [pipe.fingerprint_of(name) for name in ("flow", "vae", "text_encoder")]
     facts = {
@@ -34,10 +50,14 @@ def score_over_ranks(
         "settings": json.dumps(about, sort_keys=True),
         "list of pictures": hashlib.sha256(names.encode()).hexdigest()[:16],
     }
-    agree(group, facts)
+    agree(group, {**facts, "split": "pictures" if split is None else split.kind})
+    work.step = group.step
+    if split is not None:
+        with group.watched():
+            work.run(pipe)
+        return
     found: dict[int, Made] = {}
     own: set[int] = set()  # items whose warnings this rank has shown
-    work.step = group.step
 
     def score(item: int) -> Made:
         own.add(item)
