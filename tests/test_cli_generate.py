@@ -69,8 +69,9 @@ REPLAYED = {
     "debug": ("classes", ["--debug"]),
     "prompt": ("classes", []),
 }
-# Tested by themselves below.
-FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty"}
+# Tested by themselves below, or in test_ranks.
+FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty", "ranks",
+         "hostfile", "split", "resume"}  # fmt: skip
 
 
 @pytest.fixture
