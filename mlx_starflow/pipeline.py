@@ -15,10 +15,11 @@ from .config import FlowConfig, ModelConfig
 from .device.worker import Turn, Worker
 from .errors import Cancelled, UsageError
 from .flow import Flow
+from .flow.split import Split
 from .generation.capabilities import capabilities
 from .generation.components import Asked, Components
 from .generation.context import PromptRows, prompt_rows, tokenizer_notes, unknown_words
-from .generation.draw import decode, generation
+from .generation.draw import decode, generation, measured
 from .generation.events import BlockProgress, Event, Finished
 from .generation.given import Given
 from .generation.memory import largest_batch
@@ -50,6 +51,7 @@ def load(
     low_ram: bool = False,
     tell: Tell | None = None,
     adapters: Sequence[Asked] = (),
+    split: Split | None = None,
 ) -> Pipeline:
     """A pipeline for a model.
 
@@ -63,6 +65,7 @@ def load(
     tell: a function that receives the events of a download and a conversion, if there is one
     (``mlx_starflow.hub.download``).
     adapters: directories of adapters (``mlx-starflow train``), each alone or as (directory, scale).
+    split: how the arithmetic is divided among ranks (docs/many-macs.md).
 
     Components are read when they are first used. A model that is complete on disk is not
     downloaded again.
@@ -72,7 +75,8 @@ def load(
     if isinstance(dtype, mx.Dtype):
         dtype = str(dtype).removeprefix("mlx.core.")
     return Pipeline(
-        Components(acquire(model, quantize, tell), name, dtype, quantize, tell, adapters), low_ram
+        Components(acquire(model, quantize, tell), name, dtype, quantize, tell, adapters, split),
+        low_ram,
     )
 
 
@@ -292,6 +296,11 @@ class Pipeline:
         defaults filled in. Loads no weights. Errors: UsageError, TextError for an unknown class."""
         settings, *_ = request(self._components, prompt, seed, None, **options)
         return settings
+
+    def measured(self, *prompt_and_seed: Any, **options: Any) -> dict[str, Any]:
+        """The windows and the tolerance that ``generate`` would measure for the same arguments."""
+        settings = self.settings(*prompt_and_seed, **options)
+        return self._worker.call(lambda: measured(self._components, settings))
 
     def largest_batch(self, settings: Settings, most: int) -> int:
         """How many pictures with these settings fit the device's recommended memory as one batch:

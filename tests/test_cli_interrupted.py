@@ -64,6 +64,24 @@ def test_what_was_finished_is_said(run, colours, tmp_path, monkeypatch, case):  
     assert says in outcome.err.splitlines()[-1] and "Traceback" not in outcome.err
 
 
+def test_findings_that_are_finished_are_printed(run, colours, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    for i in range(20):
+        picture(tmp_path / "in" / f"{i:02d}.png", i)
+    made = run("watch", "fit", "in", "--draws", 1, "-m", colours)
+    assert made.status == 0, made.err
+    from mlx_starflow.cli import watch
+
+    words = ("watch", "check", "in", "--reference", "normal.json", "-m", colours)
+    monkeypatch.setattr(watch, "check", After(watch.check, 4))
+    outcome = run(*words)
+    assert outcome.status == 130 and len(outcome.lines) == 3
+    assert "after 3 of 20 pictures; the results are above" in outcome.err
+    monkeypatch.setattr(watch, "fit", After(watch.fit, 1))
+    outcome = run("watch", "fit", "in", "-m", colours)
+    assert outcome.status == 130 and "nothing is saved" in outcome.err
+
+
 def test_other_commands_say_that_they_were_interrupted(run, monkeypatch):  # noqa: F811
     monkeypatch.setattr("mlx_starflow.cli.info.machine", After(None, 1))
     outcome = run("info")

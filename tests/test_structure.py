@@ -27,6 +27,7 @@ ROOMS = (
     ("training",),
     ("codec", "watch", "exported"),
     ("export",),
+    ("ranks",),
     ("benchmark",),
     ("server",),
     ("cli",),

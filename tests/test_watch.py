@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -155,6 +157,39 @@ def test_the_command(colours, folder, run, tmp_path):  # noqa: F811
     assert run("watch", "check", folder / "01.png", *common, "--json").status in (0, 3)
     wrong = run("watch", "check", "noise.png", *common, "--follow")
     assert wrong.status == 2 and "needs folders" in wrong.err
+
+
+def test_one_broken_picture_does_not_lose_the_others(colours, folder, run, tmp_path):  # noqa: F811
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    (mixed / "05.png").write_bytes((folder / "05.png").read_bytes()[:60])
+    smooth(1, 24).save(mixed / "06.png")  # of another size
+    common = ("-m", colours, "--draws", 1)
+    made = run("watch", "fit", mixed, "-o", "normal.json", *common, "--json")
+    assert made.status == 1 and "2 of 40 pictures could not be read" in made.err
+    result = json.loads(made.out)
+    assert result["pictures"] == 38 and (tmp_path / "normal.json").is_file()
+    assert [Path(f["path"]).name for f in result["failed"]] == ["05.png", "06.png"]
+
+    for name in ("07.png", "08.png"):
+        (mixed / name).unlink()
+    check_ = ("watch", "check", mixed, "-r", "normal.json", "-m", colours)
+    found = run(*check_, "--json")
+    assert found.status == 1 and "2 of 38 pictures could not be read" in found.err
+    result = json.loads(found.out)
+    assert len(result["images"]) == 36
+    assert [Path(f["path"]).name for f in result["failed"]] == ["05.png", "06.png"]
+    assert len(run(*check_).lines) == 36
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("a.png", "b.png"):
+        (broken / name).write_bytes(b"none")
+    for command in (("fit", broken, "-o", "other.json"), ("check", broken, "-r", "normal.json")):
+        none = run("watch", *command, "-m", colours)
+        assert none.status == 1 and "2 of 2 pictures" in none.err, none.err
+        assert not (tmp_path / "other.json").exists()
+    single = run("watch", "check", broken / "a.png", "-r", "normal.json", "-m", colours, "--json")
+    assert single.status == 1 and not single.out and "a.png" in single.err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..bundle.safetensors import read_header
 from ..config import FlowConfig
 from ..errors import (
@@ -113,7 +113,7 @@ class Adapter:
     def arrays(self) -> dict[str, mx.array]:
         """All arrays, evaluated. Errors: WeightsError if one is damaged or not finite."""
         found = load_arrays(self.file)
-        mx.eval(found)
+        evaluate(found, self.file)
         for name, array in found.items():
             if not mx.isfinite(array).all().item():
                 raise WeightsError(f"{self.file}: {name!r} holds NaN or infinity; it is damaged.")

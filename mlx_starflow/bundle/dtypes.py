@@ -8,7 +8,8 @@ from ..errors import UsageError
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 CODES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
-FLOAT_CODES = tuple(CODES[dtype] for dtype in DTYPES.values())
+FLOATS = {CODES[dtype]: dtype for dtype in DTYPES.values()}
+FLOAT_CODES = tuple(FLOATS)
 
 
 def dtype_named(name: str, option: str = "dtype") -> mx.Dtype:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import ModelConfig
+from ..device.shared import Cut
 from ..device.typed import parameters_of
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from ..files import json as files_json
@@ -25,6 +26,7 @@ from ..files.regular import is_regular
 from .dtypes import CODES, dtype_named
 from .quantize import Recipe, component_kind, quantize_module, stored_bits, takes_type
 from .safetensors import INDEX_NAME, ShardWriter, TensorInfo, TensorPlan, read_header
+from .shares import read_share
 from .types import default_type, settle_half
 
 Build = Callable[[dict[str, Any]], nn.Module]
@@ -91,6 +93,7 @@ def load_component(
     build: Build,
     dtype: str | mx.Dtype | None = None,
     quantize: Recipe | None = None,
+    cuts: Mapping[str, Cut] | None = None,
 ) -> nn.Module:
     """Load a component: returns its module with all weights in memory.
 
@@ -98,6 +101,8 @@ def load_component(
     dtype: for the tensors that quantize.py lists under "takes the chosen dtype"; None: the default
     for this device (types.py).
     quantize: 4, 8 or "mixed" bits for matrices that are stored unquantized; None: as stored.
+    cuts: of linear layers, by their paths, of which only a rank's share is read (device/shared.py);
+    the caller says so to the module.
     Errors: ModelNotFoundError, ConfigError, WeightsError naming file and tensor, UsageError.
     """
     directory = Path(directory)
@@ -118,8 +123,11 @@ def load_component(
         arrays = load_arrays(path)
         for name in sorted(arrays):
             # One tensor at a time, so that at most one is in memory in two dtypes.
-            weights.append((name, _finished(arrays.pop(name), name, path, kind, target)))
-    module.load_weights(weights, strict=True)
+            array, cut = arrays.pop(name), (cuts or {}).get(name.rpartition(".")[0])
+            if cut is not None:
+                array = read_share(path, tensors[name][1], cut)
+            weights.append((name, _finished(array, name, path, kind, target)))
+    module.load_weights(weights, strict=cuts is None)  # names and shapes are checked above
     del weights, expected  # otherwise quantizing could not free them
     module.eval()
     if quantize is not None:
@@ -138,6 +146,18 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
         raise WeightsError(f"{path} cannot be read ({str(error)[:200]}).") from None
 
 
+def evaluate(arrays: Any, path: Path) -> None:
+    """Read the data of arrays of ``load_arrays`` into memory. Errors: WeightsError if the file was
+    shortened after its header was checked."""
+    try:
+        mx.eval(arrays)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({str(error)[:200]}). It may have been changed while it was "
+            "read; copy or download it again."
+        ) from None
+
+
 def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
     if isinstance(dtype, str):
         return dtype_named(dtype)
@@ -147,9 +167,10 @@ def _resolve(dtype: str | mx.Dtype | None) -> mx.Dtype | None:
 def _finished(
     array: mx.array, name: str, path: Path, kind: str, target: mx.Dtype | None
 ) -> mx.array:
-    """The tensor read and converted to its dtype. Errors: WeightsError if it is not finite."""
+    """The tensor read and converted to its dtype. Errors: WeightsError if it cannot be read or is
+    not finite."""
+    evaluate(array, path)
     if not mx.issubdtype(array.dtype, mx.floating):
-        mx.eval(array)
         return array
     if target is None or not takes_type(kind, name):
         # MLX's convolutions need inputs and weights of one dtype, so a VAE is all float32.

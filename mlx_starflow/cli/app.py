@@ -9,9 +9,13 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files.visible import visible_output
+from .membership import membership
+
+if TYPE_CHECKING:
+    from ..ranks import Group
 
 HERE = Path(__file__).parent
 
@@ -177,16 +181,16 @@ def run(arguments: list[str]) -> int:
                 "> /dev/null."
             )
         asked = _asked(arguments)
-        command = parser(asked)
-        if asked:
-            from .arguments import prepared
-
-            arguments = prepared(arguments, command.commands)
-        status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
-        sys.stdout.flush()
-        if status == 130:  # Typer's status after Ctrl-C, about which it prints nothing
-            raise KeyboardInterrupt
-        return status or 0
+        with membership(asked, arguments) as group:
+            try:
+                status = _run(arguments, asked)
+            except BaseException as error:
+                if group is None:
+                    raise
+                return _failed_rank(group, error, debug)
+            if group is not None:
+                group.leave()
+            return status
     except BrokenPipeError:  # the program that read standard output has ended
         _flush()
         return 1
@@ -194,6 +198,42 @@ def run(arguments: list[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else 1
     except BaseException as error:
         return _failed(error, debug)
+
+
+def _run(arguments: list[str], asked: str | None) -> int:
+    command = parser(asked)
+    if asked:
+        from .arguments import prepared
+
+        arguments = prepared(arguments, command.commands)
+    status = command.main(arguments, prog_name="mlx-starflow", standalone_mode=False)
+    sys.stdout.flush()
+    if status == 130:  # Typer's status after Ctrl-C, about which it prints nothing
+        raise KeyboardInterrupt
+    return status or 0
+
+
+def _failed_rank(group: Group, error: BaseException, debug: bool) -> int:
+    """Show an error of one of several ranks, end the others, and return the exit status."""
+    from .failures import explain
+
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0):
+            group.leave()
+            return 0
+        status = error.code if isinstance(error.code, int) else 1
+        group.failed(f"it ended with status {status}", status)
+        return status
+    from ..ranks.engine import is_lost_peer
+
+    if is_lost_peer(error):
+        group.await_end()
+    failure = explain(error)
+    group.failed(failure.message, failure.status)
+    if isinstance(error, BrokenPipeError):
+        _flush()
+        return 1
+    return _failed(error, debug)
 
 
 def _failed(error: BaseException, debug: bool) -> int:

@@ -76,8 +76,12 @@ class Progress:
         self._loading = 0.0  # seconds spent on reading components, not counted in the estimate
         self._load_began: float | None = None
 
-    def follow(self, event: Event) -> None:
-        """Update the bar for an event."""
+    def count(self) -> None:
+        """One more batch is finished."""
+        self._finished += 1
+
+    def follow(self, event: Event, counting: bool = True) -> None:
+        """Update the bar for an event. ``counting``: the event ``Finished`` counts its batch."""
         now = time.perf_counter()
         if self._load_began is not None:
             self._loading += now - self._load_began
@@ -100,7 +104,8 @@ class Progress:
                 f"{report.seconds:.2f} s, residual {report.residual:.1e}"
             )
         share = (self._finished + self._share.after(event)) / self._batches
-        self._finished += isinstance(event, Finished)
+        if counting and isinstance(event, Finished):
+            self.count()
         self._console.draw(event.phase, detail, share, self._left(share, now))
 
     def _left(self, share: float, now: float) -> float | None:

@@ -15,6 +15,7 @@ from ..codec import inspect
 from ..codec.file import LARGEST_FILE
 from ..errors import CodecError, UsageError
 from ..exact.codec_stream import coder
+from ..files.regular import read_regular
 from ..pictures.metadata import save_picture
 from . import options as o
 from .compress import SUFFIX
@@ -121,8 +122,10 @@ def _files_in(paths: list[Path]) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LARGEST_FILE + 1)
+    try:
+        return read_regular(path, LARGEST_FILE)
+    except OSError as error:
+        raise CodecError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _named(path: Path, work: Callable[[], T]) -> T:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from ..editing.selection import advantages
 from ..errors import UsageError
-from ..generation.events import BlockDone, BlockProgress, Finished, Preview
+from ..flow.split import Split
+from ..generation.events import BlockDone, BlockProgress, Event, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
 from ..hub.known import EMBEDDED
@@ -30,6 +31,7 @@ from .job import Batch, Job
 from .notice import introduce
 from .prompts import every_prompt, tell_prompts, tell_random_seeds
 from .results import advice_for, interrupted, warn_not_converged, warn_other_weights
+from .resume import left_to_draw
 from .uncertainty import add_uncertainty
 
 
@@ -65,27 +67,20 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     check(job)
     report = Report()
     try:
-        with _pipeline(job, console, loaded) as pipe:
-            _check_class(job, pipe)
+        with pipeline_of(job, console, loaded) as pipe:
+            check_class(job, pipe)
             warn_other_weights(job, pipe, console, "picture")
             tell_prompts(pipe, every_prompt(job), console, cuts=False)
-            progress = Progress(console, len(job.batches))
-            for batch in job.batches:
-                result = _draw(job, batch, pipe, console, progress, report)
-                if job.best_of:
-                    batch = _best(batch, pipe, result, console)
-                saved = len(report.records)
-                _save(job, batch, result, report)
-                if job.uncertainty:
-                    add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
+            left = left_to_draw(job, pipe)
+            progress = Progress(console, len(left))
+            for number in left:
+                draw_batch(job, job.batches[number], pipe, console, progress.follow, report)
             if job.model in (None, EMBEDDED):
                 introduce(pipe, console)
         ended = [(r["converged"], r["residual"]) for r in report.records]
         warn_not_converged(ended, console, advice_for(job.options))
         if job.grid:
-            sheet = contact_sheet(report.pictures)
-            path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
-            report.files.append(str(save_picture(sheet, path, overwrite=False)))
+            save_grid(job, report)
     except KeyboardInterrupt:
         raise interrupted([r["path"] for r in report.records], job.pictures, "picture") from None
     finally:
@@ -93,13 +88,44 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
     return report
 
 
-def _pipeline(
-    job: Job, console: Console, loaded: Pipeline | None
+def draw_batch(
+    job: Job,
+    batch: Batch,
+    pipe: Pipeline,
+    console: Console,
+    follow: Callable[[Event], None],
+    report: Report,
+) -> None:
+    """Draw one batch, save it, and add it to ``report``. ``follow`` is called with every event."""
+    result = _draw(job, batch, pipe, console, follow, report)
+    if job.best_of:
+        batch = _best(batch, pipe, result, console)
+    saved = len(report.records)
+    _save(job, batch, result, report)
+    if job.uncertainty:
+        add_uncertainty(pipe, result, batch, report.records[saved:], report.files)
+
+
+def save_grid(job: Job, report: Report) -> None:
+    """Save the contact sheet of all pictures."""
+    sheet = contact_sheet(report.pictures)
+    path = job.output.with_name(f"{job.output.stem}_grid{job.output.suffix}")
+    report.files.append(str(save_picture(sheet, path, overwrite=False)))
+
+
+def pipeline_of(
+    job: Job, console: Console, loaded: Pipeline | None, split: Split | None = None
 ) -> contextlib.AbstractContextManager[Pipeline]:
     if loaded is not None:
         return contextlib.nullcontext(loaded)
     return load(
-        job.model, job.dtype, job.quantize, job.low_ram, Fetching(console), adapters=job.adapters
+        job.model,
+        job.dtype,
+        job.quantize,
+        job.low_ram,
+        Fetching(console),
+        adapters=job.adapters,
+        split=split,
     )
 
 
@@ -116,7 +142,12 @@ def _best(batch: Batch, pipe: Pipeline, result: Result, console: Console) -> Bat
 
 
 def _draw(
-    job: Job, batch: Batch, pipe: Pipeline, console: Console, progress: Progress, report: Report
+    job: Job,
+    batch: Batch,
+    pipe: Pipeline,
+    console: Console,
+    follow: Callable[[Event], None],
+    report: Report,
 ) -> Result:
     noise, options = job.noise, job.options
     if job.image is not None:
@@ -134,7 +165,7 @@ def _draw(
             if isinstance(event, BlockProgress | BlockDone) and not report.begun:
                 report.begun = True  # the request was valid; the rest may take long
                 tell_random_seeds(job, console)
-            progress.follow(event)
+            follow(event)
             for warning in getattr(event, "warnings", ()):
                 console.say(f"Warning: {warning}")
             if isinstance(event, Preview):
@@ -189,7 +220,7 @@ def _save_steps(folder: Path, batch: Batch, steps: list[list[Image.Image]]) -> I
         yield str(save_picture(strip, folder / f"{stem}_strip.png", overwrite=False))
 
 
-def _check_class(job: Job, pipe: Pipeline) -> None:
+def check_class(job: Job, pipe: Pipeline) -> None:
     """Raise a UsageError for ``--seed 7 3`` without a prompt if 3 may be meant as a class."""
     if not job.swallowed or not pipe.flow_config.num_classes:
         return

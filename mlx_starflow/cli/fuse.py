@@ -75,9 +75,9 @@ def fuse(
         components = Components(
             directory, model or "default", tell=Fetching(console), adapters=adapters
         )
-        told = unknown_words(components, prompt or ()) + tokenizer_notes(components, prompt or ())
-        for note in told:
-            console.say(f"Warning: {note}")
+        if prompt:
+            for note in unknown_words(components, prompt) + tokenizer_notes(components, prompt):
+                console.say(f"Warning: {note}")
         report = run(components, save_path, dequantize, tuple(prompt or ("",)), samples, seed)
     console.say(_sentence(report))
     typer.echo(json.dumps(report.to_dict()) if messages.json_ else str(report.path))

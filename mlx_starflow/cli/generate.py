@@ -31,14 +31,19 @@ from .drawing_options import (
     Width,
     prompts_of,
 )
+from .drawing_ranks import run_over_ranks
+from .drawing_split import run_split
 from .flags import Sampling
 from .job import Job
+from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import DEFAULT
 from .picture_options import Fit, FitOption
+from .rank_options import RankFlags, SplitBy, SplitOption, check_alone
 from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
+from .resume import check_resume
 from .start import STRENGTH, StartPicture
 from .viewer import show_files
 
@@ -106,6 +111,13 @@ Config = Annotated[
 ]  # fmt: skip
 
 
+Resume = Annotated[
+    bool,
+    option("--resume", panel=OUTPUT, help="Go on with a job that was ended: leave out the pictures "
+            "that are there already. Needs the same flags, and --seed."),
+]  # fmt: skip
+
+
 def generate(
     prompt: Prompt = None,
     prompt_option: PromptOption = None,
@@ -134,11 +146,14 @@ def generate(
     uncertainty: Uncertainty = False,
     metadata: Sidecar = None,
     config_from_metadata: Config = None,
+    resume: Resume = False,
     open_: o.Open = False,
     choice: o.ModelChoice,
     low_ram: o.LowRam = False,
     cache_limit_gb: o.CacheLimit = None,
     vae_tiling: Tiling = None,
+    where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -148,8 +163,12 @@ def generate(
     standard error. All settings are stored in the picture; -C draws it again from them.
     """
     began = time.perf_counter()
+    where.start()
     stored = _stored(config_from_metadata) if config_from_metadata else None
-    prompts = prompts_of(prompt, prompt_option, prompt_file)
+    group = ranks()
+    # Rank 0 hands the prompts out; the file need not be on the other machines.
+    listed = prompt_file if group is None or group.rank == 0 else None
+    prompts = prompts_of(prompt, prompt_option, listed)
     given = {
         **sampling.given(),
         "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
@@ -183,6 +202,7 @@ def generate(
         embed=metadata is not False,
         sidecar=metadata is True,
         best_of=best_of is not None,
+        resume=resume,
         uncertainty=uncertainty,
         random_seeds=not seeds and (stored is None or auto_seeds is not None),
         swallowed=() if prompts or stored else next((s for s in seed or () if len(s) > 1), ()),
@@ -192,7 +212,15 @@ def generate(
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     console = Console(messages.quiet, verbose)
-    report = run(job, console)
+    if resume:
+        check_resume(job)
+    if group is None:
+        check_alone(split)
+        report = run(job, console)
+    elif split is SplitBy.pictures:
+        report = run_over_ranks(job, console, group)
+    else:
+        report = run_split(job, console, group, split.value)
     show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

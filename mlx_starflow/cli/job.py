@@ -53,6 +53,7 @@ class Job(Work):
     sidecar: bool = False  # store the settings beside the picture
     best_of: bool = False  # keep only the picture of each batch that fits its prompt best
     uncertainty: bool = False  # also save maps of the uncertainty
+    resume: bool = False  # leave out the batches that are on disk
     swallowed: tuple[int, ...] = ()  # numbers after one --seed, if no prompt was given
     carried: dict[str, Any] = field(default_factory=dict)  # more settings to store in the pictures
 

@@ -19,10 +19,13 @@ from ..pictures.read import Picture, pictures_in
 from ..version import __version__
 from . import options as o
 from .console import Console
+from .membership import ranks
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, Images, open_model
 from .prompts import check_quotes, tell_prompts
+from .rank_options import RankFlags
+from .score_ranks import score_over_ranks
 from .scoring import Scoring
 from .tables import aligned
 
@@ -89,6 +92,7 @@ def score(
     clips: Clips = False,
     fps: Fps = None,
     *,
+    where: RankFlags,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -98,7 +102,8 @@ def score(
     error, per dimension in nats and bits, the gain over no prompt, and with several prompts the
     probability of each.
     """
-    console = Console(messages.quiet)
+    where.start()
+    console, group = Console(messages.quiet), ranks()
     if map_ is not None:
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
@@ -115,7 +120,14 @@ def score(
                 known = clips_of(pipe.config, pipe.flow_config)
                 work.as_clips(fps or known.fps[0])
             tell_prompts(pipe, prompts, console)
-            work.run(pipe)
+            if group is None:
+                work.run(pipe)
+            else:
+                about = {"prompts": prompts, "draws": draws, "seed": seed, "noise": not no_noise,
+                         "fit": fit.value, "clips": clips, "fps": fps}  # fmt: skip
+                score_over_ranks(work, pipe, group, about, console)
+                if group.rank:
+                    return
     except KeyboardInterrupt:
         # Print what is finished: a folder may have taken hours.
         _print(work, None, messages.json_, choice, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Scoring:
         console: Console,
     ) -> None:
         self._fps: int | None = None
+        self.step: Callable[[], None] = lambda: None  # called while the work goes on
         self.paths, self.prompts = paths, prompts
         self.found: list[tuple[Picture, Score]] = []
         self.failed: list[dict[str, str]] = []  # path and reason of pictures that cannot be scored
@@ -47,14 +48,22 @@ class Scoring:
         """Score every picture under every prompt and, in the last row, the null caption. If one of
         several pictures cannot be read, it is added to ``failed``. Errors: ImageError for a single
         picture that cannot be read."""
+        for number in range(self.groups):
+            self.run_group(pipe, number)
+
+    @property
+    def groups(self) -> int:
+        """The number of groups of pictures, or of clips."""
+        return len(self.paths) if self._fps is not None else -(-len(self.paths) // GROUP)
+
+    def run_group(self, pipe: Pipeline, number: int) -> None:
+        """Score the pictures of one group, or one clip. Errors: as ``run``."""
         if self._fps is not None:
-            for path in self.paths:
-                self._score_clip(pipe, path, self._fps)
+            self._score_clip(pipe, self.paths[number], self._fps)
             return
-        for start in range(0, len(self.paths), GROUP):
-            taken = list(self._read(pipe, self.paths[start : start + GROUP]))
-            for ratio in dict.fromkeys(r for _, r in taken):
-                self._score(pipe, [p for p, r in taken if r == ratio], ratio)
+        taken = list(self._read(pipe, self.paths[number * GROUP : (number + 1) * GROUP]))
+        for ratio in dict.fromkeys(r for _, r in taken):
+            self._score(pipe, [p for p, r in taken if r == ratio], ratio)
 
     def _read(self, pipe: Pipeline, paths: list[Path]) -> Iterator[tuple[Picture, str]]:
         for path in paths:
@@ -97,5 +106,6 @@ class Scoring:
             except StopIteration as stop:
                 self.found += zip(pictures, stop.value, strict=True)
                 return
+            self.step()
             share = (before + within * len(pictures)) / total
             self._console.draw("score", f"{before}/{total} pictures", share, None)

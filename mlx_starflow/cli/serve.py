@@ -15,8 +15,11 @@ from ..errors import Interrupted, UsageError
 from ..generation.capabilities import installed
 from . import options as o
 from .console import Console
+from .membership import ranks
 from .options import HOW, OUTPUT, TALK, option
 from .picture_options import open_model
+from .rank_options import RankFlags
+from .serve_ranks import RankHelpers, agree_to_serve, help_to_serve
 
 EPILOG = """\b
 Examples:
@@ -99,6 +102,7 @@ def serve(
     log_level: Level = LogLevel.warning,
     open_: Open = False,
     *,
+    where: RankFlags,
     choice: o.ModelChoice,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -124,7 +128,13 @@ def serve(
         strict_model=strict_model,
         log_level=log_level.value,
     )
-    console = Console(quiet)
+    where.start()
+    console, group = Console(quiet), ranks()
+    if group is not None and group.rank:
+        with open_model(choice, console) as helper:
+            agree_to_serve(group, helper)
+            help_to_serve(group, helper)
+        return
     check(options)
     with bind(options) as listening:
         page = address(listening)
@@ -136,12 +146,18 @@ def serve(
             if open_:
                 typer.launch(page)
 
+        helpers = None
+        if group is not None:
+            agree_to_serve(group, pipe)
+            helpers = RankHelpers(group)
         try:
-            run(pipe, options, listening, ready)
+            run(pipe, options, listening, ready, helpers)
         except Stopped as stopped:
+            if group is not None:
+                group.failed("the server was stopped", 0)
             if stopped.number == signal.SIGINT:
                 raise Interrupted("Stopped; what was being drawn is cancelled.") from None
-            if not stopped.idle:
+            if group is not None or not stopped.idle:
                 sys.stdout.flush()
                 os._exit(0)  # do not wait for a step that may take seconds
         pipe.close()

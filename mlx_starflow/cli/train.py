@@ -22,13 +22,17 @@ from ..training.options import TrainOptions, read_settings
 from ..training.run import Task
 from ..training.run import train as run
 from ..training.scratch import begin_bundle, finish_bundle
+from ..training.together import Together
 from . import options as o
 from .console import Console
 from .fetch import Fetching
+from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit
+from .rank_options import RankFlags
 from .train_flags import Training
+from .train_ranks import on_ranks
 from .train_settings import read_yaml
 
 EPILOG = """\b
@@ -126,6 +130,7 @@ def train(
     model: o.Model = None,
     dtype: o.Precision = None,
     quantize: o.Quantize = None,
+    where: RankFlags,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -135,6 +140,7 @@ def train(
     the state, and --resume continues. The adapter's directory is written to standard output, with
     --json as part of one JSON object.
     """
+    where.start()
     console = Console(messages.quiet, verbose)
     stored = read_settings(read_yaml(config), str(config)) if config else {}
     given = {
@@ -177,7 +183,11 @@ def train(
         previews=previews,
         preview_prompts=tuple(preview_prompt or ()),
     )
-    summary = _followed(components, task, options, console)
+    group = ranks()
+    if group is not None and from_scratch:
+        raise UsageError("--from-scratch runs in one process.")
+    with on_ranks(components, task, options, group) as (task, together):
+        summary = _followed(components, task, options, console, together)
     if from_scratch:
         finish_bundle(components, directory)
         summary["model"] = str(save_path)
@@ -203,13 +213,17 @@ def _for_scratch(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _followed(
-    components: Components, task: Task, options: TrainOptions, console: Console
+    components: Components,
+    task: Task,
+    options: TrainOptions,
+    console: Console,
+    together: Together,
 ) -> dict[str, Any]:
     """Run the training and show its progress; returns its summary."""
     began, bits = time.perf_counter(), math.nan
     summary: dict[str, Any] = {}
     with _stopping() as stop:
-        for event in run(components, task, options, stop):
+        for event in run(components, task, options, stop, together):
             if isinstance(event, Noted):
                 console.say(event.sentence)
             elif isinstance(event, Encoded):

@@ -1,4 +1,4 @@
-"""Read the YAML file of ``train``, without aliases."""
+"""Read the YAML file of ``train``, without aliases and tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_EVENTS = 2000
 
 def read_yaml(path: Path) -> Any:
     """The object in a YAML file. Errors: UsageError if the file is missing, StarflowError if it is
-    not YAML, is too large, or uses aliases (which can expand without limit)."""
+    not YAML, is too large, or uses tags or aliases (which can expand without limit)."""
     try:
         text = read_regular(path, MOST).decode("utf-8")
     except FileNotFoundError:
@@ -27,9 +27,14 @@ def read_yaml(path: Path) -> Any:
         for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
                 raise StarflowError(f"{path}: YAML aliases are not supported here.")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise StarflowError(f"{path}: YAML tags ({tag[:80]}) are not supported here.")
             if number > MAX_EVENTS:
                 raise StarflowError(f"{path} is too large for a file of options.")
         return yaml.safe_load(text) or {}
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except StarflowError:
+        raise
+    except Exception as error:  # values that do not fit their type raise many kinds of errors
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StarflowError(f"{path}: this is not YAML ({reason}).") from None

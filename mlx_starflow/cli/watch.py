@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
 
-from ..errors import ImageError, UsageError
+from ..errors import ImageError, Interrupted, StarflowError, UsageError
+from ..files.counted import counted
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
 from ..pictures.opening import SUFFIXES
@@ -28,6 +30,7 @@ from .outputs import check_directory, check_output
 from .picture_options import Fit, FitOption, Images, PromptOption, open_model, take_picture
 from .prompts import check_quotes, tell_prompts
 
+T = TypeVar("T")
 ANOMALOUS = 3  # exit status of ``check`` if a picture is unusual
 FIT_EPILOG = """\b
 Examples:
@@ -42,9 +45,10 @@ Examples:
   mlx-starflow watch check incoming/ --reference normal.json --json --map where.png
   mlx-starflow watch check incoming/ --reference normal.json --follow
 
-Exit status: 0 if all pictures are ordinary, 3 if one is not; for errors as in other commands. The
-p-value of an ordinary picture is 0.05 or less with probability at most 5 %, over the random choice
-of the reference pictures and the picture.
+Exit status: 0 if all pictures are ordinary, 3 if one is not, 1 if one of several pictures cannot be
+read (the others are checked); for other errors as in other commands. The p-value of an ordinary
+picture is 0.05 or less with probability at most 5 %, over the random choice of the reference
+pictures and the picture.
 """
 
 watch = typer.Typer(
@@ -121,7 +125,10 @@ def fit_command(
     paths = pictures_in(folder)
     with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         tell_prompts(pipe, [prompt], console)
-        taken = [take_picture(pipe, path, fit_, console) for path in paths]
+        attempts = _Attempts(paths, console)
+        taken = list(attempts.each(lambda path: take_picture(pipe, path, fit_, console)))
+        if not taken:
+            attempts.finish()
         ratios = {ratio for _, ratio in taken}
         if len(ratios) > 1:
             raise UsageError(
@@ -138,7 +145,9 @@ def fit_command(
         f"Reference of {total} pictures; the smallest possible p-value is {1 / (total + 1):.2g}. "
         "The actual false-alarm rate varies from reference to reference, less with more pictures."
     )
-    typer.echo(json.dumps({"path": str(written), "pictures": total}) if messages.json_ else written)
+    about = {"path": str(written), "pictures": total, **attempts.about()}
+    typer.echo(json.dumps(about) if messages.json_ else written)
+    attempts.finish()
 
 
 @watch.command("check", epilog=CHECK_EPILOG, cls=SectionedCommand)
@@ -162,26 +171,72 @@ def check_command(
     known = read_reference(reference)
     if follow and not all(path.is_dir() for path in images):
         raise UsageError("--follow needs folders, not pictures.")
-    with open_model(choice, console) as pipe:
-        task = _Task(pipe, known, false_alarms, fit_, map_, console)
-        if follow:
-            _follow(task, images, interval, messages.json_)
-            return
-        paths = pictures_in(images)
-        records = []
-        for number, path in enumerate(paths):
-            console.draw("check", f"{number}/{len(paths)} pictures", number / len(paths), None)
-            records.append(task.record(path, len(paths) > 1))
-            console.clear()
-            if not messages.json_:
-                typer.echo(_line(records[-1]))
-    if messages.json_:
+    paths = [] if follow else pictures_in(images)
+    attempts = _Attempts(paths, console)
+    records: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        with open_model(choice, console) as pipe:
+            task = _Task(pipe, known, false_alarms, fit_, map_, console)
+            if follow:
+                _follow(task, images, interval, messages.json_)
+                return
+            for record in attempts.each(lambda path: task.record(path, len(paths) > 1), "check"):
+                records.append(record)
+                if not messages.json_:
+                    typer.echo(_line(record))
+    except KeyboardInterrupt:
+        console.clear()
+        interrupted = True
+    if messages.json_ and records:
         about: dict[str, Any] = {"false_alarms": false_alarms, "images": records}
-        if len(records) == 1:
+        if len(paths) == 1:
             about = records[0] | about
-        typer.echo(json.dumps(about))
+        typer.echo(json.dumps(about | attempts.about()))
+    if interrupted:
+        done = f"after {len(records)} of {counted(len(paths), 'picture')}" if paths else "watching"
+        raise Interrupted(f"Interrupted {done}; the results are above.")
+    attempts.finish()
     if any(record["anomalous"] for record in records):
         raise typer.Exit(ANOMALOUS)
+
+
+class _Attempts:
+    """Work on one picture after another. A picture that cannot be read is a warning and does not
+    stop the others; a single one is an error at once."""
+
+    def __init__(self, paths: list[Path], console: Console) -> None:
+        self._paths, self._console = paths, console
+        self._failed: list[dict[str, str]] = []
+
+    def each(self, work: Callable[[Path], T], phase: str | None = None) -> Iterator[T]:
+        """What ``work`` returns for each picture that can be read. ``phase``: for the bar."""
+        total = len(self._paths)
+        for number, path in enumerate(self._paths):
+            if phase is not None:
+                self._console.draw(phase, f"{number}/{total} pictures", number / total, None)
+            try:
+                result = work(path)
+            except ImageError as error:
+                if total == 1:
+                    raise
+                self._failed.append({"path": str(path), "error": str(error)})
+                self._console.say(f"Warning: {error}")
+                continue
+            finally:
+                self._console.clear()
+            yield result
+
+    def about(self) -> dict[str, Any]:
+        """For ``--json``: the pictures that could not be read, each with the reason."""
+        return {"failed": self._failed} if self._failed else {}
+
+    def finish(self) -> None:
+        """Raise a StarflowError that says how many pictures could not be read, if any."""
+        if self._failed:
+            raise StarflowError(
+                f"{len(self._failed)} of {counted(len(self._paths), 'picture')} could not be read."
+            )
 
 
 class _Task:

@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .activations import on_gpu
+from .shared import added_up, for_all, gathers
 
 HALF = (mx.float16, mx.bfloat16)
 # Number of rows from which a quantized matrix is dequantized before the product. MLX's quantized
@@ -37,14 +38,14 @@ def product(layer: nn.Module, x: mx.array) -> tuple[mx.array, mx.array | None]:
     """Apply a linear layer to x (..., in). Returns the product (..., out), in the layer's dtype or
     in float32 if the layer has an adapter, and the bias (out,), which the caller must add in
     float32; None if there is no bias or it has already been added."""
-    kind = product_type(layer)
+    kind, x = product_type(layer), for_all(layer, x)
     if "scales" in layer:
         value, bias = _quantized(layer, x.astype(kind)), layer.get("bias")
-    elif kind == mx.float32:
+    elif kind == mx.float32 and not gathers(layer):
         value, bias = layer(x.astype(kind)), None
     else:
         value, bias = x.astype(kind) @ layer.weight.T, layer.get("bias")
-    return adapted(layer, x, value, bias is None), bias
+    return added_up(layer, adapted(layer, x, value, bias is None)), bias
 
 
 def adapted(layer: nn.Module, x: mx.array, value: mx.array, with_bias: bool = True) -> mx.array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,6 +22,7 @@ import mlx.nn as nn
 from ..config import BlockConfig, FlowConfig
 from ..device.pieces import Pieces, evaluate
 from ..device.products import adapted, kept_type, linear
+from ..device.shared import Share
 from ..errors import UsageError
 from .cache import KVCache, make_cache
 from .grid import Grid, reverse, sequence_angles, spatial_angles
@@ -86,6 +87,9 @@ def through_layer(
 
 class Network(nn.Module):
     """proj_in, layers, final norm and proj_out: the base class of a block and the denoiser."""
+
+    share: Share | None = None  # a rank's share of its layers; None: all of them
+    split: Any = None  # a Split by captions; None: one rank evaluates all rows
 
     def __init__(self, config: BlockConfig, flow: FlowConfig, outputs: int):
         super().__init__()  # type: ignore[no-untyped-call]

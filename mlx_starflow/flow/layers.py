@@ -16,6 +16,7 @@ from ..config import BlockConfig
 from ..device.activations import gelu, gelu_tanh
 from ..device.pieces import Pieces, evaluate
 from ..device.products import kept_type, linear, product, product_type, with_bias
+from ..device.shared import for_all
 from .cache import KVCache
 from .rope import Rotation, rotate
 
@@ -45,7 +46,7 @@ class RMSNorm(nn.Module):
         self.weight = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        scale = 1.0 + self.weight.astype(mx.float32)
+        scale = 1.0 + for_all(self, self.weight.astype(mx.float32))
         return mx.fast.rms_norm(x.astype(mx.float32), None, 1e-6) * scale
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FlowConfig
+from ..device.shared import Share
 from ..device.typed import scalar
 from ..errors import UsageError
 from .block import Block, Network
@@ -136,6 +138,14 @@ class Flow(nn.Module):
         bounds += [100.0 * scalar(mx.abs(t.weight).sum(axis=1).max()) for t in text
                    if "scales" not in t]  # fmt: skip
         return max(bounds, default=0.0)
+
+    def shard(self, group: Any) -> None:
+        """Keep this rank's share of the layers, for a group of ``mx.distributed``: attention by
+        heads, MLPs by hidden numbers. All calls are then made by all ranks together. Errors:
+        UsageError naming what does not divide; the flow is then as it was."""
+        from .shards import shard_flow
+
+        shard_flow(self, Share.of(group))
 
     def training_grid(self) -> Grid:
         """The square token grid the model was trained on."""

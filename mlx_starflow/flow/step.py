@@ -17,6 +17,7 @@ import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh
 from ..device.products import adapted, kept_type, linear, product, product_type, with_bias
+from ..device.shared import added_up
 from .layers import Layer
 from .rope import Rotation
 
@@ -58,7 +59,8 @@ class _Matrix:
     def __call__(self, x: mx.array) -> mx.array:
         if self.turned is None:
             return product(self.layer, x)[0]
-        return adapted(self.layer, x, x.astype(self.kind) @ self.turned, with_bias=False)
+        value = adapted(self.layer, x, x.astype(self.kind) @ self.turned, with_bias=False)
+        return added_up(self.layer, value)
 
 
 class _SameProduct:

@@ -22,6 +22,8 @@ from ..device.typed import layers_of, parameters_of
 from ..errors import ConfigError, UsageError
 from ..files.fields import shown
 from ..flow import Flow
+from ..flow.shards import flow_cuts
+from ..flow.split import Split
 from ..hub.acquire import acquire_component
 from ..hub.download import Tell
 from ..hub.integrity import check_component
@@ -47,13 +49,15 @@ class Components:
         quantize: int | str | None = None,
         tell: Tell | None = None,
         adapters: Sequence[Asked] = (),
+        split: Split | None = None,
     ) -> None:
-        """``adapters``: directories of adapters, each alone or with its scale. Errors:
+        """``adapters``: directories of adapters, each alone or with its scale. ``split``: how the
+        arithmetic is divided among ranks. Errors:
         ModelNotFoundError, ConfigError, WeightsError for one that does not fit this model."""
         self.directory, self.name = directory, name
         self.config: ModelConfig = read_bundle_config(directory)
         self.dtype, self.quantize = dtype, quantize
-        self._tell = tell
+        self._tell, self.split = tell, split
         self._loaded: dict[str, Any] = {}
         self._fingerprints: dict[str, str] = {}
         self._attached: Attached | None = None
@@ -244,7 +248,15 @@ class Components:
         def build(config: dict[str, Any]) -> Flow:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
 
-        flow = cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize))
+        share = None if self.split is None else self.split.share
+        if share is not None and self.adapters:
+            raise UsageError(
+                "An adapter cannot be put on a share of a model. Merge it first: mlx-starflow fuse."
+            )
+        cuts = None if share is None else flow_cuts(self.flow_config, share)
+        flow = cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize, cuts))
+        if self.split is not None:
+            self.split.settle(flow)
         self._attached = Attached(flow, self.adapters) if self.adapters else None
         return flow
 
@@ -271,7 +283,8 @@ class Components:
         if self.config.text is None:
             raise UsageError("This model has no text encoder: it takes class labels or no prompt.")
         directory = self.path("text_encoder") if self.has("text_encoder") else None
-        return load_encoder(directory, self.config.text)
+        share = None if self.split is None else self.split.share
+        return load_encoder(directory, self.config.text, share=share)
 
 
 def precision(module: nn.Module) -> str:

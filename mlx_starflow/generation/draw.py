@@ -5,6 +5,7 @@ It runs in the worker thread (device/worker.py). Closing the generator stops the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Generator, Iterator, Sequence
@@ -24,7 +25,7 @@ from ..device.wired import wired
 from ..errors import UsageError
 from ..exact.denoise import denoise
 from ..exact.noise import seeded_noise
-from ..flow import Context, Flow
+from ..flow import Block, Context, Flow
 from ..flow.grid import grid_of
 from ..hub.cache import cache_directory
 from ..pictures.arrays import check_finite, to_pictures
@@ -194,6 +195,8 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     """The settings with the windows and the tolerance of the sampler "auto" filled in, as measured
     for this device, so that they can be replayed."""
     options = settings.sample
+    if any(block.share is not None for block in flow.blocks if isinstance(block, Block)):
+        return settings  # the times of ranks differ, but all must use the same windows
     if options.sampler != AUTO or options.windows is not None or options.block_size is not None:
         return settings
     grid = grid_of(noise, flow.config)
@@ -201,6 +204,27 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     tolerance = found.tolerance if options.tolerance is None else options.tolerance
     options = dataclasses.replace(options, windows=found.windows, tolerance=tolerance)
     return dataclasses.replace(settings, sample=options)
+
+
+def measured(components: Components, settings: Settings) -> dict[str, Any]:
+    """The windows and the tolerance that ``generation`` would use for these settings on this
+    device; {} for a sampler that needs none. Loads the flow, and a text encoder if there is one."""
+    rows = prompt_rows(
+        components,
+        settings.prompts,
+        settings.aspect_ratio,
+        settings.negative_prompt,
+        settings.fps,
+        EXTEND if settings.extend else "",
+    )
+    context = rows.for_sampling(settings.prompts, settings.sample.guidance)
+    noise = noise_of(components, settings)
+    flow, split = components.flow, components.split
+    with contextlib.nullcontext() if split is None or split.share else split.alone():
+        found = with_windows(settings, flow, noise, context).sample
+    if found == settings.sample:
+        return {}
+    return {"windows": found.windows, "tolerance": found.tolerance}
 
 
 def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx.array:

@@ -69,12 +69,14 @@ def memory_need(
     """The memory that a request needs. ``quantize``: assume this precision instead of the
     components'. ``stored``: assume that the bundle is stored in it, so that nothing is quantized
     in memory."""
-    flow = components.flow_config
+    share = None if components.split is None else components.split.share
+    ranks = 1 if share is None else share.size
+    flow = share_of(components.flow_config, ranks)
     recipe = quantize if quantize is not None else components.quantize
     path = components.path("flow")
-    resident = component_bytes(path, components.dtype, recipe)
-    whole = component_bytes(path, components.dtype, None)
-    text, encoding = _text_need(components, quantize if stored else None)
+    resident = component_bytes(path, components.dtype, recipe, ranks)
+    whole = component_bytes(path, components.dtype, None, ranks)
+    text, encoding = _text_need(components, quantize if stored else None, ranks)
     batch = len(settings.prompts)
     height, width = settings.height // components.factor, settings.width // components.factor
     frames = settings.latent_frames(components.config)
@@ -101,9 +103,10 @@ def memory_need(
 
 
 def component_bytes(
-    directory: Path, dtype: str | None = None, quantize: Recipe | None = None
+    directory: Path, dtype: str | None = None, quantize: Recipe | None = None, ranks: int = 1
 ) -> int:
-    """Bytes of the weights that ``load_component`` with the same arguments holds in memory."""
+    """Bytes of the weights that ``load_component`` with the same arguments holds in memory.
+    ``ranks``: number of ranks that share the matrices of a flow or a T5."""
     config = read_json(Path(directory) / "config.json")
     stored = config.pop("quantization", None) is not None
     kind, tensors = component_kind(config), list(_tensors(Path(directory)))
@@ -132,8 +135,28 @@ def component_bytes(
             # Plus a scale and a bias per group.
             scale = 2 if target is None else item
             bits = bits_of(quantize, module, config) + 2 * 8 * scale / GROUP_SIZE
+        if is_matrix(kind, module) and (kind == "flow" or config.get("model_type") == "t5"):
+            bits /= ranks
         total += math.ceil(math.prod(tensor.shape) * bits / 8)
     return total
+
+
+def share_of(flow: FlowConfig, ranks: int) -> FlowConfig:
+    """The configuration with the heads and the channels of MLPs that one of the ranks has."""
+    if ranks == 1:
+        return flow
+
+    def cut(block: BlockConfig) -> BlockConfig:
+        return dataclasses.replace(
+            block,
+            heads=block.heads // ranks,
+            kv_heads=max(1, block.kv_heads // ranks),
+            mlp_channels=block.mlp_channels // ranks,
+        )
+
+    denoiser = None if flow.denoiser is None else cut(flow.denoiser)
+    blocks = tuple(cut(block) if block.layers else block for block in flow.blocks)
+    return dataclasses.replace(flow, blocks=blocks, denoiser=denoiser)
 
 
 def kept_bytes(directory: Path, dtype: str | None, quantize: Recipe | None) -> int:
@@ -298,7 +321,7 @@ def layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = 
     return 4 * (hidden + scores)
 
 
-def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, int]:
+def _text_need(components: Components, quantize: Recipe | None, ranks: int) -> tuple[int, int]:
     """Bytes of the text encoder's weights, and of the activations of encoding."""
     text = components.config.text
     if text is None or not components.has("text_encoder"):
@@ -311,7 +334,7 @@ def _text_need(components: Components, quantize: Recipe | None) -> tuple[int, in
     hidden = fields.whole("d_ff", 0) or fields.whole("intermediate_size", 0) or 4 * text.channels
     heads = fields.whole("num_heads", 0) or fields.whole("num_attention_heads", 0) or 1
     numbers = text.length * (10 * text.channels + 3 * hidden) + 3 * heads * text.length**2
-    return component_bytes(path, quantize=quantize), 4 * numbers
+    return component_bytes(path, quantize=quantize, ranks=ranks), 4 * numbers
 
 
 def _tensors(directory: Path) -> Iterator[TensorInfo]:

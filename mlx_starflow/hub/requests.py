@@ -17,7 +17,6 @@ MAX_LISTING = 32 << 20  # most bytes of a repository's listing
 MAX_ERROR = 64 << 10  # most bytes of an error message
 LISTING_SECONDS = 60.0  # most seconds for a listing
 SLOW_SECONDS, SLOW_BYTES = 60.0, 64 << 10  # fewer bytes than this in this time: broken connection
-CHUNK = 1 << 20
 
 
 class ShortAnswer(ConnectionError):
@@ -39,7 +38,8 @@ def get_listing(repository: str) -> dict[str, Any]:
     url = f"{constants.ENDPOINT}/api/models/{repository}"
     began, data = time.monotonic(), bytearray()
     with _answer(url, {}, params={"blobs": "true"}) as answer:
-        for piece in answer.iter_bytes(CHUNK):
+        # Pieces as they arrive: larger ones would be waited for, however slowly they come.
+        for piece in answer.iter_bytes():
             data += piece
             if len(data) > MAX_LISTING or time.monotonic() - began > LISTING_SECONDS:
                 raise HubError(
@@ -67,7 +67,7 @@ def file_pieces(url: str, begin: int, size: int) -> Iterator[tuple[int, bytes]]:
     with _answer(url, headers) as answer:
         start = _start(answer, begin, size)
         began, arrived = time.monotonic(), 0
-        for piece in answer.iter_raw(CHUNK):
+        for piece in answer.iter_raw():  # as they arrive, as above
             if start + len(piece) > size:
                 raise HubError(
                     f"The hub sent more than the {size} bytes that it announced for {url}. "
@@ -114,9 +114,10 @@ def _shortened(answer: Any) -> Any:
     """The same error answer, without its text if that is longer than MAX_ERROR."""
     text = b""
     with contextlib.suppress(Exception):
-        for piece in answer.iter_raw(4096):
+        began = time.monotonic()
+        for piece in answer.iter_raw():
             text += piece
-            if len(text) > MAX_ERROR:
+            if len(text) > MAX_ERROR or time.monotonic() - began > LISTING_SECONDS:
                 text = b""
                 break
     kept = {k: v for k, v in answer.headers.items() if k.lower() not in _LENGTHS}

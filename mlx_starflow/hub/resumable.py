@@ -22,9 +22,10 @@ from ..errors import HubError
 from ..files.fields import shown
 from .cache import locked
 from .integrity import Digest, file_fits, remember
-from .requests import CHUNK, ShortAnswer, file_pieces
+from .requests import ShortAnswer, file_pieces
 
 PARTIAL = ".resumable"
+CHUNK = 1 << 20  # bytes that are hashed at a time
 WAITS = (1.0, 3.0, 9.0)  # seconds before new attempts after failures without progress
 MAX_ATTEMPTS = 100  # for one file in one run, even if each makes progress
 _ETAG = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -19,15 +20,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..errors import ImageError, UsageError
+from ..errors import ImageError, ImageUsageError, StarflowError, UsageError
 from ..files.json import JSONError, parse_json
+from ..files.regular import NotRegular, open_regular
 from .animation import FORMATS, save_animation
-from .arrays import free_path, read_picture
+from .arrays import free_path
 from .metadata import MAX_SETTINGS, PNG_KEY, read_metadata, save_picture
-from .opening import opened
+from .opening import MAX_PIXELS, opened
 
 MP4 = ".mp4"
+# FFmpeg's demuxers of the files that are read.
+DEMUXERS = {MP4: "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska",
+            ".avi": "avi"}  # fmt: skip
 MAX_FRAMES = 4096  # most frames of a clip that is read
+MAX_CLIP_PIXELS = 250_000_000  # of all frames that are read; they take three bytes each
 _CRF, _PRESET = "10", "slow"  # the values of the published program
 
 
@@ -116,41 +122,118 @@ def _write_folder(frames: np.ndarray, path: Path, metadata: dict[str, Any] | Non
 
 def read_clip(path: Path, most: int = MAX_FRAMES) -> list[Image.Image]:
     """The frames of a clip file or of a folder of pictures, in order, at most ``most``. Errors:
-    UsageError, ImageError."""
+    UsageError, ImageError; a clip of more than MAX_CLIP_PIXELS in these frames is refused before it
+    is decoded."""
+    frames: Iterator[Image.Image]
     if path.is_dir():
         files = sorted(
             f for f in path.iterdir() if re.fullmatch(r"(?i)\.(png|jpe?g|webp)", f.suffix)
         )
         if not files:
             raise ImageError(f"{path} holds no pictures to read as a clip.")
-        return [read_picture(file) for file in files[:most]]
-    if not path.is_file():
+        frames = _pictures(files[:most], _Amount(path))
+    elif not path.is_file():
         raise UsageError(f"{path}: there is no such file or folder.")
-    if path.suffix.lower() in FORMATS:
-        return list(_animated(path, most))
-    return list(_filmed(path, most))
+    elif path.suffix.lower() in FORMATS:
+        frames = _animated(path, most, _Amount(path))
+    else:
+        frames = _filmed(path, most, _Amount(path))
+    found = list(frames)
+    if not found:
+        raise ImageError(f"{path} holds no frames.")
+    return found
 
 
-def _animated(path: Path, most: int) -> Iterator[Image.Image]:
+class _Amount:
+    """Counts the pixels of a clip's frames and refuses too many."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._pixels = path, 0
+
+    def check(self, width: int, height: int, frames: int) -> None:
+        """Refuse so many frames of a size. Errors: ImageError."""
+        if width * height > MAX_PIXELS or width * height * frames > MAX_CLIP_PIXELS:
+            raise ImageError(
+                f"{self._path} has {frames} frames of {width}x{height} pixels; at most "
+                f"{MAX_PIXELS // 1_000_000} million pixels are allowed in a frame and "
+                f"{MAX_CLIP_PIXELS // 1_000_000} million in a clip. Scale it down, or shorten it."
+            )
+
+    def add(self, width: int, height: int) -> None:
+        """Count a frame that is about to be decoded. Errors: ImageError."""
+        self.check(width, height, 1)
+        self._pixels += width * height
+        if self._pixels > MAX_CLIP_PIXELS:
+            raise ImageError(
+                f"{self._path} has more than {MAX_CLIP_PIXELS // 1_000_000} million pixels in its "
+                "frames. Scale it down, or shorten it."
+            )
+
+
+def _pictures(files: list[Path], amount: _Amount) -> Iterator[Image.Image]:
+    for file in files:
+        with opened(file) as picture:
+            amount.add(*picture.size)
+            picture.load()
+            yield picture
+
+
+def _animated(path: Path, most: int, amount: _Amount) -> Iterator[Image.Image]:
     with opened(path) as picture:
+        amount.check(*picture.size, min(getattr(picture, "n_frames", 1), most))
         for number, frame in enumerate(ImageSequence.Iterator(picture)):
             if number == most:
                 return
+            amount.add(*frame.size)
             yield frame.convert("RGB")
 
 
-def _filmed(path: Path, most: int) -> Iterator[Image.Image]:
+def _filmed(path: Path, most: int, amount: _Amount) -> Iterator[Image.Image]:
+    with _film(path) as file:
+        if not file.streams.video:
+            raise ImageError(f"{path} holds no video stream.")
+        stream = file.streams.video[0]
+        decoder = stream.codec_context
+        amount.check(decoder.width, decoder.height, min(max(stream.frames, 1), most))
+        decoder.options = {"max_pixels": str(MAX_PIXELS)}  # the size may change between frames
+        for number, frame in enumerate(file.decode(stream)):
+            if number == most:
+                return
+            amount.add(frame.width, frame.height)
+            yield frame.to_image()
+
+
+@contextmanager
+def _film(path: Path) -> Iterator[Any]:
+    """A video file opened with PyAV, as a context manager.
+
+    The demuxer follows from the suffix, and reads from a file object: others, such as those of
+    playlists, would open other files that the content names. Errors: UsageError; ImageError naming
+    the file, for all errors of FFmpeg inside the ``with`` block too.
+    """
+    demuxer = DEMUXERS.get(path.suffix.lower())
+    if demuxer is None:
+        raise ImageUsageError(
+            f"{path}: clips are read from {', '.join((*DEMUXERS, *FORMATS))} files and folders of "
+            f"pictures; the name ends in {path.suffix!r}."
+        )
     av = pyav()
     try:
-        with av.open(str(path)) as file:
-            if not file.streams.video:
-                raise ImageError(f"{path} holds no video stream.")
-            for number, frame in enumerate(file.decode(video=0)):
-                if number == most:
-                    return
-                yield frame.to_image()
-    except av.error.FFmpegError as error:
-        raise ImageError(f"{path} cannot be read as a clip ({str(error)[:200]}).") from None
+        with (
+            open_regular(path) as data,
+            av.open(data, format=demuxer, metadata_errors="replace") as file,
+        ):
+            yield file
+    except StarflowError:
+        raise
+    except NotRegular as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}.") from None
+    except Exception as error:  # for broken files, PyAV raises many kinds of errors
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImageError(
+            f"{path} cannot be read as a clip ({reason}). Is it complete, and of the kind that its "
+            "name says?"
+        ) from None
 
 
 def clip_metadata(path: Path) -> dict[str, Any]:
@@ -162,12 +245,8 @@ def clip_metadata(path: Path) -> dict[str, Any]:
         return read_metadata(path)
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file.")
-    av = pyav()
-    try:
-        with av.open(str(path)) as file:
-            text = str(file.metadata.get("comment", ""))
-    except av.error.FFmpegError as error:
-        raise ImageError(f"{path} cannot be read as a clip ({str(error)[:200]}).") from None
+    with _film(path) as file:
+        text = str(file.metadata.get("comment", ""))
     if not text.startswith(PNG_KEY):
         raise ImageError(f"{path}: this clip holds no settings of mlx-starflow.")
     try:

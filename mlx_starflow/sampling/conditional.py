@@ -7,7 +7,7 @@ rows followed by null rows, and both halves get the same tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -29,10 +29,12 @@ class Guidance:
     guide: str
     annealed: bool
     tokens: int  # T
+    split: Any = None  # a Split of flow/split.py: this rank has one half only
 
     def rows(self, previous: mx.array) -> mx.array:
         """The inputs of the block, (B, n, D) or twice these rows, from tokens (B, n, D)."""
-        return mx.concatenate([previous, previous]) if self.guided else previous
+        both = self.guided and self.split is None
+        return mx.concatenate([previous, previous]) if both else previous
 
     def combine(
         self, block: Block, a: mx.array, b: mx.array, t: int | mx.array
@@ -40,6 +42,8 @@ class Guidance:
         """sigma and b (B, n, D) of tokens t ... t + n - 1, from a and b of all rows."""
         if not self.guided:
             return block.sigma(a), b
+        if self.split is not None:
+            a, b = self.split.exchange(a, b)
         (a_c, a_u), (b_c, b_u) = mx.split(a, 2), mx.split(b, 2)
         if block.flow.model_type == "tarflow":
             weight: float | mx.array = self.weight
@@ -85,18 +89,24 @@ class Conditional:
             cold = 1.0 / temperature
             scale = [1.0] * batch + [cold] * batch if tarflow else [cold] * rows
             self.sharpness = mx.array(scale)[:, None, None, None]
+        split = block.split if block.split is not None and block.split.active else None
+        if split is not None and self.guided:
+            own = split.own_half(batch)
+            self.context = context = None if context is None else context[own]
+            self.sharpness = None if self.sharpness is None else self.sharpness[own]
         of_batch: mx.array | None = None
         if block.flow.text_channels and block.config.conditioned:
             context, of_batch = shared_rows(cast(mx.array, context))
         bits = options.kv_bits
         self.state = block.begin(grid, context, self.sharpness, of_batch, bits)
         self.guide = Guidance(
-            self.guided, options.guidance, options.guide, options.annealed, self.tokens
+            self.guided, options.guidance, options.guide, options.annealed, self.tokens, split
         )
         self.weight_reads = self.evaluations = 0
         self.compiled = None
         compiling = options.compile if options.compile is not None else on_gpu()
-        if compiling and bits not in (8, 4):
+        apart = split is None and block.share is None  # a message is no part of a compiled step
+        if compiling and apart and bits not in (8, 4):
             steps_of = steps_of or options.block_size or 1
             self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
 

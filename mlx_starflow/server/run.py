@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..pipeline import Pipeline
 from .app import build
 from .connections import bounded_protocol
+from .helpers import Helpers
 from .options import ServeOptions
 from .studio import Studio
 
@@ -80,10 +81,11 @@ def serve(
     options: ServeOptions,
     listening: socket.socket,
     ready: Callable[[], None] = lambda: None,
+    helpers: Helpers | None = None,
 ) -> None:
     """Run the server until a signal arrives, then raise ``Stopped``. ``ready`` is called in its own
-    thread when the server answers requests."""
-    studio = Studio(pipe, options)
+    thread when the server answers requests. ``helpers``: others that draw parts of batches."""
+    studio = Studio(pipe, options, helpers)
     server = make_server(studio, ready)
     studio.start()
     try:

@@ -10,10 +10,8 @@ from collections.abc import Hashable
 from typing import Any, cast
 
 import mlx.core as mx
-import numpy as np
 
 from ..device.heap import return_freed_memory
-from ..editing.selection import advantages_of
 from ..errors import Cancelled, StarflowError
 from ..generation.events import (
     BlockDone,
@@ -30,6 +28,7 @@ from ..generation.events import (
 from ..generation.result import Result
 from ..pipeline import Pipeline
 from .errors import RequestError
+from .helpers import Helpers, NoHelpers, divided, gains_of
 from .job import CANCELLED, DONE, ENDED, FAILED, DrawJob, Drawn, Item, Job, TaskJob, Update
 from .pace import Pace, left
 from .queue import Queue, agreement, whole_seconds
@@ -46,8 +45,13 @@ class Scheduler:
     """Runs the submitted jobs in the drawing thread, which also calls the jobs' listeners.
     Thread-safe."""
 
-    def __init__(self, pipe: Pipeline, max_batch: int, max_queue: int) -> None:
-        self._pipe, self.max_batch = pipe, max_batch
+    def __init__(
+        self, pipe: Pipeline, max_batch: int, max_queue: int, helpers: Helpers | None = None
+    ) -> None:
+        """``helpers``: others that draw parts of every batch. ``max_batch``: most pictures that one
+        of them, or this process, draws at a time."""
+        self._helpers = helpers or NoHelpers()
+        self._pipe, self.max_batch = pipe, max_batch * (1 + self._helpers.count)
         self.queue = Queue(max_queue)
         self._pace: dict[Hashable, Pace] = {}
         self._largest: OrderedDict[Hashable, int] = OrderedDict()
@@ -161,6 +165,17 @@ class Scheduler:
         mx.clear_streams()  # without this the process may abort when the thread ends
 
     def _draw(self, batch: list[Item], began: float) -> None:
+        """Draw a batch, its first part here and the others by helpers at the same time."""
+        own, *others = divided(batch, 1 + self._helpers.count)
+        collect = self._helpers.start(others)
+        shared = len(_jobs_of(batch)) > 1
+        try:
+            self._draw_here(own, began, shared)
+        finally:
+            for item, drawn in collect():
+                self._deliver(item, drawn, shared)
+
+    def _draw_here(self, batch: list[Item], began: float, shared: bool) -> None:
         first = cast(DrawJob, batch[0].job)
         jobs = [cast(DrawJob, job) for job in _jobs_of(batch)]
         follow = _Follower(batch, began, self._pace_of(batch[0]).batch(len(batch)))
@@ -179,9 +194,11 @@ class Scheduler:
             elif isinstance(event, Finished):
                 result = event.result
         if result is not None:
-            gains = self._gains(result)
+            gains = gains_of(self._pipe, result)
             for row, item in enumerate(batch):
-                self._deliver(item, row, result, gains[row], len(jobs) > 1)
+                metadata, seed = result.metadata_of(row), result.settings.seeds[row]
+                drawn = Drawn(result.images[row], metadata, seed, gains[row])
+                self._deliver(item, drawn, shared)
 
     def _preview(self, batch: list[Item], event: Preview) -> None:
         wanted = [i for i in batch if cast(DrawJob, i.job).previews and not i.cancelled]
@@ -193,32 +210,12 @@ class Scheduler:
                 data = {**event.to_dict(), "job": item.job.id, "picture": item.index}
                 item.job.tell(Update("preview", data, item.index, images[row]))
 
-    def _gains(self, result: Result) -> list[float | None]:
-        """log p(x | prompt) - log p(x | no prompt) of each picture, in nats; None without a
-        prompt."""
-        prompts, ratio = result.settings.prompts, result.settings.aspect_ratio
-        gains: list[float | None] = [None] * len(prompts)
-        rows = [i for i, prompt in enumerate(prompts) if prompt]
-        if rows:
-
-            def compute() -> np.ndarray:
-                x = result.latents[mx.array(rows)]
-                return advantages_of(self._pipe, x, tuple(prompts[i] for i in rows), ratio)
-
-            for i, value in zip(rows, self._pipe.run(compute), strict=True):
-                gains[i] = round(float(value), 3)
-        return gains
-
-    def _deliver(
-        self, item: Item, row: int, result: Result, gain: float | None, shared: bool
-    ) -> None:
+    def _deliver(self, item: Item, drawn: Drawn, shared: bool) -> None:
         job = item.job
         if item.cancelled or job.state in ENDED or self._stopping.is_set():
             return
-        metadata = result.metadata_of(row)
         if shared:
-            metadata.pop("batch", None)  # it has prompts of other clients
-        drawn = Drawn(result.images[row], metadata, result.settings.seeds[row], gain)
+            drawn.metadata.pop("batch", None)  # it has prompts of other clients
         self.drawn += 1
         job.open -= 1
         job.tell(Update("drawn", {"job": job.id}, item.index, value=drawn))
@@ -279,7 +276,8 @@ class Scheduler:
         kind = agreement(item)
         if kind not in self._largest:
             try:
-                most = self._pipe.largest_batch(job.settings, self.max_batch)
+                ranks = 1 + self._helpers.count
+                most = ranks * self._pipe.largest_batch(job.settings, self.max_batch // ranks)
             except (StarflowError, OSError):  # drawing will report the error
                 return 1
             self._largest[kind] = most

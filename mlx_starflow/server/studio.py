@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ..pipeline import Pipeline
 from .asked import Asked, FileForm
 from .gallery import Gallery, Kept
+from .helpers import Helpers
 from .job import ENDED, DrawJob, Drawn, Job, Task, TaskJob, Update
 from .options import ServeOptions
 from .scheduler import Scheduler
@@ -68,11 +69,13 @@ class Inbox:
 class Studio:
     """One loaded model with scheduler and gallery."""
 
-    def __init__(self, pipe: Pipeline, options: ServeOptions) -> None:
+    def __init__(
+        self, pipe: Pipeline, options: ServeOptions, helpers: Helpers | None = None
+    ) -> None:
         self.pipe, self.options, self.limits = pipe, options, options.limits
         self.started = int(time.time())
         self.gallery = Gallery(options.output)
-        self.scheduler = Scheduler(pipe, options.max_batch, options.max_queue)
+        self.scheduler = Scheduler(pipe, options.max_batch, options.max_queue, helpers)
         self.facts = pipe.capabilities()
         self._savers = ThreadPoolExecutor(SAVERS, "mlx-starflow-save")
 

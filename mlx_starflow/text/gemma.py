@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..bundle.load import check_quantization, load_arrays, weight_files
+from ..bundle.load import check_quantization, evaluate, load_arrays, weight_files
 from ..bundle.safetensors import read_header
 from ..device.activations import gelu_tanh
 from ..device.pieces import Pieces
@@ -215,7 +215,9 @@ def load_table(directory: Path, config: dict[str, Any]) -> GemmaTable:
                 "Convert the text encoder again."
             )
     table.update({name: found[name] for name in table.parameters()})
-    mx.eval(parameters_of(table))  # unevaluated arrays could not be used in other threads
+    evaluate(
+        parameters_of(table), directory
+    )  # unevaluated arrays could not be used in other threads
     return GemmaTable(table, channels)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
 from ..bundle.load import load_component
 from ..config import TextConfig
+from ..device.shared import Share
 from ..errors import ConfigError, TextError
 from ..files.fields import Fields, shown
 from ..files.json import read_json
@@ -22,7 +23,7 @@ from .features import TextEncoder
 from .gemma import MODEL_TYPES as GEMMA_TYPES
 from .gemma import GemmaHidden, build_gemma, load_table
 from .labels import LabelEncoder
-from .t5 import T5Config, T5Encoder
+from .t5 import T5Config, T5Encoder, shard_t5, t5_cuts
 from .tokenizer import PromptTokenizer
 
 
@@ -34,10 +35,23 @@ class Kind:
     width: str  # the key in config.json for the width of its features
     load: Callable[[Path, dict[str, Any], mx.Dtype | None], Embed]
     pads: bool = False  # True: it can also compute features for padding tokens
+    # Loads a rank's share of it; None: every rank has all of it.
+    load_share: Callable[[Path, dict[str, Any], mx.Dtype | None, Share], Embed] | None = None
 
 
-def _load_t5(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | None) -> Embed:
-    model = load_component(directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype)
+def _load_t5(
+    directory: Path,
+    settings: dict[str, Any],
+    dtype: mx.Dtype | None,
+    share: Share | None = None,
+) -> Embed:
+    cuts = None if share is None else t5_cuts(T5Config.from_dict(settings), share)
+    module = load_component(
+        directory, lambda data: T5Encoder(T5Config.from_dict(data)), dtype=dtype, cuts=cuts
+    )
+    model = cast(T5Encoder, module)
+    if share is not None:
+        shard_t5(model, share, loaded=True)
     return lambda ids: model(ids[None])[0]
 
 
@@ -51,7 +65,7 @@ def _load_table(directory: Path, settings: dict[str, Any], dtype: mx.Dtype | Non
 
 
 KINDS: dict[str, Kind] = {
-    "t5": Kind(("t5",), "d_model", _load_t5),
+    "t5": Kind(("t5",), "d_model", _load_t5, load_share=_load_t5),
     "gemma": Kind(GEMMA_TYPES, "hidden_size", _load_gemma),
     "gemma_tokens": Kind(GEMMA_TYPES, "hidden_size", _load_table, pads=True),
 }
@@ -59,12 +73,15 @@ LABELS = "labels"  # class names; has no files
 
 
 def load_encoder(
-    directory: Path | str | None, config: TextConfig, dtype: mx.Dtype | None = None
+    directory: Path | str | None,
+    config: TextConfig,
+    dtype: mx.Dtype | None = None,
+    share: Share | None = None,
 ) -> TextEncoder:
     """Load the text encoder of a bundle.
 
     ``directory``: the bundle's text_encoder component, None for class labels. ``dtype``: of its
-    products; None: as stored, float32 on a CPU.
+    products; None: as stored, float32 on a CPU. ``share``: load a rank's share of a T5.
     Errors: TextError if the encoder has another type or width than the flow was trained with;
     ConfigError and WeightsError for a damaged component.
     """
@@ -82,7 +99,11 @@ def load_encoder(
     _check(directory, settings, config, kind)
     tokenizer = PromptTokenizer(directory)
     rows = Fields(settings, str(directory / "config.json")).whole("vocab_size", None, low=1)
-    return PromptEncoder(config, tokenizer, kind.load(directory, settings, dtype), rows)
+    if share is not None and kind.load_share is not None:
+        embed = kind.load_share(directory, settings, dtype, share)
+    else:
+        embed = kind.load(directory, settings, dtype)
+    return PromptEncoder(config, tokenizer, embed, rows)
 
 
 def _check(directory: Path, settings: dict[str, Any], config: TextConfig, kind: Kind) -> None:

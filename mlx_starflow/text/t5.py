@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from ..device.activations import gelu, gelu_tanh, silu
 from ..device.pieces import Pieces
+from ..device.shared import Cut, Share, added_up, cut_layer, mark
 from ..errors import ConfigError
 from ..files.fields import Fields, shown
 
@@ -117,7 +118,7 @@ class SelfAttention(nn.Module):
             for project in (self.q, self.k, self.v)
         )
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=bias.astype(q.dtype))
-        return self.o(h.swapaxes(1, 2).reshape(batch, length, -1))
+        return added_up(self.o, self.o(h.swapaxes(1, 2).reshape(batch, length, -1)))
 
 
 class DenseReluDense(nn.Module):
@@ -140,7 +141,7 @@ class DenseReluDense(nn.Module):
             h = self.activation(self.wi(x).astype(mx.float32))
         else:
             h = self.activation(self.wi_0(x).astype(mx.float32)) * self.wi_1(x).astype(mx.float32)
-        return self.wo(h if x.dtype == mx.float16 else h.astype(x.dtype))
+        return added_up(self.wo, self.wo(h if x.dtype == mx.float16 else h.astype(x.dtype)))
 
 
 class AttentionLayer(nn.Module):
@@ -211,6 +212,41 @@ class T5Encoder(nn.Module):
             x = block(x, bias, dtype)
             pieces.add(2.0 * ids.size * c.d_model * matrices, x)
         return self.encoder.final_layer_norm(x)
+
+
+def t5_cuts(config: T5Config, share: Share) -> dict[str, Cut]:
+    """How the linear layers of an encoder are cut for a rank, by their paths. Errors: UsageError if
+    heads or hidden numbers do not divide."""
+    first, end = share.range(config.num_heads, "attention heads of T5")
+    inner = config.num_heads * config.d_kv
+    heads = ((first * config.d_kv, end * config.d_kv),)
+    hidden = (share.range(config.d_ff, "hidden numbers of T5"),)
+    cuts: dict[str, Cut] = {}
+    for i in range(config.num_layers):
+        path = f"encoder.block.{i}.layer"
+        for name in ("q", "k", "v"):
+            cuts[f"{path}.0.SelfAttention.{name}"] = Cut("rows", heads, inner)
+        cuts[f"{path}.0.SelfAttention.o"] = Cut("columns", heads, inner)
+        for name in ("wi_0", "wi_1") if config.gated else ("wi",):
+            cuts[f"{path}.1.DenseReluDense.{name}"] = Cut("rows", hidden, config.d_ff)
+        cuts[f"{path}.1.DenseReluDense.wo"] = Cut("columns", hidden, config.d_ff)
+    return cuts
+
+
+def shard_t5(model: T5Encoder, share: Share, loaded: bool = False) -> None:
+    """Keep a rank's share of an encoder in memory. ``loaded``: its linear layers are shares
+    already."""
+    layers: dict[str, nn.Module] = dict(model.named_modules())  # type: ignore[no-untyped-call]
+    for path, cut in t5_cuts(model.config, share).items():
+        if loaded:
+            mark(layers[path], cut, share)
+        else:
+            cut_layer(layers[path], cut, share, path)
+    first, end = share.range(model.config.num_heads, "attention heads of T5")
+    for block in model.encoder.block:
+        block.layer[0].SelfAttention.heads = end - first
+    bias = model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias
+    bias.weight = mx.contiguous(bias.weight[:, first:end])
 
 
 def relative_buckets(length: int, buckets: int, max_distance: int) -> mx.array:

@@ -20,14 +20,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..adapters.files import CONFIG, WEIGHTS, AdapterConfig
 from ..adapters.saving import write_arrays, write_object
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..bundle.safetensors import read_strings
 from ..errors import StarflowError, UsageError
-from ..files.fields import Fields
+from ..files.fields import Fields, is_number
 from ..files.json import JSONError, parse_object
 from ..files.regular import is_regular
 from .parameters import Arrays
@@ -105,22 +103,38 @@ class Checkpoint:
                 "it cannot be resumed. Give the same options, pictures and model, or start a new "
                 f"training from its weights with --resume-adapter-file {self.directory / WEIGHTS}."
             )
-        rows = fields.data.get("rows", [])
         progress = Progress(
             fields.whole("step"),
             fields.number("best_bits", None),
             fields.whole("best_step"),
             fields.whole("worse"),
-            tuple(float(v) for v in fields.data.get("since", [])),
-            tuple(_row(row, path) for row in rows),
+            tuple(_number(v, path) for v in _list(fields.data.get("since", []), path)),
+            tuple(_row(row, path) for row in _list(fields.data.get("rows", []), path)),
         )
         arrays = load_arrays(path)
-        mx.eval(arrays)
+        evaluate(arrays, path)
         return arrays, progress
 
 
 def _row(row: Any, path: Path) -> tuple[int, float | None, float | None, float | None]:
-    if not isinstance(row, list) or len(row) != 4:
-        raise StarflowError(f"{path}: its history is damaged.")
-    step, train, valid, error = row
-    return int(step), train, valid, error
+    if len(_list(row, path)) != 4:
+        raise _damaged(path)
+    step, *values = row
+    train, valid, error = (None if v is None else _number(v, path) for v in values)
+    return int(_number(step, path)), train, valid, error
+
+
+def _list(value: Any, path: Path) -> list[Any]:
+    if not isinstance(value, list):
+        raise _damaged(path)
+    return value
+
+
+def _number(value: Any, path: Path) -> float:
+    if not is_number(value):
+        raise _damaged(path)
+    return float(value)
+
+
+def _damaged(path: Path) -> StarflowError:
+    return StarflowError(f"{path}: its history is damaged. Start a new training.")

@@ -27,6 +27,7 @@ import numpy as np
 
 from ..adapters.changes import NAMES, Change, merged_weight, whole_weight
 from ..bundle.copying import copy_component, copy_papers
+from ..bundle.dtypes import FLOATS
 from ..bundle.load import read_json, weight_files, write_component, write_json
 from ..bundle.safetensors import read_header
 from ..device.typed import layers_of, parameters_of
@@ -37,8 +38,6 @@ from ..flow import Context, Flow
 from ..generation.components import Components
 from ..generation.context import prompt_rows
 from ..sampling import invert
-
-DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _write(components: Components, flow: Flow, staged: Path, name: str, dequanti
     settings = read_json(own / "config.json")
     if dequantize:
         settings.pop("quantization", None)
-    stored = {t.name: DTYPES.get(t.dtype) for f in weight_files(own) for t in read_header(f)}
+    stored = {t.name: FLOATS.get(t.dtype) for f in weight_files(own) for t in read_header(f)}
     weights = dict(fused_weights(flow, stored, dequantize))
     flow_place = staged / components.config.components["flow"]
     write_component(flow_place, settings, weights)

@@ -18,7 +18,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..adapters.files import WEIGHTS, AdapterConfig, read_adapter
-from ..bundle.load import load_arrays
+from ..bundle.load import evaluate, load_arrays
 from ..errors import UsageError
 from ..files.counted import counted
 from ..generation.components import Components
@@ -29,6 +29,7 @@ from .material import Material, read_material
 from .memory import plan_training
 from .options import TrainOptions
 from .preview import Previews
+from .together import Together
 from .trainer import Trainer
 
 # Options that do not change the results of a step
@@ -67,17 +68,21 @@ def train(
     task: Task,
     options: TrainOptions,
     stop: Callable[[], bool] = lambda: False,
+    together: Together | None = None,
 ) -> Generator[Event, None, None]:
     """Train a flow; the last event is ``Ended``. Afterwards the components' flow holds the arrays
     in adapters.safetensors.
 
+    ``together``: ranks that share every batch. All of them call this; ranks other than 0 with an
+    ``adapter_path`` of their own, for temporary files.
+
     Errors: UsageError for options that do not fit together, OutOfMemoryError before anything is
     loaded, StarflowError for pictures and files, NumericsError if the loss becomes NaN or infinite.
     """
-    began = time.perf_counter()
+    began, together = time.perf_counter(), together or Together()
     config = adapter_config(components, options)
     checkpoint = Checkpoint(task.adapter_path, config)
-    if not task.resume:
+    if not task.resume or together.rank:
         checkpoint.begin()
     plan = plan_training(components, config, options, _pictures(task.data))
     yield Noted(plan.sentence)
@@ -97,13 +102,17 @@ def train(
             return
     for note in material.notes:
         yield Noted(note)
-    yield Noted(_what(material, options))
+    yield Noted(_what(material, options, together.size))
     mx.reset_peak_memory()
-    trainer = Trainer(components.flow, config, options, material)
-    identity = _identity(components, material, options)
+    trainer = Trainer(components.flow, config, options, material, together)
+    whole = replace(options, batch_size=options.batch_size * together.size)
+    identity = _identity(components, material, whole)
     progress = Progress()
     if task.resume:
-        state, progress = checkpoint.read_state(identity)
+        state = None
+        if together.rank == 0:
+            state, progress = checkpoint.read_state(identity)
+        state, progress = together.same(state, trainer.state()), together.progress(progress)
         trainer.load(state, progress.step)
         yield Noted(f"Resuming after step {progress.step}.")
     elif task.begin_from is not None:
@@ -139,7 +148,7 @@ class _Run:
         if trainer.step == 0 and not self.progress.rows:
             yield from self._evaluate()
         while trainer.step < o.iters:
-            if stop():
+            if trainer.together.any(stop()):
                 self.stopped = "interrupted"
                 break
             if self._is_enough():
@@ -189,8 +198,9 @@ class _Run:
         self.checkpoint.save_state(self.trainer.state(), self.progress, self.identity)
 
     def _best(self) -> dict[str, mx.array]:
-        found = load_arrays(self.checkpoint.directory / WEIGHTS)
-        mx.eval(found)
+        path = self.checkpoint.directory / WEIGHTS
+        found = load_arrays(path)
+        evaluate(found, path)
         return found
 
     def summary(self, began: float) -> dict[str, Any]:
@@ -216,9 +226,9 @@ def _pictures(data: Path) -> int:
     return sum(1 for _ in data.iterdir())
 
 
-def _what(material: Material, options: TrainOptions) -> str:
+def _what(material: Material, options: TrainOptions, ranks: int) -> str:
     held = len(material.valid) if material.valid is not None else 0
-    passes = options.batch_size * options.grad_accumulation_steps
+    passes = ranks * options.batch_size * options.grad_accumulation_steps
     epochs = options.iters * passes / len(material.train)
     return (
         f"{counted(len(material.train), 'picture')} for training and {held} held out; "

@@ -17,6 +17,7 @@ from ..adapters.files import WEIGHTS
 from ..bundle import vocabulary
 from ..bundle.copying import copy_beside, copy_component
 from ..bundle.load import (
+    evaluate,
     load_arrays,
     read_bundle_config,
     read_component_config,
@@ -75,6 +76,7 @@ def finish_bundle(components: Components, directory: Path) -> None:
     """Write the best weights of the training in ``directory`` into the flow of its bundle."""
     place = components.path("flow")
     arrays = load_arrays(directory / WEIGHTS)
+    evaluate(arrays, directory / WEIGHTS)
     flow = components.flow
     own = {**dict(parameters_of(flow)), **arrays}
     staged, old = place.with_name(".flow.part"), place.with_name(".flow.old")

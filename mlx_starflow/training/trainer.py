@@ -25,6 +25,7 @@ from .material import Batch, Material, Part, batch, with_noise
 from .muon import muon
 from .options import TrainOptions
 from .parameters import Arrays, Trained
+from .together import Together
 
 VALID_KEY = 7_000_003  # first random key of the evaluation noise
 
@@ -42,10 +43,17 @@ class Trainer:
     """Steps of stochastic gradient descent on the exact likelihood."""
 
     def __init__(
-        self, flow: Flow, config: AdapterConfig, options: TrainOptions, material: Material
+        self,
+        flow: Flow,
+        config: AdapterConfig,
+        options: TrainOptions,
+        material: Material,
+        together: Together | None = None,
     ) -> None:
-        """Errors: UsageError if all weights of a flow that is not float32 are to be trained."""
+        """``together``: the ranks that share every batch; ``options.batch_size`` is that of one
+        rank. Errors: UsageError if all weights of a flow that is not float32 are to be trained."""
         self.options, self.material = options, material
+        self.together = together or Together()
         self.trained = Trained(flow, config)
         self.arrays = self.trained.initial(options.seed)
         self.average: Arrays | None = dict(self.arrays) if options.ema else None
@@ -68,7 +76,8 @@ class Trainer:
             nats = nats + value
             slopes = own if slopes is None else {n: slopes[n] + own[n] for n in own}
         numbers = passes * o.batch_size * self.material.numbers
-        mean = {n: slope / numbers for n, slope in cast(Arrays, slopes).items()}
+        slopes, nats = self.together.mean(cast(Arrays, slopes)), self.together.mean_of(nats)
+        mean = {n: slope / numbers for n, slope in slopes.items()}
         if o.max_grad_norm:
             mean, _ = optim.clip_grad_norm(mean, o.max_grad_norm)
         moved = self.optimizer.apply_gradients(_slashed(mean), _slashed(self.arrays))
@@ -88,11 +97,12 @@ class Trainer:
         return bits
 
     def batch(self, number: int) -> Batch:
-        """The batch of pass ``number`` of the next step."""
-        o, passes = self.options, self.options.grad_accumulation_steps
-        return batch(
-            self.material, o.seed, self.step, (number, passes), o.batch_size, o.caption_dropout
-        )
+        """This rank's part of the batch of pass ``number`` of the next step."""
+        o, passes, own = self.options, self.options.grad_accumulation_steps, self.together
+        whole = o.batch_size * own.size
+        found = batch(self.material, o.seed, self.step, (number, passes), whole, o.caption_dropout)
+        part, context = own.own(o.batch_size), found.context
+        return Batch(found.x[part], None if context is None else context[part])
 
     def kept(self) -> Arrays:
         """The arrays that are evaluated and saved: the moving average if there is one."""

@@ -9,6 +9,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlx.core as mx
@@ -246,10 +247,12 @@ def noise_and_yaml(folder: Path) -> Case:
 
 
 def pictures(folder: Path) -> Case:
-    """Picture files of every format: as pictures, as masks, and for their settings."""
+    """Picture files of every format: as pictures, as masks, and for their settings; clips for their
+    frames and their settings."""
     import numpy as np
     from PIL import Image
 
+    from mlx_starflow.pictures.clips import clip_metadata, read_clip, save_clip
     from mlx_starflow.pictures.metadata import read_metadata, save_picture
     from mlx_starflow.pictures.read import open_mask, open_picture
 
@@ -271,14 +274,29 @@ def pictures(folder: Path) -> Case:
     (folder / "o.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\nshowpage\n")
     for path in sorted(folder.iterdir()):
         honest[path.name] = path.read_bytes()
+    clips = np.stack([np.asarray(colour.resize((32, 32)))] * 3)
+    kinds = [".gif", ".webp", ".png"]
+    if find_spec("av"):
+        import av
+
+        av.logging.set_level(av.logging.PANIC)
+        kinds.append(".mp4")
+    films = {
+        kind: save_clip(clips, folder / f"film{kind}", 8, about).read_bytes() for kind in kinds
+    }
     # Pillow warns of damaged EXIF data, and libtiff writes to standard error itself.
     null = os.open(os.devnull, os.O_WRONLY)
 
     def case(dice: random.Random) -> str:
-        name = dice.choice(list(honest))
-        path = folder / f"changed{Path(name).suffix}"
-        path.write_bytes(changed_bytes(honest[name], dice))
-        use = dice.choice([open_picture, read_metadata, lambda p: open_mask(p, (20, 24))])
+        if dice.random() < 0.3:
+            kind = dice.choice([*films, kinds[-1]])
+            path, content = folder / f"changed{kind}", films[kind]
+            use = dice.choice([read_clip, clip_metadata])
+        else:
+            name = dice.choice(list(honest))
+            path, content = folder / f"changed{Path(name).suffix}", honest[name]
+            use = dice.choice([open_picture, read_metadata, lambda p: open_mask(p, (20, 24))])
+        path.write_bytes(changed_bytes(content, dice))
         kept = os.dup(2)
         os.dup2(null, 2)
         try:

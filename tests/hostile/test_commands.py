@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mlx_starflow.errors import UsageError
 from mlx_starflow.files import visible
 from mlx_starflow.generation.settings import Settings
 from mlx_starflow.hub.acquire import check_stored_model
+from mlx_starflow.pictures.clips import clip_metadata, save_clip
 from mlx_starflow.pictures.metadata import read_metadata, save_picture
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,14 @@ def fox(run, colours, tmp_path) -> Path:  # noqa: F811
     """A picture made with the tiny model, its settings inside."""
     assert run("generate", "red", "--seed", 3, "-m", colours, "-o", "fox.png").status == 0
     return tmp_path / "fox.png"
+
+
+@pytest.fixture
+def film(run, filmed, tmp_path) -> Path:  # noqa: F811
+    """A clip made with the tiny model, its settings inside."""
+    made = run("video", "red", "--seed", 3, "--frames", 5, "-m", filmed, "-o", "film.gif")
+    assert made.status == 0, made.err
+    return tmp_path / "film.gif"
 
 
 def rewritten(path: Path, **changes) -> Path:
@@ -60,6 +70,18 @@ def test_a_picture_does_not_choose_what_is_fetched(model, run, fox, hub, monkeyp
     outcome = run("generate", "-C", rewritten(fox, model=model), "-o", "again.png")
     assert outcome.status == 2 and "--model" in outcome.err and "\x1b" not in outcome.err
     assert hub.requests == [] and not Path("again.png").exists()
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS if m.isprintable()], ids=lambda m: m[:20])
+def test_a_clip_does_not_choose_what_is_fetched(model, run, film, hub, monkeypatch):  # noqa: F811
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    friend = save_clip(np.zeros((3, 8, 8, 3), np.uint8), film.with_name("friend.gif"), 8,
+                       {**clip_metadata(film), "model": model})  # fmt: skip
+    outcome = run("video", "-C", friend, "-o", "again.gif")
+    assert outcome.status == 2 and "--model" in outcome.err, outcome.err
+    assert hub.requests == [] and not Path("again.gif").exists()
 
 
 def test_a_noise_file_does_not_choose_what_is_fetched(run, hub, monkeypatch, tmp_path):  # noqa: F811
@@ -183,6 +205,67 @@ def test_an_output_that_is_a_link_to_nowhere(run, colours, tmp_path):  # noqa: F
     outcome = run("generate", "red", "-m", colours, "-o", "fox.png")
     assert outcome.status == 0 and (tmp_path / "fox_1.png").is_file()
     assert not (tmp_path / "nowhere.png").exists()
+
+
+# Files
+
+
+def test_a_compressed_picture_that_is_a_pipe(run, colours, tmp_path):  # noqa: F811
+    pytest.importorskip("constriction")
+    os.mkfifo(tmp_path / "pipe.flow")
+    os.mkfifo(tmp_path / "in.flow")
+    began = time.monotonic()
+    outcome = run("decompress", "pipe.flow", "-m", colours)
+    assert outcome.status == 1 and "pipe.flow" in outcome.err and "named pipe" in outcome.err
+    (tmp_path / "endless.flow").symlink_to("/dev/zero")
+    outcome = run("decompress", "endless.flow", "-m", colours)
+    assert outcome.status == 1 and "endless.flow" in outcome.err and "device" in outcome.err
+    with (tmp_path / "large.flow").open("wb") as file:
+        file.truncate(1 << 40)
+    outcome = run("decompress", "large.flow", "-m", colours)
+    assert outcome.status == 1 and "large.flow" in outcome.err and "more than" in outcome.err
+    assert time.monotonic() - began < 20
+
+
+OPTIONS = {
+    "a truth that is none": "iters: !!bool maybe",
+    "a number that is none": "iters: !!int x",
+    "a float that is none": "learning_rate: !!float x",
+    "a tag": "iters: !!int 3",
+    "a time of a map": "iters: !!timestamp {a: 1}",
+    "an order that is none": "iters: !!omap 3",
+    "pairs that are none": "iters: !!pairs 3",
+    "a set": "!!set {iters}",
+    "bytes": "data: !!binary aGk=",
+    "a foreign tag": "iters: !!python/object/apply:os.system [ls]",
+    "our own tag": "iters: !mine 3",
+    "an alias": "data: &a x\nmodel: *a",
+    "a date": "iters: 2020-01-01",
+    "a date that is none": "iters: 2020-99-99",
+    "a key of a list": "? [a]\n: b",
+    "a key of a map": "{a: 1}: b",
+    "a key of a number": "3: b",
+    "a list": "- iters",
+    "a word": "iters",
+    "a map of maps": "iters: {a: {b: c}}",
+    "infinity": "learning_rate: .inf",
+    "none": "learning_rate: .nan",
+    "digits": "iters: " + "9" * 5000,
+    "base 60": "iters: " + "1:" * 3000 + "1",
+    "deep": "iters: " + "[" * 900 + "]" * 900,
+    "many": "a: b\n" * 2000,
+    "half a character": 'data: "\\ud800"',
+    "a directive": "%YAML 9.9\n---\niters: 3",
+    "a control character": "iters: \x01",
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_train_that_are_no_plain_values(name, run, colours, tmp_path):  # noqa: F811
+    (tmp_path / "a.yaml").write_text(OPTIONS[name])
+    outcome = run("train", "-c", "a.yaml", "-m", colours, "--data", "nowhere")
+    assert outcome.status in (1, 2) and "Unexpected" not in outcome.err, outcome.err
+    assert "a.yaml" in outcome.err and len(outcome.err) < 1000, outcome.err
 
 
 def test_settings_that_lack_a_key_name_it(fox):

@@ -127,6 +127,48 @@ def test_an_answer_that_is_not_the_file(lie, announced, hub, here, tmp_path):
     assert here("some/model", "big.bin").read_bytes() == DATA
 
 
+def trickle(handler, data: bytes, start: int, status: int = 200) -> None:
+    """One byte after the other, never so slowly that a read times out."""
+    handler.send_response(206 if start else status)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    handler.send_header("Content-Length", str(len(data) - start))
+    handler.end_headers()
+    handler.close_connection = True
+    try:
+        for byte in data[start:]:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            time.sleep(0.02)
+    except OSError:
+        return
+
+
+def test_a_file_that_trickles(hub, here, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(resumable, "MAX_ATTEMPTS", 4)
+    hub.repositories["some/model"] = {"big.bin": DATA}
+    hub.lies["big.bin"] = trickle  # 512 s for the whole file
+    began = time.monotonic()
+    said = refusal(lambda: here("some/model", "big.bin"))
+    assert "big.bin" in said and "interrupted 4 times" in said
+    assert time.monotonic() - began < 10 and requests_for(hub) == 4
+    # What arrived is kept.
+    assert 0 < sum(p.stat().st_size for p in tmp_path.rglob("*.resumable")) < len(DATA)
+    del hub.lies["big.bin"]
+    assert here("some/model", "big.bin").read_bytes() == DATA
+
+
+def test_a_listing_that_trickles(hub, here, monkeypatch):
+    monkeypatch.setattr(requests, "LISTING_SECONDS", 0.2)
+    hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0)
+    began = time.monotonic()
+    assert "does not end" in refusal(lambda: download.list_repository("apple/starflow"))
+    hub.lies["listing"] = lambda handler, *_: trickle(handler, DATA, 0, 500)
+    refusal(lambda: download.list_repository("apple/starflow"))
+    assert time.monotonic() - began < 10
+
+
 def test_a_listing_that_is_none(hub, here, tmp_path):
     hub.lies["listing"] = endless
     assert "does not end" in refusal(lambda: download.list_repository("apple/starflow"))

@@ -1,0 +1,267 @@
+"""Programs that every rank of a test runs: models divided among ranks against whole ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from families import FAMILIES, random_flow
+from mlx.utils import tree_flatten
+
+from mlx_starflow.bundle.load import load_component, read_component_config
+from mlx_starflow.config import FlowConfig
+from mlx_starflow.device.shared import Share, cut_of
+from mlx_starflow.errors import UsageError
+from mlx_starflow.exact.denoise import denoise
+from mlx_starflow.flow import Flow
+from mlx_starflow.flow.shards import flow_cuts, mark_flow
+from mlx_starflow.flow.split import Split
+from mlx_starflow.ranks.costs import guidance_cost, tensor_cost
+from mlx_starflow.sampling import SampleOptions, invert
+from mlx_starflow.sampling.conditional import Conditional
+from mlx_starflow.text.t5 import T5Config, T5Encoder, shard_t5
+
+HEADS = 12  # divides among 2, 3 and 4 ranks
+
+
+def divisible(config: FlowConfig, kv_heads: int = HEADS) -> FlowConfig:
+    """A family with so many heads that ranks can share them."""
+
+    def wider(block):
+        if block is None or not block.layers:
+            return block
+        return dataclasses.replace(block, heads=HEADS, kv_heads=kv_heads, mlp_channels=96)
+
+    return dataclasses.replace(
+        config, blocks=tuple(map(wider, config.blocks)), denoiser=wider(config.denoiser)
+    )
+
+
+def inputs(config: FlowConfig, rows: int = 2):
+    """Noise, and the context for guidance, of a family."""
+    key = mx.random.key(5)
+    side = config.grid_size * config.patch_size
+    frames = (3,) if config.frames > 1 else ()
+    z = mx.random.normal((rows, *frames, side, side, config.in_channels), key=key)
+    if config.text_channels:
+        context = mx.random.normal((2 * rows, config.text_length, config.text_channels), key=key)
+        return z, context, context[:rows]
+    if config.num_classes:
+        labels = mx.arange(rows) % config.num_classes
+        return z, labels, labels
+    return z, None, None
+
+
+def everything(flow: Flow, guided: bool = True) -> dict[str, np.ndarray]:
+    """Sample, latents, log-determinant, denoised sample."""
+    config = flow.config
+    z, context, own = inputs(config)
+    guided = guided and context is not None
+    made = {}
+    for sampler in ("sequential", "sliding", "jacobi"):
+        x = invert(
+            flow, z, context if guided else own, sampler=sampler,
+            guidance=1.5 if guided else 0.0,
+            **({"tolerance": 1e-7} if sampler != "sequential" else {}),
+        )  # fmt: skip
+        made[sampler] = x
+    latents, logdet = flow(made["sequential"], own)
+    made |= {"latents": latents, "logdet": logdet}
+    if config.noise_std:
+        made["denoised"] = denoise(flow, made["sequential"], own, None, "score")
+        if config.denoiser is not None:
+            made["learned"] = denoise(flow, made["sequential"], own, None, "learned")
+    return {name: np.array(value) for name, value in made.items()}
+
+
+def loss(flow: Flow, x, own):
+    z, logdet = flow(x, own)
+    return 0.5 * mx.square(z).sum() - logdet.sum()
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max() / max(1.0, np.abs(one).max()))
+
+
+def digest(found: dict[str, np.ndarray]) -> str:
+    """The same on all ranks if they have computed the same numbers."""
+    return hashlib.sha256(b"".join(found[k].tobytes() for k in sorted(found))).hexdigest()[:8]
+
+
+def tensor(group) -> dict:
+    """Tensor parallel against one process, by family and number of heads of keys and values."""
+    share, worst = Share.of(group), {}
+    for name in sys.argv[2:] or FAMILIES:
+        config = FAMILIES[name]
+        for kv in {HEADS, 2 if group.size() != 3 else 1}:
+            if kv != HEADS and "grouped" not in name:
+                continue
+            whole, parts = random_flow(divisible(config, kv)), random_flow(divisible(config, kv))
+            parts.shard(group)
+            found, wanted = everything(parts), everything(whole)
+            case = f"{name} kv {kv}"
+            worst[case] = {k: difference(wanted[k], found[k]) for k in wanted}
+            worst[case]["digest"] = digest(found)
+            if kv != HEADS:
+                continue  # a head that several ranks have gets a part of its gradient on each
+            z, _, own = inputs(config)
+            gradient = nn.value_and_grad(parts, lambda x, o, f=parts: loss(f, x, o))
+            wanted_gradient = nn.value_and_grad(whole, lambda x, o, f=whole: loss(f, x, o))
+            mine = dict(tree_flatten(gradient(z, own)[1]))
+            theirs = dict(tree_flatten(wanted_gradient(z, own)[1]))
+            layers = dict(parts.named_modules())
+            errors = [0.0]
+            for path, value in mine.items():
+                layer, _, leaf = path.rpartition(".")
+                cut, right = cut_of(layers[layer]) if layer in layers else None, theirs[path]
+                right = right if cut is None else cut.taken(leaf, right, path)
+                errors.append(difference(np.array(right), np.array(value)))
+            worst[case]["gradient"] = max(errors)
+    assert share.size == group.size()
+    return worst
+
+
+def guidance(group) -> dict:
+    """Captions and null captions apart, against one process."""
+    worst = {}
+    for name in sys.argv[2:] or FAMILIES:
+        config = FAMILIES[name]
+        flow = random_flow(config)
+        wanted = everything(flow)
+        split = Split("guidance", group)
+        split.settle(flow)
+        found = everything(flow)
+        worst[name] = {k: difference(wanted[k], found[k]) for k in wanted}
+        worst[name] |= {"messages": split.messages, "digest": digest(found)}
+    return worst
+
+
+def refused(group) -> dict:
+    """What does not divide is refused by name, and the flow stays whole."""
+    flow = random_flow(FAMILIES["released"])
+    before = dict(tree_flatten(flow.parameters()))
+    try:
+        flow.shard(group)
+    except UsageError as error:
+        after = dict(tree_flatten(flow.parameters()))
+        same = all(mx.array_equal(after[k], v) for k, v in before.items())
+        return {"message": str(error), "same": same}
+    return {}
+
+
+def loaded(group) -> dict:
+    """Shares that are read from disk: sys.argv[2] is the directory of a flow."""
+    share, found = Share.of(group), {}
+    folder = Path(sys.argv[2])
+
+    def build(config):
+        return Flow(FlowConfig.from_dict(config))
+
+    for kind in sys.argv[3:]:
+        directory, quantize = folder / kind.split("+")[0], None
+        if "+" in kind:
+            quantize = int(kind.split("+")[1])
+        config = FlowConfig.from_dict(read_component_config(directory))
+        whole = load_component(directory, build, "float32", quantize)
+        before = bytes_read()
+        flow = load_component(directory, build, "float32", quantize, flow_cuts(config, share))
+        mx.eval(flow.parameters())
+        read = bytes_read() - before
+        mark_flow(flow, share)
+        weights = [sum(v.nbytes for _, v in tree_flatten(f.parameters())) for f in (flow, whole)]
+        files = sum(p.stat().st_size for p in directory.glob("*.safetensors"))
+        z, context, own = inputs(config, 1)
+        options = dict(guidance=1.5, sampler="sliding", tolerance=1e-6)
+        ours, theirs = invert(flow, z, context, **options), invert(whole, z, context, **options)
+        found[kind] = {
+            "weights": weights[0] / weights[1],
+            "read": read / files,
+            "sample": difference(np.array(theirs), np.array(ours)),
+        }
+    return found
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read from files."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
+
+
+def t5(group) -> dict:
+    """A T5 in shares against a whole one, gated or not."""
+    found = {}
+    for gated in (False, True):
+        config = T5Config(32, 8, 48, 12, 2, 40, activation="gelu_new", gated=gated)
+        whole, parts = T5Encoder(config), T5Encoder(config)
+        arrays = [
+            (name, 0.3 * mx.random.normal(a.shape, key=mx.random.key(i)))
+            for i, (name, a) in enumerate(tree_flatten(whole.parameters()))
+        ]
+        whole.load_weights(arrays), parts.load_weights(arrays)
+        shard_t5(parts, Share.of(group))
+        ids = mx.array([[3, 7, 9, 1, 0, 5]])
+        found[f"gated {gated}"] = difference(np.array(whole(ids)), np.array(parts(ids)))
+    return found
+
+
+def counted(group) -> dict:
+    """Messages and bytes of single passes, counted, beside what ``ranks.costs`` says."""
+    sums, gathers = [], []
+    real = mx.distributed.all_sum, mx.distributed.all_gather
+
+    def all_sum(x, **more):
+        sums.append(x.nbytes)
+        return real[0](x, **more)
+
+    def all_gather(x, **more):
+        gathers.append(x.nbytes)
+        return real[1](x, **more)
+
+    mx.distributed.all_sum, mx.distributed.all_gather = all_sum, all_gather
+    config = divisible(FAMILIES["released"])
+    block, found = config.blocks[-1], {}
+    for kind in ("tensor", "guidance"):
+        if kind == "guidance" and group.size() != 2:
+            continue
+        flow = random_flow(config)
+        split = Split(kind, group)
+        if kind == "tensor":
+            flow.shard(group)
+        else:
+            split.settle(flow)
+        _, context, _ = inputs(config, 3)
+        for window in (1, 4):
+            conditional = Conditional(
+                flow.blocks[-1], flow.training_grid(), context, 3, SampleOptions(guidance=1.0)
+            )
+            previous = mx.zeros((3, window, config.token_channels))
+            sums.clear(), gathers.clear()
+            mx.eval(conditional.affine(previous, 2))
+            own = [len(sums) + len(gathers), sum(sums) + sum(gathers)]
+            if kind == "tensor":
+                cost = tensor_cost(block, 6, window)
+            else:
+                cost = guidance_cost(config, 3, window)
+            found[f"{kind} {window}"] = [own, [cost.messages, cost.bytes]]
+    return found
+
+
+PROGRAMS = {
+    "loaded": loaded,
+    "t5": t5,
+    "counted": counted,
+    "tensor": tensor,
+    "guidance": guidance,
+    "refused": refused,
+}
+
+if __name__ == "__main__":
+    ours = mx.distributed.init(strict=True, backend="ring")
+    result = PROGRAMS[sys.argv[1]](ours)
+    sys.stdout.write(json.dumps(result) + "\n")
