@@ -31,6 +31,7 @@ def test_rows_are_written_and_rewritten(bits):
         part = rows[:, :, start:stop]
         found, expected = cache.update(part, -part, start), exact.update(part, -part, start)
         for a, b in zip(found, expected, strict=True):
+            b = b[:, :, :stop]  # rows behind the end are ignored
             assert a.shape == b.shape and a.dtype == mx.float16
             assert mx.abs(a - b).max().item() < 8 / 2**bits
     kept = sum(a.nbytes for a in cache.arrays())
