@@ -24,6 +24,7 @@ from PIL import Image
 from ..generation.events import Event
 from ..hub.known import EMBEDDED
 from ..pictures.arrays import write_whole
+from ..pictures.opening import picture_in
 from ..pipeline import Pipeline
 from ..ranks import Group, agree, spread
 from ..ranks.handing_out import Made
@@ -251,7 +252,7 @@ class _Kept:
         shown = {record["path"] for record in data["records"]}
         for i, (kind, name) in enumerate(data["names"]):
             if kind == SHEET:
-                pictures.append(Image.open(io.BytesIO(made.blobs[i])))
+                pictures.append(picture_in(made.blobs[i], name))
                 continue
             path = data["paths"][i]
             final = self._folder(kind) / name

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..errors import UsageError
 from ..exact.scoring import Score
 from ..flow.grid import Grid
 from ..flow.split import Split
+from ..pictures.opening import picture_in
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from ..ranks import Group, agree, spread
@@ -98,7 +98,7 @@ def _packed(work: Scoring, pipe: Pipeline, item: int) -> Made:
 def _unpacked(made: Made) -> Iterable[tuple[Picture, Score]]:
     for number, row in enumerate(made.data["rows"]):
         log_p, surprise, image = made.blobs[3 * number : 3 * number + 3]
-        picture = Picture(Image.open(io.BytesIO(image)), row["path"], tuple(row["notes"]))
+        picture = Picture(picture_in(image, row["path"]), row["path"], tuple(row["notes"]))
         yield picture, Score(
             _array(log_p), _array(surprise), Grid(**row["grid"]), row["numbers"], row["noise"],
             row["noise_std"], row["seed"],

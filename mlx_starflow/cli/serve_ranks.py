@@ -6,10 +6,9 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from ..errors import StarflowError
 from ..generation.result import Result
+from ..pictures.opening import picture_in
 from ..pipeline import Pipeline
 from ..ranks import Group, agree
 
@@ -88,7 +87,7 @@ class RankHelpers:
                     continue
                 rows = zip(part, message.data["rows"], message.blobs, strict=True)
                 for item, row, blob in rows:
-                    image = Image.open(io.BytesIO(blob))
+                    image = picture_in(blob, f"the picture of rank {rank}")
                     drawn.append((item, Drawn(image, row["metadata"], row["seed"], row["gain"])))
             if errors:
                 raise StarflowError(errors[0])

@@ -40,6 +40,13 @@ def opened_data(
     return _opened(lambda: BytesIO(data), name, formats)
 
 
+def picture_in(data: bytes, name: str) -> Image.Image:
+    """The decoded picture in the content of a file. ``name``: for messages. Errors: ImageError."""
+    with opened_data(data, name) as picture:
+        picture.load()
+        return picture.copy()
+
+
 @contextmanager
 def _opened(
     source: Callable[[], BinaryIO], path: str | Path, formats: Sequence[str]
