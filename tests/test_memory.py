@@ -88,7 +88,7 @@ def test_the_estimate_is_enough_and_not_far_too_much(converted, pictures, low_ra
     ("options", "pictures"),
     [
         (dict(dtype="float32"), 3),
-        (dict(quantize=4), 1),
+        pytest.param(dict(quantize=4), 1, marks=pytest.mark.slow),
         pytest.param(dict(dtype="float32"), 1, marks=pytest.mark.slow),
         pytest.param(dict(dtype="float16"), 1, marks=pytest.mark.slow),
         pytest.param(dict(quantize=8), 1, marks=pytest.mark.slow),

@@ -70,7 +70,13 @@ def exact(pipe, reference):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "quantize"), [("bfloat16", None), ("float16", None), (None, 8), (None, 4)]
+    ("dtype", "quantize"),
+    [
+        ("float16", None),
+        (None, 4),
+        pytest.param("bfloat16", None, marks=pytest.mark.slow),
+        pytest.param(None, 8, marks=pytest.mark.slow),
+    ],
 )
 def test_lower_precision_draws_and_its_drift_is_known(
     converted, exact, reference, dtype, quantize, record_property

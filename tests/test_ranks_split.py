@@ -94,6 +94,7 @@ def test_heads_of_keys_and_values_are_divided_repeated_or_refused_by_name():
         layer_cuts(block, Share(0, 3))
 
 
+@pytest.mark.slow
 def test_sharded_load_draws_what_load_does(converted):
     for result in run(2, "pipeline", converted):
         assert result["latents"] < EXACT and result["share"] < 0.8  # a tiny model: wide ends
@@ -130,9 +131,8 @@ def stored(folder: Path) -> FlowConfig:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/io")
-@pytest.mark.parametrize(
-    "ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_a_rank_reads_and_holds_its_share(tmp_path, ranks):
     stored(tmp_path)
     mx.clear_cache()

@@ -78,8 +78,7 @@ def test_products_rounded_otherwise_cost_no_more_reads(exact, drawn_exactly, pro
     ("prompts", "name"),
     [
         (1, "bfloat16"),  # the coarser of the two types of 16 bits
-        (1, "4-bit"),
-        *(pytest.param(1, name, marks=pytest.mark.slow) for name in ("float16", "8-bit")),
+        *(pytest.param(1, name, marks=pytest.mark.slow) for name in ("float16", "8-bit", "4-bit")),
         *(pytest.param(32, name, marks=pytest.mark.slow) for name in PRECISIONS),
     ],
 )

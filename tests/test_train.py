@@ -63,8 +63,15 @@ def test_going_on_is_not_stopping(colours, tmp_path, kind):
             assert (place / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("model", ["colours", "classes", "unconditional"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        # By default every kind on one model, and every model with one kind.
+        pytest.param(m, k, marks=() if m == "colours" or k == "lora" else pytest.mark.slow)
+        for m in ("colours", "classes", "unconditional")
+        for k in KINDS
+    ],
+)
 def test_it_learns(request, tmp_path, model, kind):
     """Held-out bits fall below the model's own, and the adapter on disk has them."""
     bundle = request.getfixturevalue(model)
