@@ -47,4 +47,4 @@ def test_the_examples_run(example, tmp_path):
 def test_the_citation_is_complete():
     data = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert data["cff-version"] == "1.2.0" and data["title"] == "mlx-starflow"
-    assert data["authors"] and data["license"] == "MIT" and len(data["references"]) == 2
+    assert data["authors"] and data["license"] == "MIT" and len(data["references"]) == 3
