@@ -37,7 +37,7 @@ from ..text.templates import EXTEND
 from ..vae.tiling import SMALLEST
 from ..version import __version__
 from .components import Components, precision
-from .context import prompt_rows, row_notes
+from .context import PromptRows, prompt_rows, row_notes
 from .events import (
     BlockDone,
     BlockProgress,
@@ -94,14 +94,7 @@ def _generation(
 
     if components.flow_config.text_channels and not components.is_loaded("text_encoder"):
         yield Loading("text", "text_encoder")
-    rows = prompt_rows(
-        components,
-        settings.prompts,
-        settings.aspect_ratio,
-        settings.negative_prompt,
-        settings.fps,
-        EXTEND if settings.extend else "",
-    )
+    rows = _rows_of(components, settings)
     if rows.is_text:
         notes = row_notes(components, rows)
         warnings += notes
@@ -206,10 +199,9 @@ def with_windows(settings: Settings, flow: Flow, noise: mx.array, context: Conte
     return dataclasses.replace(settings, sample=options)
 
 
-def measured(components: Components, settings: Settings) -> dict[str, Any]:
-    """The windows and the tolerance that ``generation`` would use for these settings on this
-    device; {} for a sampler that needs none. Loads the flow, and a text encoder if there is one."""
-    rows = prompt_rows(
+def _rows_of(components: Components, settings: Settings) -> PromptRows:
+    """The encoded prompts of these settings."""
+    return prompt_rows(
         components,
         settings.prompts,
         settings.aspect_ratio,
@@ -217,6 +209,12 @@ def measured(components: Components, settings: Settings) -> dict[str, Any]:
         settings.fps,
         EXTEND if settings.extend else "",
     )
+
+
+def measured(components: Components, settings: Settings) -> dict[str, Any]:
+    """The windows and the tolerance that ``generation`` would use for these settings on this
+    device; {} for a sampler that needs none. Loads the flow, and a text encoder if there is one."""
+    rows = _rows_of(components, settings)
     context = rows.for_sampling(settings.prompts, settings.sample.guidance)
     noise = noise_of(components, settings)
     flow, split = components.flow, components.split
