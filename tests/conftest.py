@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +161,9 @@ def hub():
 
 @pytest.fixture
 def ask(hub, tmp_path):
-    """A function that asks the hub in a new process and returns its messages and result."""
-    from hub_client import ask_hub
+    """A function that asks the hub in another process and returns its messages and result."""
+    from hub_client import Clients
 
-    return partial(ask_hub, hub, tmp_path)
+    clients = Clients(hub, tmp_path)
+    yield clients
+    clients.close()
