@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import case_dir, case_info
 from hub_client import CHECKPOINT, LICENCE, ROOT, variables
 

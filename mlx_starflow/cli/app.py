@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def _asked(arguments: list[str]) -> str:
-    """The command in a command line, "" for none. When a shell completes a line, this line is in the
+    """The command in a command line, "" for none. A line that a shell completes is in the
     environment: in one variable from bash, in another from the other shells."""
     if "_MLX_STARFLOW_COMPLETE" in os.environ:
         line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
