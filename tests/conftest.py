@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -27,6 +28,12 @@ DATA = Path(__file__).parent / "data"
 def pytest_xdist_auto_num_workers() -> int:
     """Processes of ``-n auto``: one more than cores, since many tests wait for a program."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """What collecting the tests has made stays to the end: tell the garbage collector, which would
+    look at it again whenever a conversion calls it."""
+    gc.freeze()
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"

@@ -204,8 +204,8 @@ ROUND_TRIP = {mx.float32: 2e-5, mx.float16: 2e-2, mx.bfloat16: 0.1}
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        # By default 16 bits only for one flow with a text and one without.
-        pytest.param(n, d, marks=() if d == mx.float32 or n in IN_HALF else pytest.mark.slow)
+        # By default one flow with a text and one without.
+        pytest.param(n, d, marks=() if n in IN_HALF else pytest.mark.slow)
         for n in STARFLOW + TARFLOW
         for d in ROUND_TRIP
     ],

@@ -46,7 +46,9 @@ def summary(events):
     return events[-1].summary if isinstance(events[-1], Ended) else None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["lora", "full", *(pytest.param(k, marks=pytest.mark.slow) for k in ("dora", "parts"))]
+)
 def test_going_on_is_not_stopping(colours, tmp_path, kind):
     """Weights, losses and files are bit for bit the same, wherever it was interrupted."""
     data = pictures(tmp_path / "data")
