@@ -130,8 +130,8 @@ def test_what_decoding_takes_is_within_15_percent(side):
             mx.eval(vae.decode(latent))
             return mx.get_peak_memory() - before
 
-        pipe.run(peak)
-        measured = pipe.run(peak)
+        # The more, the further the thread that describes the work is ahead of the one that does it.
+        measured = max(pipe.run(peak) for _ in range(5))
     assert decoding_bytes(vae.config, side, side) == pytest.approx(measured, rel=0.15)
 
 
