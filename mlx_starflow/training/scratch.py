@@ -8,6 +8,8 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -28,9 +30,11 @@ from ..config import BlockConfig, FlowConfig
 from ..device.typed import parameters_of
 from ..errors import UsageError
 from ..flow import Flow
+from ..flow.grid import spatial_pairs
 from ..generation.components import Components
+from .checkpoint import STATE
 
-HEAD = 64  # channels per attention head, if the width is a multiple of it
+HEADS = (64, 32, 16)  # channels per attention head: the first of which the width is a multiple
 SMALL = 0.02  # standard deviation of initial embeddings
 
 
@@ -72,6 +76,18 @@ def begin_bundle(
     return place
 
 
+@contextmanager
+def removed_on_failure(place: Path, training: Path) -> Iterator[None]:
+    """Within this context, an error removes the bundle at ``place``, unless the directory
+    ``training`` has a state from which the training can be resumed."""
+    try:
+        yield
+    except BaseException:
+        if not (training / STATE).exists():
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
 def finish_bundle(components: Components, directory: Path) -> None:
     """Write the best weights of the training in ``directory`` into the flow of its bundle."""
     place = components.path("flow")
@@ -97,10 +113,12 @@ def new_config(like: FlowConfig, shape: str, noise_std: float | None = None) -> 
             "as 1,1,5x256."
         )
     layers, width = [int(n) for n in match[1].split(",")], int(match[2])
-    head = next((h for h in (HEAD, 32, 16) if width % h == 0), None)
-    if head is None:
-        raise UsageError(f"--shape {shape!r}: the width must be a multiple of 16.")
     starflow = like.model_type == "starflow"
+    # Rotary positions need a few angles in every head; beside those of the text, 16 have none left.
+    known = [h for h in HEADS if not starflow or spatial_pairs(h, like.text_channels > 0) >= 2]
+    head = next((h for h in known if width % h == 0), None)
+    if head is None:
+        raise UsageError(f"--shape {shape!r}: the width must be a multiple of {known[-1]}.")
     text = bool(like.text_channels or like.num_classes)
     blocks = tuple(
         BlockConfig(
