@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from ..bundle.load import (
     write_component,
     write_json,
 )
+from ..bundle.staging import new_directory
 from ..config import BlockConfig, FlowConfig
 from ..device.typed import parameters_of
 from ..errors import UsageError
@@ -55,9 +55,7 @@ def begin_bundle(
     model = read_bundle_config(template)
     old = FlowConfig.from_dict(read_component_config(template / "flow"), "flow/config.json")
     config = new_config(old, shape or "", noise_std)
-    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
-    try:
-        staged.mkdir(parents=True)
+    with new_directory(place) as staged:
         for name, reference in model.components.items():
             if name != "flow" and (template / reference).is_dir():
                 copy_component(template, reference, staged)
@@ -70,9 +68,6 @@ def begin_bundle(
             components={**model.components, "flow": "flow"},
         )  # fmt: skip
         write_json(staged / "config.json", about.to_dict())
-        os.replace(staged, place)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return place
 
 
