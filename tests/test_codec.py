@@ -288,5 +288,10 @@ def test_one_broken_picture_does_not_lose_the_others(colours, run, tmp_path):  #
     assert [f["path"] for f in about["failed"]] == ["01.png", "z.png"]
     none = run("compress", "01.png", "z.png", "-o", "none", *common)
     assert none.status == 1 and not (tmp_path / "none").exists()
+    (tmp_path / "small" / "00.flow").write_bytes(b"none")
+    back = run("decompress", "small", "-o", "out", "-m", colours)
+    assert back.lines == ["out/0.png", "out/1.png"] and back.status == 1
+    assert "Warning: small/00.flow" in back.err
+    assert back.err.endswith("1 of 3 files could not be decompressed.\n")
     single = run("compress", "z.png", *common)
     assert single.status == 1 and single.err.count("\n") == 1 and "z.png" in single.err

@@ -1,4 +1,4 @@
-"""Work on one picture after another, which goes on after one that cannot be read."""
+"""Work on one picture or file after another, which goes on after one that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ class Attempts:
     """Work on one picture after another. A picture that cannot be read is a warning and does not
     stop the others; a single one is an error at once."""
 
-    def __init__(self, paths: list[Path], console: Console, done: str = "read") -> None:
-        """``done``: what could not be done to a picture, for the message."""
+    def __init__(
+        self,
+        paths: list[Path],
+        console: Console,
+        done: str = "read",
+        what: str = "picture",
+        error: type[StarflowError] = ImageError,
+    ) -> None:
+        """``done``, ``what``: what could not be done to which kind of file, for the message.
+        ``error``: raised for a file that cannot be read."""
         self._paths, self._console, self._done = paths, console, done
+        self._what, self._error = what, error
         self._failed: list[dict[str, str]] = []
 
     def each(self, work: Callable[[Path], T], phase: str | None = None) -> Iterator[T]:
@@ -27,10 +36,10 @@ class Attempts:
         total = len(self._paths)
         for number, path in enumerate(self._paths):
             if phase is not None:
-                self._console.draw(phase, f"{number}/{total} pictures", number / total, None)
+                self._console.draw(phase, f"{number}/{total} {self._what}s", number / total, None)
             try:
                 result = work(path)
-            except ImageError as error:
+            except self._error as error:
                 if total == 1:
                     raise
                 self._failed.append({"path": str(path), "error": str(error)})
@@ -48,6 +57,6 @@ class Attempts:
         """Raise a StarflowError that says how many pictures failed, if any."""
         if self._failed:
             raise StarflowError(
-                f"{len(self._failed)} of {counted(len(self._paths), 'picture')} could not be "
+                f"{len(self._failed)} of {counted(len(self._paths), self._what)} could not be "
                 f"{self._done}."
             )
