@@ -18,7 +18,7 @@ from ..pictures.opening import SUFFIXES
 from ..pictures.read import Picture, pictures_in
 from ..pipeline import Pipeline
 from ..watch import Finding, Reference, check, fit, read_reference, write_reference
-from ..watch.reference import DRAWS
+from ..watch.reference import DRAWS, MOST_DRAWS
 from . import options as o
 from .attempts import Attempts
 from .console import Console
@@ -74,7 +74,7 @@ ReferenceIn = Annotated[
 ]
 Draws = Annotated[
     int,
-    option("--draws", panel=HOW, metavar="K", min=1, max=1000,
+    option("--draws", panel=HOW, metavar="K", min=1, max=MOST_DRAWS,
             help=f"Number of noise draws. Default: {DRAWS}."),
 ]  # fmt: skip
 Seed = Annotated[
