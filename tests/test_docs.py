@@ -43,6 +43,11 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
     "mlx-starflow video": "needs a model of clips; its own tests run it",
     "mlx-starflow score fox.mp4": "the same",
+    "mlx-starflow encode fox.mp4": "the same",
+    "mlx-starflow decode fox.safetensors --output again.mp4": "the same",
+    "mlx-starflow vary fox.mp4": "the same",
+    "mlx-starflow interpolate fox.mp4": "the same",
+    "mlx-starflow interpolate --seed 1 2 --clip-frames": "the same",
     "[--": "more of the synopsis",
 }
 TEXT = ("weights     MB", "mlx_starflow/")  # blocks that show results or a map
