@@ -37,7 +37,8 @@ def work_directory(target: Path) -> Iterator[Path]:
     try:  # from here on, an interrupt may occur at any moment
         work.mkdir()
         lock = os.open(work, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield work
     finally:
         if lock is not None:
