@@ -11,6 +11,9 @@ STAMP = .venv/.installed
 STAMP_DEV = .venv/.installed-dev
 STAMP_SERVER = .venv/.installed-server
 
+# The tests start Python many times; compiled modules are kept, so that it starts quickly.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo studio test test-slow coverage screenshot lint clean
 
 demo: $(STAMP)

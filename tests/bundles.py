@@ -114,10 +114,15 @@ def sentences_bundle(directory: Path, reference: Path) -> Path:
     return directory
 
 
-def clips_bundle(directory: Path) -> Path:
+def clips_bundle(directory: Path, reference: Path | None = None, window: int = 3) -> Path:
     """A STARFlow of clips over a WAN2.2 autoencoder, whose text is one of four colours: 9 frames
-    of 32 x 32 pixels in several aspect ratios, 3 latent frames in a window."""
+    of 32 x 32 pixels in several aspect ratios, 3 latent frames in a window. ``reference``: the
+    bundle whose T5 reads sentences instead."""
     local = _block(local=True)
+    if reference is None:
+        text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS, fps=True)
+    else:
+        text = TextConfig("t5", length=12, channels=32, fps=True)
     deep = _block(channels=64, heads=2, kv_heads=2, conditioned=True, mlp_channels=64, flip=True)
     flow = FlowConfig(
         model_type="starflow",
@@ -126,8 +131,8 @@ def clips_bundle(directory: Path) -> Path:
         grid_size=2,
         blocks=(_block(local=True, flip=True), local, deep),
         noise_std=0.5,
-        text_channels=len(COLOURS) + 1,
-        text_length=1,
+        text_channels=text.channels,
+        text_length=text.length,
         sos=True,
         scale="softplus",
         soft_clip=4.0,
@@ -138,7 +143,6 @@ def clips_bundle(directory: Path) -> Path:
         temporal_causal=2,
         denoiser_window=1,
     )
-    text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS, fps=True)
     write_bundle(directory, flow, text, "clips")
     vae = WanConfig(2, 3, 3, (0.1, -0.2, 0.3), (0.5, 1.0, 2.0))
     weights = dict(tree_flatten(AutoencoderWan(vae).parameters()))
@@ -148,9 +152,12 @@ def clips_bundle(directory: Path) -> Path:
         name="clips",
         image_size=32,
         text=text,
-        clips=ClipConfig(frames=9, fps=(8,), window=3, temporal_scale=0.6),
+        clips=ClipConfig(frames=9, fps=(8,), window=window, temporal_scale=0.6),
         defaults=SampleDefaults(guidance=1.5),
         components={"flow": "flow", "vae": "vae"},
     )
+    if reference is not None:
+        shutil.copytree(reference / "text_encoder", directory / "text_encoder")
+        config.components["text_encoder"] = "text_encoder"
     write_json(directory / "config.json", config.to_dict())
     return directory

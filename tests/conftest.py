@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,12 @@ DATA = Path(__file__).parent / "data"
 def pytest_xdist_auto_num_workers() -> int:
     """Processes of ``-n auto``: one more than cores, since many tests wait for a program."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """What collecting the tests has made stays to the end: tell the garbage collector, which would
+    look at it again whenever a conversion calls it."""
+    gc.freeze()
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
@@ -162,7 +168,9 @@ def hub():
 
 @pytest.fixture
 def ask(hub, tmp_path):
-    """A function that asks the hub in a new process and returns its messages and result."""
-    from hub_client import ask_hub
+    """A function that asks the hub in another process and returns its messages and result."""
+    from hub_client import Clients
 
-    return partial(ask_hub, hub, tmp_path)
+    clients = Clients(hub, tmp_path)
+    yield clients
+    clients.close()

@@ -1,4 +1,4 @@
-"""A program that asks a hub on loopback for models, run as a process of its own."""
+"""Programs that ask a hub on loopback for models, as processes of their own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from conftest import case_dir
@@ -15,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 CHECKPOINT = "starflow_3B_t2i_256x256.pth"
 LICENCE = b"research only\n"
 
-# What a program does that asks for a model, as one JSON line of what it was told and got.
+# What a program does that asks for a model: one JSON line of what it was told and got, for the
+# question in its arguments, or for every question on its standard input.
 CLIENT = """
 import json, sys
 from mlx_starflow.hub import resumable
@@ -24,41 +26,44 @@ from mlx_starflow.hub import resolve as hub
 from mlx_starflow.hub.download import DownloadPlan, DownloadProgress, RemoteFile, fetch
 from mlx_starflow.errors import StarflowError
 
-told = {"plan": [], "bytes": 0, "licence": "", "done": [], "converting": []}
+def answer(what, name, *rest):
+    told = {"plan": [], "bytes": 0, "licence": "", "done": [], "converting": []}
 
-def tell(event):
-    if isinstance(event, DownloadPlan):
-        told["plan"] += [f.name for f in event.files]
-        told["bytes"] += event.bytes
-        told["licence"] = event.licence
-    elif isinstance(event, DownloadProgress):
-        told["done"].append([event.file.name, event.done, event.total])
-    else:
-        told["converting"].append(event.model)
+    def tell(event):
+        if isinstance(event, DownloadPlan):
+            told["plan"] += [f.name for f in event.files]
+            told["bytes"] += event.bytes
+            told["licence"] = event.licence
+        elif isinstance(event, DownloadProgress):
+            told["done"].append([event.file.name, event.done, event.total])
+        else:
+            told["converting"].append(event.model)
 
-try:
-    what, name, *rest = sys.argv[1:]
-    if what == "fetch":
-        path = fetch(RemoteFile(name, rest[0], 0), tell)
-    elif what == "component":
-        path = hub.download_component(name, rest[0], tell)
-    elif what == "reference":
-        from convert.from_hub import convert_component
-        from mlx_starflow.config import TextConfig
-        text = TextConfig("t5", 12, 32)
-        convert = lambda source, kind, target: convert_component(source, kind, target, text)
-        path = hub.resolve_component(None, name, rest[0], convert, tell)
-    elif what == "look":
-        path = hub.resolve(name)
-    else:
-        quantize = int(rest[0]) if rest else None
-        def convert(sources, output):
-            from convert.from_hub import convert_sources
-            convert_sources(sources, output)
-        path = hub.resolve(name, convert, quantize, tell)
-    print(json.dumps(told | {"path": str(path)}))
-except StarflowError as error:
-    print(json.dumps(told | {"error": str(error), "kind": type(error).__name__}))
+    try:
+        if what == "fetch":
+            path = fetch(RemoteFile(name, rest[0], 0), tell)
+        elif what == "component":
+            path = hub.download_component(name, rest[0], tell)
+        elif what == "reference":
+            from convert.from_hub import convert_component
+            from mlx_starflow.config import TextConfig
+            text = TextConfig("t5", 12, 32)
+            convert = lambda source, kind, target: convert_component(source, kind, target, text)
+            path = hub.resolve_component(None, name, rest[0], convert, tell)
+        elif what == "look":
+            path = hub.resolve(name)
+        else:
+            quantize = int(rest[0]) if rest else None
+            def convert(sources, output):
+                from convert.from_hub import convert_sources
+                convert_sources(sources, output)
+            path = hub.resolve(name, convert, quantize, tell)
+        return told | {"path": str(path)}
+    except StarflowError as error:
+        return told | {"error": str(error), "kind": type(error).__name__}
+
+for question in [sys.argv[1:]] if sys.argv[1:] else map(json.loads, sys.stdin):
+    print(json.dumps(answer(*question)), flush=True)
 """
 
 
@@ -77,18 +82,48 @@ def repositories() -> dict[str, dict[str, bytes]]:
     }
 
 
-def ask_hub(hub: Hub, folder: Path, *arguments: str, **environment: str) -> dict:
-    """Run the client against the hub, with caches of its own in ``folder``, at most a minute."""
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, *arguments],
-        env=variables(hub, folder) | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+class Clients:
+    """Asks a hub in programs with caches of their own in ``folder``. Questions with the same
+    environment go to the same program; after ``close`` a new one answers."""
+
+    def __init__(self, hub: Hub, folder: Path) -> None:
+        self.hub, self.folder = hub, folder
+        self.running: dict[tuple, subprocess.Popen] = {}
+
+    def __call__(self, *arguments: str, **environment: str) -> dict:
+        """The answer of the program, within a minute."""
+        key = tuple(sorted(environment.items()))
+        if key not in self.running:
+            self.running[key] = self._start(environment)
+        program = self.running[key]
+        late = threading.Timer(60, program.kill)
+        late.start()
+        try:
+            program.stdin.write(json.dumps(arguments) + "\n")
+            program.stdin.flush()
+            line = program.stdout.readline()
+        finally:
+            late.cancel()
+        assert line, (self.folder / "client.txt").read_text()
+        return json.loads(line)
+
+    def _start(self, environment: dict[str, str]) -> subprocess.Popen:
+        with (self.folder / "client.txt").open("a") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-c", CLIENT],
+                env=variables(self.hub, self.folder) | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+            )
+
+    def close(self) -> None:
+        for program in self.running.values():
+            with program:  # closes its pipes, which ends it, and waits
+                pass
+        self.running.clear()
 
 
 def variables(hub: Hub, folder: Path) -> dict[str, str]:

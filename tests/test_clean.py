@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
 from command import run  # noqa: F401
-from hub_client import ROOT
 
 from mlx_starflow.hub import cache, clean
 from mlx_starflow.hub.resumable import PARTIAL
@@ -70,15 +67,17 @@ def test_all_takes_the_converted_models_too(run, caches):  # noqa: F811
         ("mlx-starflow generate red --model apple/", ["apple/starflow", "apple/starflow-v"]),
         ("mlx-starflow score a.png --model my-m", ["my-model"]),
         ("mlx-starflow models show tarflow-a", ["tarflow-afhq-256"]),
+        ("mlx-starflow mo", ["models"]),
+        ("mlx-starflow video --preview-f", ["--preview-frames"]),
     ],
 )
-def test_names_are_completed(tmp_path, words, expected):
+def test_names_are_completed(run, tmp_path, monkeypatch, words, expected):  # noqa: F811
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model" / "config.json").write_text("{}")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py")],
-        env={**os.environ, "_MLX_STARFLOW_COMPLETE": "complete_bash", "COMP_WORDS": words,
-             "COMP_CWORD": str(len(words.split()) - 1)},
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.stdout.split() == expected, done.stderr
+    monkeypatch.setenv("_MLX_STARFLOW_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert run().out.split() == expected
+    monkeypatch.setenv("_MLX_STARFLOW_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words)
+    assert all(f'"{name}"' in run().out for name in expected)

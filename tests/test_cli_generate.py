@@ -87,23 +87,50 @@ def pixels(path) -> bytes:
         return picture.tobytes()
 
 
-def test_the_table_has_every_flag():
+# Flags of the table that go together in one picture. Each flag alone is a slow test.
+TOGETHER = [
+    ("seed", "guide", "annealed", "metadata", "quiet", "low_ram", "output", "prompt"),
+    ("auto_seeds", "grid", "stepwise_image_output_dir", "verbose"),
+    ("num_images", "json_", "save_latents", "open_"),
+    ("guidance_blocks", "block_size", "sampler", "cache_limit_gb", "debug"),
+    ("best_of", "max_sweeps"),
+    ("aspect_ratio", "negative_prompt", "guidance", "kv_bits"),
+    ("width", "noise_std", "denoiser", "tolerance"),
+    ("height", "attention_temperature", "denoise"),
+    ("noise", "dtype", "windows"),
+    ("image", "adapter_path"),
+    ("image_strength",),
+    ("fit", "lora"),
+    ("vae_tiling",),
+    ("quantize",),
+]
+
+
+def test_the_tables_have_every_flag():
     assert set(REPLAYED) | FILES == set(inspect.signature(with_flags(generate)).parameters)
+    assert sorted(flag for flags in TOGETHER for flag in flags) == sorted(REPLAYED)
 
 
-@pytest.mark.parametrize("flag", REPLAYED)
-def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flag, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize(
+    "flags",
+    [*TOGETHER, *(pytest.param((f,), marks=pytest.mark.slow)
+                  for flags in TOGETHER if len(flags) > 1 for f in flags)],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flags, monkeypatch):  # noqa: F811
     monkeypatch.setattr("typer.launch", lambda path: 0)
-    name, arguments = REPLAYED[flag]
+    (name,) = {REPLAYED[flag][0] for flag in flags}
+    given = (REPLAYED[flag][1] for flag in flags)
+    arguments = [word for words in given for word in words]
     picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)
-    if flag in ("adapter_path", "lora"):
+    if {"adapter_path", "lora"} & {*flags}:
         adapter(model(name), tmp_path / "style")
     np.save(tmp_path / "noise.npy", np.ones((1, 12, 12, 3), np.float32) / 2)
     prompt = "1" if name == "classes" else "red"
     first = run("generate", prompt, "--model", model(name), *arguments)
     assert first.status == 0, first.err
-    made = [r["path"] for r in json.loads(first.out)["images"]] if flag == "json_" else first.lines
+    made = [r["path"] for r in json.loads(first.out)["images"]] if "json_" in flags else first.lines
     for given in ("noise.npy", "a.png", "large.png"):
         (tmp_path / given).unlink()  # the picture alone must do
     again = run("generate", "-C", made[0], "--output", "again" + made[0][made[0].rindex(".") :])

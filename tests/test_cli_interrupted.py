@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from command import run  # noqa: F401
 from conftest import case_dir
 from hub_client import ROOT
 from test_cli_pictures import mask, picture
+
+from mlx_starflow.cli import app as cli
 
 
 class After:
@@ -26,6 +29,24 @@ class After:
         if self.left <= 0:
             raise KeyboardInterrupt
         return self.function(*arguments, **named)
+
+
+@pytest.fixture(scope="module")
+def prepared(colours, tmp_path_factory):
+    """A folder with a picture, a mask, a noise and a compressed picture."""
+    folder = tmp_path_factory.mktemp("prepared")
+    picture(folder / "a.png")
+    mask(folder / "m.png", slice(0, 4), slice(0, 4))
+    for command, name in (("encode", "z.safetensors"), ("compress", "a.flow")):
+        line = (command, folder / "a.png", "--no-check", "-o", folder / name, "-m", colours)
+        assert cli.run([*map(str, line)]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(prepared, tmp_path):
+    """A copy of this folder."""
+    return shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
 
 
 CASES = {  # command line, the function that is interrupted, at which call, what is said
@@ -50,12 +71,8 @@ CASES = {  # command line, the function that is interrupted, at which call, what
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_was_finished_is_said(run, colours, tmp_path, monkeypatch, case):  # noqa: F811
+def test_what_was_finished_is_said(run, colours, place, monkeypatch, case):  # noqa: F811
     line, name, count, says = CASES[case]
-    picture(tmp_path / "a.png")
-    mask(tmp_path / "m.png", slice(0, 4), slice(0, 4))
-    run("encode", "a.png", "--no-check", "-o", "z.safetensors", "-m", colours)
-    run("compress", "a.png", "--no-check", "-m", colours)
     module, function = f"mlx_starflow.{name}".rsplit(".", 1)
     original = getattr(importlib.import_module(module), function)
     monkeypatch.setattr(f"{module}.{function}", After(original, count))
@@ -195,17 +212,13 @@ UNWRITABLE = (
 
 @pytest.mark.parametrize("line", UNWRITABLE)
 def test_a_place_that_cannot_be_written_is_refused_first(
-    run, colours, tmp_path, monkeypatch, line  # noqa: F811
+    run, colours, place, monkeypatch, line  # noqa: F811
 ):  # fmt: skip
-    picture(tmp_path / "a.png")
-    mask(tmp_path / "m.png", slice(0, 4), slice(0, 4))
-    run("encode", "a.png", "--no-check", "-o", "z.safetensors", "-m", colours)
-    run("compress", "a.png", "--no-check", "-m", colours)
-    before = sorted(tmp_path.iterdir())
+    before = sorted(place.iterdir())
     monkeypatch.setattr("mlx_starflow.generation.components.Components._load_flow", After(None, 1))
     outcome = run(*line.split(), "-m", colours)
     assert outcome.status in (1, 2), outcome.err  # 130: the flow was loaded first
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(place.iterdir()) == before
 
 
 # what surrounds the program

@@ -55,16 +55,15 @@ WITH_PROMPT = {
 def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, command):  # noqa: F811
     if command == "decode":
         run("encode", "a.png", "--no-check", "-o", "z.safetensors", "--model", wordy)
-    for prompt, told in (
-        ("a foxs in snow", "'foxs' (nearest: 'fox')"),
-        ("a \U0001f98a in snow", "'\U0001f98a' (nearest: 'fox')"),
-        (LONG, "longer than the 12 tokens this model reads"),
+    words = [f"foxs \U0001f98a {LONG}" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
+    outcome = run(*words, "--model", wordy)
+    for told in (
+        "'foxs' (nearest: 'fox')",
+        "'\U0001f98a' (nearest: 'fox')",
+        "longer than the 12 tokens this model reads",
     ):
-        words = [prompt if w == "PROMPT" else w for w in WITH_PROMPT[command]]
-        outcome = run(*words, "--model", wordy)
         assert outcome.err.count(told) == 1, outcome.err
-        assert len(max(outcome.err.splitlines(), key=len)) < 250
-    words = [f"foxs {LONG}" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
+    assert len(max(outcome.err.splitlines(), key=len)) < 250
     quiet = run(*words, "--model", wordy, "--quiet")
     assert quiet.status == 0 and quiet.err == "", quiet.err
     known = [("a fox in snow" if w == "PROMPT" else w) for w in WITH_PROMPT[command]]
@@ -72,15 +71,14 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
 
 
 @pytest.mark.parametrize("command", ["generate", "negative", "encode"])
-def test_characters_that_the_text_encoder_does_not_know(run, converted, place, command):  # noqa: F811
+def test_characters_that_the_text_encoder_does_not_know(run, sentences, place, command):  # noqa: F811
     """A model without a list of its words: what its tokenizer has no token for is named."""
-    picture(place / "a.png", side=64)
     words = ["a \U0001f98a in snow" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
-    outcome = run(*words, "--model", converted)
+    outcome = run(*words, "--model", sentences)
     assert outcome.status == 0
     assert outcome.err.count("The text encoder does not know '\U0001f98a'") == 1, outcome.err
     known = ["a fox in snow" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
-    assert "Warning" not in run(*known, "--model", converted).err
+    assert "Warning" not in run(*known, "--model", sentences).err
 
 
 def test_the_seed_drawn_at_random_is_shown(run, colours):  # noqa: F811

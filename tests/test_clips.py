@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
@@ -36,20 +37,19 @@ def test_tokens_are_those_of_the_frames_one_after_another(name):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-@pytest.mark.parametrize("sampler", ["sequential", "sliding", "auto", "jacobi"])
-def test_round_trip(name, sampler, guidance):
+def test_round_trip(name, guidance):
     config = FAMILIES[name]
     flow, (z, context) = random_flow(config), example_clip(config, guided=guidance > 0)
-    options = dict(guidance=guidance, sampler=sampler)
-    if sampler == "jacobi":
-        options |= dict(block_size=3, tolerance=1e-11, max_sweeps=100)
-    events = invert_steps(flow, z, context, SampleOptions(**options))
-    *_, last = events
     scale = sensitivity(lambda n: invert(flow, n, context, guidance=guidance), z)
-    assert last.report.converged
-    assert close(encode(flow, last.x, context, guidance=guidance).z, z, scale)
-    if not guidance:
-        assert close(flow(last.x, context)[0], z, scale)
+    for sampler in ("sequential", "sliding", "auto", "jacobi"):
+        options = dict(guidance=guidance, sampler=sampler)
+        if sampler == "jacobi":
+            options |= dict(block_size=3, tolerance=1e-11, max_sweeps=100)
+        *_, last = invert_steps(flow, z, context, SampleOptions(**options))
+        assert last.report.converged, sampler
+        assert close(encode(flow, last.x, context, guidance=guidance).z, z, scale), sampler
+        if not guidance:
+            assert close(flow(last.x, context)[0], z, scale), sampler
 
 
 def test_one_frame_is_a_picture(name):
@@ -92,12 +92,16 @@ def test_local_blocks_take_frames_as_a_batch(name):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-@pytest.mark.parametrize("sampler", ["sequential", "sliding"])
-def test_given_frames_come_back_exactly(name, sampler, guidance):
+def test_given_frames_come_back_exactly(name, guidance):
     config = FAMILIES[name]
     flow, (z, context) = random_flow(config), example_clip(config, guided=guidance > 0)
     own = context[:2]
-    for count in (1, 2):
+
+    def solved(noise: mx.array) -> mx.array:
+        return invert(flow, noise, own, sampler="sequential")
+
+    scale = 1.0 if guidance else sensitivity(solved, z)
+    for sampler, count in product(("sequential", "sliding"), (1, 2)):
         given = 0.7 * z[:, ::-1][:, :count]
         options = dict(guidance=guidance, sampler=sampler)
         x = invert(flow, z, context, given=given, **options)
@@ -106,8 +110,7 @@ def test_given_frames_come_back_exactly(name, sampler, guidance):
         assert mx.array_equal(x, invert(flow, nothing, context, given=given, **options))
         if not guidance:  # the same as the noise of these frames being that of the given ones
             own_noise = mx.concatenate([flow(given, own)[0], z[:, count:]], axis=1)
-            scale = sensitivity(lambda n: invert(flow, n, context, sampler="sequential"), z)
-            assert close(x, invert(flow, own_noise, context, sampler="sequential"), scale)
+            assert close(x, solved(own_noise), scale)
 
 
 @pytest.mark.parametrize("given", [0, pytest.param(1, marks=pytest.mark.slow), 4])
@@ -128,8 +131,10 @@ def test_a_long_clip_is_continued_in_windows(name, given):
             v = unpatchify(v, grid_of(x, config), config)
             expected = z[:, part.solved : part.stop]
             assert close(v[:, part.known :], expected, 10)
+    if given:
+        return
     x = invert(flow, z, context, sampler="sequential", **options)
-    scale = sensitivity(lambda n: invert(flow, n, context, sampler="sequential", **options), z)
+    scale = sensitivity(lambda n: invert(flow, n, context, sampler="sequential", **options), z, x)
     assert close(encode(flow, x, context, **options).z, z, scale)
     short = invert(flow, z[:, :3], context, sampler="sequential")
     assert close(x[:, :3], short, scale)

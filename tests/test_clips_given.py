@@ -1,7 +1,6 @@
 """Clips given to ``encode``, ``decode``, ``vary`` and ``interpolate``: as pictures, with frames."""
 
 import json
-import shlex
 from pathlib import Path
 
 import mlx.core as mx
@@ -261,20 +260,6 @@ def test_noise_of_clips_is_read_from_files(ask, run, refused, pipe):  # noqa: F8
     assert "this request needs" in refused("generate", "blue", "--noise", "z.safetensors")
     np.save("bad.npy", np.zeros((1, 1, 3, 2, 2, 3), np.float32))
     assert "for clips (B, N, h, w, c)" in refused("decode", "bad.npy", status=1)
-
-
-def test_the_commands_of_the_page(run, filmed):  # noqa: F811
-    """Those of docs/video.md that start from a clip, with words that the tiny model knows."""
-    pytest.importorskip("av")
-    for name, seed in (("fox", 0), ("cat", 1)):
-        save_clip(moving(9, seed), Path(f"{name}.mp4"), 8)
-    page = (Path(__file__).parents[1] / "docs" / "video.md").read_text()
-    block = page.split("## Starting from a clip\n\n```\n")[1].split("```")[0]
-    assert len(block.splitlines()) == 6
-    for line in block.splitlines():
-        words = ["red" if " " in word else word for word in shlex.split(line)[1:]]
-        done = run(*(filmed if word == "starflow-v" else word for word in words), "--guidance", 1.5)
-        assert done.status == 0, (line, done.err)
 
 
 # mistakes

@@ -72,8 +72,15 @@ def test_forward(load_case, name, still):
     assert nats == pytest.approx(loss + 0.5 * np.log(2 * np.pi), abs=1e-5)
 
 
-@pytest.mark.parametrize("sampler", ["sequential", "sliding", "auto"])
-@pytest.mark.parametrize("name", CASES)
+# By default all samplers on one case; that they agree is shown in test_clips.py.
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        pytest.param(n, s, marks=() if n == CASES[0] or s == "sequential" else pytest.mark.slow)
+        for n in CASES
+        for s in ("sequential", "sliding", "auto")
+    ],
+)
 def test_samples_block_by_block(load_case, name, sampler):
     flow, tensors, info = load_case(name)
     last = len(flow.blocks)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import clips_bundle
 from command import run  # noqa: F401
 from conftest import case_dir
 from PIL import Image
@@ -41,13 +42,6 @@ NOT_RUN = {  # beginning of a line -> why it is not run here
     "cmake ": "needs a compiler; tests/test_export_native.py builds and runs the program",
     "build/starflow": "the same",
     "mlx-starflow convert CHECKPOINT.pth": "a synopsis",
-    "mlx-starflow video": "needs a model of clips; its own tests run it",
-    "mlx-starflow score fox.mp4": "the same",
-    "mlx-starflow encode fox.mp4": "the same",
-    "mlx-starflow decode fox.safetensors --output again.mp4": "the same",
-    "mlx-starflow vary fox.mp4": "the same",
-    "mlx-starflow interpolate fox.mp4": "the same",
-    "mlx-starflow interpolate --seed 1 2 --clip-frames": "the same",
     "[--": "more of the synopsis",
 }
 TEXT = ("weights     MB", "mlx_starflow/")  # blocks that show results or a map
@@ -77,6 +71,12 @@ PYTHON = [(p.name, text) for p in PAGES for language, text in blocks(p)
           if language == "python" and not any(t in text for t in TEMPLATES)]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def films(sentences, tmp_path_factory):
+    """A tiny model of clips from sentences, which stands for starflow-v."""
+    return clips_bundle(tmp_path_factory.mktemp("bundles") / "films", sentences, window=21)
+
+
 @pytest.fixture
 def place(sentences, tmp_path, monkeypatch):
     """A directory in which a tiny model replaces the embedded one."""
@@ -89,7 +89,7 @@ def place(sentences, tmp_path, monkeypatch):
     return tmp_path
 
 
-def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
+def carry_out(line: str, run, place: Path, films: Path) -> None:  # noqa: F811
     if reason(line) or "--follow" in line:  # follows a folder until it is stopped
         return
     if not line.startswith("mlx-starflow "):
@@ -103,7 +103,10 @@ def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
             "checkpoint.pth": flow / "checkpoint.pth", "model.yaml": flow / "config.yaml",
             "stabilityai/sd-vae-ft-ema": case_dir("vae_tiny"),
             "google/flan-t5-xl": case_dir("t5_tiny"),
+            "starflow-v": films,
         }  # fmt: skip
+        if words[0] == "video":
+            pytest.importorskip("av", reason="the extra [video] is not installed")
         if words[0] == "train":  # hundreds of steps, or here a few
             words += ["--iters", "2", "--batch-size", "2", "--previews", "1"]
         outcome = run(*(given.get(word, word) for word in words))
@@ -111,19 +114,19 @@ def carry_out(line: str, run, place: Path) -> None:  # noqa: F811
         assert outcome.status in fine, f"{part}\n{outcome.err}"
 
 
-def test_the_walk_of_the_readme_works_to_the_letter(run, place, monkeypatch):  # noqa: F811
+def test_the_walk_of_the_readme_works_to_the_letter(run, place, films, monkeypatch):  # noqa: F811
     """All commands of the README, one after another, in an empty directory."""
     monkeypatch.setattr("typer.launch", lambda path: 0)
     lines = [line for page, text in SHELL if page == "README.md" for line in commands(text)]
     assert sum(line.startswith("mlx-starflow") for line in lines) > 15
     for line in lines:
-        carry_out(line, run, place)
+        carry_out(line, run, place, films)
     made = {path.name for path in place.iterdir()}
     assert {"fox.png", "cat.png", "again.png", "surprise.png", "morph.webp", "my-model"} <= made
 
 
 @pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != "README.md"])
-def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
+def test_the_commands_of_every_page_run(run, place, films, page):  # noqa: F811
     """The pictures that the commands need exist in the directory."""
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     (place / "paintings").mkdir()
@@ -135,23 +138,26 @@ def test_the_commands_of_every_page_run(run, place, page):  # noqa: F811
     Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 11)).save(place / "mask.png")
     for name, text in SHELL:
         for line in commands(text) if name == page else ():
-            carry_out(line, run, place)
+            carry_out(line, run, place, films)
 
 
 @pytest.mark.parametrize(("page", "text"), PYTHON, ids=[f"{p}-{i}" for i, (p, _) in
                                                        enumerate(PYTHON)])  # fmt: skip
-def test_the_python_of_every_page_runs(place, sentences, monkeypatch, page, text):
+def test_the_python_of_every_page_runs(place, sentences, films, monkeypatch, page, text):
     if "import OpenAI" in text:
         pytest.skip("needs a server and another package; tests of the server speak its protocol")
     if "tkinter" in text:
         pytest.importorskip("tkinter", reason="this Python has no tkinter")
         pytest.importorskip("PIL.ImageTk", reason="Pillow has no Tk here")
-    load = sf.load
-    monkeypatch.setattr(sf, "load", lambda *_, **__: load(sentences), raising=False)
+    if "mp4" in text:
+        pytest.importorskip("av", reason="the extra [video] is not installed")
+    load, model = sf.load, films if "clips" in text else sentences
+    monkeypatch.setattr(sf, "load", lambda *_, **__: load(model), raising=False)
     flow = case_dir("t2i_tiny")
     shutil.copy(flow / "checkpoint.pth", "model.pth")
     shutil.copy(flow / "config.yaml", "model.yaml")
-    Image.new("RGB", (SIDE, SIDE), "red").save("fox.png")
+    if 'save("fox.png")' not in text:
+        Image.new("RGB", (SIDE, SIDE), "red").save("fox.png")
     names: dict = {"__name__": "snippet"}
     if "pipe" in text and not re.search(r"\bpipe = |as pipe", text):  # goes on from a page's first
         names["pipe"] = sf.load()
@@ -160,6 +166,7 @@ def test_the_python_of_every_page_runs(place, sentences, monkeypatch, page, text
         for i, path in enumerate([*names["paths"], "new.png"]):
             Image.new("RGB", (SIDE, SIDE), (10 * i, 40, 90)).save(path)
     exec(compile(text, page, "exec"), names)
+    assert Path("fox.png").is_file()
     if "pipe" in names:
         names["pipe"].close()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import mlx.core as mx
 import numpy as np
@@ -175,6 +177,51 @@ def test_load_draws_and_scores_by_a_prompt(colours, coloured):
         score.score(drawn.latents, "mauve")
     with pytest.raises(UsageError, match="fixed shapes"):
         score.score(mx.zeros((1, 2, 2, 3)), "green")
+
+
+THREADS = """
+import sys, threading
+import numpy as np
+import mlx.core as mx
+import mlx_starflow as sf
+
+found = []
+
+def in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+def use():
+    exported = sf.exported.load(sys.argv[1])
+    noise = np.zeros(exported.data["noise"]["shape"], np.float32)
+    try:
+        found.append(float(exported.generate(noise, "red").latents.sum()))
+    except sf.errors.UsageError as error:
+        found.append(str(error))
+
+if sys.argv[3] == "pipeline first":
+    pipe = sf.load(sys.argv[2])
+    pipe.generate("red", seed=1)
+else:
+    in_a_thread(lambda: mx.eval(mx.ones(2) + 1))
+use()
+in_a_thread(use)
+print(*found, sep="\\n")
+"""
+
+
+def test_an_export_may_be_used_beside_a_pipeline_and_in_other_threads(colours, coloured):
+    def lines(first: str) -> list[str]:
+        line = [sys.executable, "-c", THREADS, str(coloured / "picture"), str(colours), first]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    here, elsewhere = lines("pipeline first")
+    assert float(here) == float(elsewhere)
+    for told in lines("another thread first"):  # nothing can be done, so it is said
+        assert "the first to use MLX" in told
 
 
 def test_quantized_weights_stay_quantized(wide, tmp_path):

@@ -38,7 +38,9 @@ def test_rows_are_written_and_rewritten(bits):
     assert kept == 2 * rows.size * KEPT_IN[bits]
 
 
-@pytest.mark.parametrize("sampler", ["sequential", "sliding", "jacobi"])
+@pytest.mark.parametrize(
+    "sampler", ["sequential", "sliding", pytest.param("jacobi", marks=pytest.mark.slow)]
+)
 def test_the_residual_tells_what_bits_cost(small, sampler):
     flow, z, context = small
     exact = invert(flow, z, context, guidance=2.0, sampler="sequential")

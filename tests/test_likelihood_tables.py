@@ -62,6 +62,7 @@ def test_tables_are_markdown():
 
 def test_scenes_are_those_that_the_bundle_knows():
     known = read_vocabulary(BUNDLE)
+    known["subject"] = known["subject"][:9]  # fewer than the painter paints
     scenes, captions = scenes_and_captions(40, known, 5, full=True)
     assert {s.subject for s in scenes} <= set(known["subject"]) < set(SUBJECTS)
     assert {s.place for s in scenes} <= set(known["place"])

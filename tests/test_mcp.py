@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-mcp = pytest.importorskip("mcp", reason="the extra [mcp] is not installed")
-
 
 async def conversation(model, folder, talk):
     """Start the command as a host does, and talk to it."""
+    # Here and not above, since every process that collects the tests would spend a second on it.
+    mcp = pytest.importorskip("mcp", reason="the extra [mcp] is not installed")
     server = mcp.StdioServerParameters(
         command=sys.executable,
         args=[

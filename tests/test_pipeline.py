@@ -249,10 +249,10 @@ def test_a_program_ends_in_peace(colours, how):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_short_memory_is_said_before_anything_is_loaded(converted, monkeypatch):
+def test_short_memory_is_said_before_anything_is_loaded(sentences, monkeypatch):
     expected = memory.device_budget()
     assert expected.bytes <= expected.physical
-    with sf.load(converted) as pipe:
+    with sf.load(sentences) as pipe:
         need = memory.memory_need(pipe._components, pipe.settings("a fox", 1))
         parts = memory.Budget(need.peak(True), 10**12, "a small device")
         monkeypatch.setattr(memory, "device_budget", lambda: parts)

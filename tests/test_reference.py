@@ -112,11 +112,17 @@ def test_forward(load_case, name):
     assert mx.allclose(log_prob(flow, x, context), normal_log_prob(z) + logdet)
 
 
-@pytest.mark.parametrize("sampler", ["sequential", "auto"])
+# By default sequential everywhere; that the samplers agree is shown in test_sampling.py.
 @pytest.mark.parametrize(
-    ("name", "guidance"),
-    [(name, 3.6) for name in STARFLOW]
-    + [pytest.param(*case.values, 0.0, marks=case.marks) for case in slow_unless_stored(STARFLOW)],
+    ("name", "guidance", "sampler"),
+    [
+        *((name, 3.6, "sequential") for name in STARFLOW),
+        *(
+            pytest.param(*case.values, guidance, sampler, marks=case.marks)
+            for case in slow_unless_stored(STARFLOW)
+            for guidance, sampler in ((3.6, "auto"), (0.0, "sequential"), (0.0, "auto"))
+        ),
+    ],
 )
 def test_inverse_block_by_block(load_case, name, guidance, sampler):
     flow, tensors, info = load_case(name)
@@ -198,8 +204,8 @@ ROUND_TRIP = {mx.float32: 2e-5, mx.float16: 2e-2, mx.bfloat16: 0.1}
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        # By default 16 bits only for one flow with a text and one without.
-        pytest.param(n, d, marks=() if d == mx.float32 or n in IN_HALF else pytest.mark.slow)
+        # By default one flow with a text and one without.
+        pytest.param(n, d, marks=() if n in IN_HALF else pytest.mark.slow)
         for n in STARFLOW + TARFLOW
         for d in ROUND_TRIP
     ],

@@ -75,17 +75,16 @@ def test_every_sampler_is_the_definition(family, guidance):
 
 
 @every_family
-@pytest.mark.parametrize("window", [1, 2, 7, 1000])
 @pytest.mark.parametrize("sampler", ["sliding", "jacobi"])
-def test_windows_of_any_size(family, window, sampler):
+def test_windows_of_any_size(family, sampler):
     flow = random_flow(FAMILIES[family])
     z, context = example(flow.config, guided=True)
-    options = dict(guidance=1.5, block_size=window, max_sweeps=100, certify=False)
+    options = dict(guidance=1.5, max_sweeps=100, certify=False)
     options["tolerance"] = 1e-12 if sampler == "jacobi" else 1e-5
     expected = invert(flow, z, context, guidance=1.5, sampler="sequential")
-    assert (
-        largest(invert(flow, z, context, sampler=sampler, **options) - expected) < ROUNDING * 1e-4
-    )
+    for window in (1, 2, 7, 1000):
+        x = invert(flow, z, context, sampler=sampler, block_size=window, **options)
+        assert largest(x - expected) < ROUNDING * 1e-4, window
 
 
 # a learned table of positions takes no other grid than the trained one
@@ -347,19 +346,19 @@ def test_rows_that_share_their_text_compute_it_once(family):
     together = sample(z, text)
     # Other batch sizes round differently, by up to 1e-6 of a number on a GPU; on its way to the
     # last token the sampler multiplies that by as much as it multiplies a change of its noise.
-    most = 1e-6 * largest(together) * 10 * sensitivity(lambda z: sample(z, text), z)
+    most = 1e-6 * largest(together) * 10 * sensitivity(lambda z: sample(z, text), z, together)
     assert most < 0.05 * largest(together)  # another text gives another picture
     for i in range(3):
         alone = mx.concatenate([text[i : i + 1], null])
         assert largest(together[i : i + 1] - sample(z[i : i + 1], alone)) < most
 
 
-@pytest.mark.parametrize("window", [7, 32])
-def test_the_residual_is_what_tokens_were_committed_at(window):
+@pytest.mark.parametrize(("window", "prompt"), [(7, "a blue car in the desert"), (32, "a fox")])
+def test_the_residual_is_what_tokens_were_committed_at(window, prompt):
     # unchanged tokens keep the values that later ones were computed from: no repair is needed
     pipe = sf.load()
-    text = pipe.encode_prompts(["a blue car in the desert", "a fox in snow", "", ""])
-    z = mx.random.normal((2, 16, 16, pipe.flow.config.in_channels), key=mx.random.key(0))
+    text = pipe.encode_prompts([prompt, ""])
+    z = mx.random.normal((1, 16, 16, pipe.flow.config.in_channels), key=mx.random.key(0))
     options = SampleOptions(2.0, sampler="sliding", block_size=window, tolerance=1e-2)
     for event in invert_steps(pipe.flow, z, text, options):
         if isinstance(event, BlockResult):

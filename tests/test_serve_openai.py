@@ -14,7 +14,11 @@ from serving import errors_as_documented, picture, png, running, serving
 import mlx_starflow as sf
 from mlx_starflow.pictures.metadata import read_metadata
 
-openai = pytest.importorskip("openai", reason="the package openai is not installed")
+
+@pytest.fixture(scope="module")
+def openai():
+    """The package: imported for these tests only, since that takes half a second."""
+    return pytest.importorskip("openai", reason="the package openai is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def server(colours, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(server):
+def client(server, openai):
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
 
 
@@ -117,14 +121,14 @@ def test_variation(client):
     assert answer.data[0].settings["varied"] == {"strength": 0.3}
 
 
-def test_models(client):
+def test_models(client, openai):
     assert [m.id for m in client.models.list()] == ["colours"]
     assert client.models.retrieve("colours").owned_by == "mlx-starflow"
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-5'"):
         client.models.retrieve("gpt-5")
 
 
-def test_bad_requests_raise(client):
+def test_bad_requests_raise(client, openai):
     for fields, says in [
         ({"prompt": "purple"}, "no class"),
         ({"prompt": "red", "size": "1x1"}, "from 16 to 2048"),
@@ -148,7 +152,7 @@ def test_an_unknown_model_draws_with_the_loaded_one_and_says_so(server):
     assert errors_as_documented(server.get(url.split("?")[0] + "x"))["code"] == "not_found"
 
 
-def test_errors_of_the_other_classes(colours, tmp_path):
+def test_errors_of_the_other_classes(colours, tmp_path, openai):
     with (
         sf.load(colours) as pipe,
         running(pipe, tmp_path, api_key="secret", strict_model=True, max_queue=2) as server,
@@ -200,7 +204,7 @@ def test_errors_of_the_other_classes(colours, tmp_path):
         assert stopping.value.status_code == 503
 
 
-def test_a_client_that_goes_away_cancels_its_work(server):
+def test_a_client_that_goes_away_cancels_its_work(server, openai):
     before = server.studio.scheduler.drawn
     with server.client.stream("POST", "/api/generate", json={"prompt": "red", "n": 10}) as answer:
         next(answer.iter_lines())

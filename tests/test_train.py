@@ -46,7 +46,9 @@ def summary(events):
     return events[-1].summary if isinstance(events[-1], Ended) else None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["lora", "full", *(pytest.param(k, marks=pytest.mark.slow) for k in ("dora", "parts"))]
+)
 def test_going_on_is_not_stopping(colours, tmp_path, kind):
     """Weights, losses and files are bit for bit the same, wherever it was interrupted."""
     data = pictures(tmp_path / "data")
@@ -101,19 +103,25 @@ def test_a_quantized_base_is_trained_on(wide, tmp_path):
         followed(wide, data, tmp_path / "b", load={"quantize": 4}, fine_tune_type="full")
 
 
+@pytest.fixture(scope="module")
+def plain(colours, tmp_path_factory):
+    """Pictures, and the summary of the plain training on them."""
+    place = tmp_path_factory.mktemp("plain")
+    data = pictures(place / "data")
+    return data, summary(followed(colours, data, place / "a", load={"dtype": "float32"}))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_weights_are_trained_on(colours, tmp_path, dtype):
-    data = pictures(tmp_path / "data", 12)
+def test_half_precision_weights_are_trained_on(colours, plain, tmp_path, dtype):
+    data, full = plain
     half = summary(followed(colours, data, tmp_path / "a", load={"dtype": dtype}))
-    full = summary(followed(colours, data, tmp_path / "b", load={"dtype": "float32"}))
     assert half["valid_bits_per_dim"] == pytest.approx(full["valid_bits_per_dim"], abs=5e-3)
 
 
-def test_checkpointing_and_accumulation_give_the_same_training(colours, tmp_path):
-    data = pictures(tmp_path / "data")
-    plain = summary(followed(colours, data, tmp_path / "a"))
+def test_checkpointing_and_accumulation_give_the_same_training(colours, plain, tmp_path):
+    data, full = plain
     layers = summary(followed(colours, data, tmp_path / "b", grad_checkpoint=True))
-    assert layers["valid_bits_per_dim"] == pytest.approx(plain["valid_bits_per_dim"], abs=1e-6)
+    assert layers["valid_bits_per_dim"] == pytest.approx(full["valid_bits_per_dim"], abs=1e-6)
     more = followed(colours, data, tmp_path / "c", batch_size=1, grad_accumulation_steps=2)
     assert summary(more)["iterations"] == 8
 
@@ -121,7 +129,7 @@ def test_checkpointing_and_accumulation_give_the_same_training(colours, tmp_path
 def test_it_stops_by_itself_and_keeps_the_best(colours, tmp_path):
     """On 20 pictures and 2,000 iterations."""
     data = pictures(tmp_path / "data", 20)
-    events = followed(colours, data, tmp_path / "a", iters=2000, learning_rate=2e-2,
+    events = followed(colours, data, tmp_path / "a", iters=2000, learning_rate=4e-2,
                       steps_per_eval=5, patience=3, save_every=5)  # fmt: skip
     found = summary(events)
     assert found["stopped"] == "patience" and found["iterations"] < 2000
@@ -181,16 +189,23 @@ def test_the_yaml_file_and_flags_over_it(run, colours, tmp_path):  # noqa: F811
         assert refused.status in (1, 2) and said in refused.err
 
 
+# Faults of one picture: what is done to it, and what is said.
 FAULTS = {
-    "missing captions": (lambda d: (d / "03.txt").unlink(), "no caption", 0),
-    "broken": (lambda d: (d / "03.png").write_bytes(b"\x89PNG\r\n\x1a\n junk"), "Left out", 0),
-    "unreadable": (lambda d: ((d / "03.png").unlink(), (d / "03.png").mkdir()), "", 0),
-    "tiny": (lambda d: Image.new("RGB", (4, 4)).save(d / "03.png"), "smaller than half", 0),
-    "small": (lambda d: Image.new("RGB", (9, 9)).save(d / "03.png"), "Scaled up", 0),
-    "huge": (lambda d: Image.new("1", (9000, 9000)).save(d / "03.png"), "Left out", 0),
-    "duplicate": (lambda d: shutil.copy(d / "02.png", d / "03.png"), "counted once", 0),
-    "empty caption": (lambda d: (d / "03.txt").write_text(" \n"), "Empty caption", 0),
-    "caption of bytes": (lambda d: (d / "03.txt").write_bytes(b"\xff\xfe"), "UTF-8", 0),
+    "missing captions": (lambda d, n: (d / f"{n}.txt").unlink(), "no caption"),
+    "broken": (
+        lambda d, n: (d / f"{n}.png").write_bytes(b"\x89PNG\r\n\x1a\n junk"),
+        "not a picture in a supported format",
+    ),
+    "unreadable": (lambda d, n: ((d / f"{n}.png").unlink(), (d / f"{n}.png").mkdir()), ""),
+    "tiny": (lambda d, n: Image.new("RGB", (4, 4)).save(d / f"{n}.png"), "smaller than half"),
+    "small": (lambda d, n: Image.new("RGB", (9, 9)).save(d / f"{n}.png"), "Scaled up"),
+    "huge": (lambda d, n: Image.new("1", (9000, 9000)).save(d / f"{n}.png"), "million pixels"),
+    "duplicate": (lambda d, n: shutil.copy(d / "02.png", d / f"{n}.png"), "counted once"),
+    "empty caption": (lambda d, n: (d / f"{n}.txt").write_text(" \n"), "Empty caption"),
+    "caption of bytes": (lambda d, n: (d / f"{n}.txt").write_bytes(b"\xff\xfe"), "UTF-8"),
+}  # fmt: skip
+# Faults of the whole folder, what is said, and the exit status.
+OF_THE_FOLDER = {
     "one picture": (lambda d: [p.unlink() for p in d.glob("0[1-9].png")], "one picture", 0),
     "no captions": (lambda d: [p.unlink() for p in d.glob("*.txt")], "--prompt", 2),
     "no pictures": (lambda d: [p.unlink() for p in d.glob("*.png")], "holds no pictures", 2),
@@ -203,9 +218,25 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_of_the_data_get_a_sentence(run, colours, tmp_path, fault):  # noqa: F811
-    spoil, said, status = FAULTS[fault]
+@pytest.mark.parametrize(
+    "faults", [[*FAULTS], *(pytest.param([f], marks=pytest.mark.slow, id=f) for f in FAULTS)]
+)
+def test_faults_of_pictures_get_a_sentence(run, colours, tmp_path, faults):  # noqa: F811
+    data = pictures(tmp_path / "data", 14)
+    for i, fault in enumerate(faults, start=3):
+        FAULTS[fault][0](data, f"{i:02d}")
+    made = run("train", "--data", data, "-m", colours, *QUICK)
+    assert made.status == 0, made.err
+    for i, fault in enumerate(faults, start=3):
+        said = FAULTS[fault][1]
+        assert not said or any(
+            said in line and f"{i:02d}" in line for line in made.err.splitlines()
+        ), (fault, made.err)
+
+
+@pytest.mark.parametrize("fault", OF_THE_FOLDER)
+def test_faults_of_the_folder_get_a_sentence(run, colours, tmp_path, fault):  # noqa: F811
+    spoil, said, status = OF_THE_FOLDER[fault]
     data = pictures(tmp_path / "data")
     spoil(data)
     made = run("train", "--data", data, "-m", colours, *QUICK)

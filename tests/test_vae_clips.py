@@ -108,7 +108,7 @@ def test_patches_are_colour_column_row(vae):
 
 def test_tiles(vae):
     """Norms look at one position, so tiles differ only where a reach is cut."""
-    z = mx.random.normal((2, 2, 10, 12, 3), key=mx.random.key(8))
+    z = mx.random.normal((1, 2, 10, 12, 3), key=mx.random.key(8))
     whole, tiled = vae.decode(z, tile=0), vae.decode(z, tile=8)
     assert tiled.shape == whole.shape
     assert mx.abs(tiled - whole).mean().item() < 0.1 * mx.abs(whole).mean().item()

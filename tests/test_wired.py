@@ -51,9 +51,9 @@ def limit(monkeypatch) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def given(converted) -> sf.Result:
+def given(sentences) -> sf.Result:
     """A picture to work on, drawn before the calls are replaced."""
-    with sf.load(converted) as pipe:
+    with sf.load(sentences) as pipe:
         return pipe.generate("a fox", seed=1, num_images=2, denoise=False)
 
 
@@ -63,7 +63,7 @@ def stream(pipe, given):
 
 def stopped(pipe, given):
     events = pipe.stream("a fox", seed=1)
-    next(e for e in events if type(e).__name__ == "BlockProgress")
+    next(e for e in events if type(e).__name__.startswith("Block"))
     events.close()
     pipe.run(lambda: None)  # behind the end of the work
 
@@ -144,8 +144,8 @@ WORK = {
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_the_limit_is_raised_around_the_work_and_put_back(work, given, limit, converted):
-    with sf.load(converted) as pipe:
+def test_the_limit_is_raised_around_the_work_and_put_back(work, given, limit, sentences):
+    with sf.load(sentences) as pipe:
         WORK[work](pipe, given)
         pipe.run(lambda: None)  # behind what is done after the last result was given
         assert limit[0] == BEFORE

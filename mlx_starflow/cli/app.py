@@ -159,10 +159,12 @@ def main() -> None:
     sys.exit(status)
 
 
-def _asked(arguments: list[str]) -> str | None:
-    """The command in a command line, "" for none; None if completion needs all commands."""
+def _asked(arguments: list[str]) -> str:
+    """The command in a command line, "" for none. A line that a shell completes is in the
+    environment: in one variable from bash, in another from the other shells."""
     if "_MLX_STARFLOW_COMPLETE" in os.environ:
-        return None
+        line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+        arguments = line.split()
     names = (*COMMANDS, *GROUPS, "convert")
     return next((argument for argument in arguments if argument in names), "")
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import mlx.core as mx
 
 from ..errors import UsageError
+from .first_stream import make_first_stream
 from .wired import wired
 
 T = TypeVar("T")
@@ -134,6 +135,7 @@ class Worker:
     def _start(self) -> None:
         # A daemon thread: at exit Python joins all other threads before it runs the atexit hooks,
         # one of which ends this thread.
+        make_first_stream()
         self._thread = threading.Thread(
             target=_work, args=(self._tasks,), name=self._name, daemon=True
         )

@@ -14,8 +14,8 @@ Imported = Callable[..., tuple[mx.array, ...]]
 
 
 class Calls:
-    """Calls functions of an export. Files are opened when they are first used; an imported function
-    belongs to the thread that opened it."""
+    """Calls functions of an export. Files are opened when they are first used. In which threads
+    they compute: device/first_stream.py."""
 
     def __init__(self, directory: Path, functions: dict[str, Any]) -> None:
         self._directory, self._functions = directory, functions

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from ..device.first_stream import imported_functions, make_first_stream
 from ..errors import UsageError
 from ..pictures.arrays import to_pictures
 from . import stepwise
@@ -33,9 +34,12 @@ class Drawn:
 def load(directory: str | Path) -> Exported:
     """An export, to be run from Python.
 
-    Nothing is run before version, device and checksums have been compared. Use the result in the
-    thread that calls this. Errors: ModelNotFoundError, ConfigError.
+    Nothing is run before version, device and checksums have been compared. The result may be used
+    in any thread, by one at a time, if this (or ``sf.load``) was called before anything else in the
+    process used MLX; otherwise only in the thread that was the first to use it. Errors:
+    ModelNotFoundError, ConfigError.
     """
+    make_first_stream()
     return Exported(Path(directory), read_manifest(Path(directory)))
 
 
@@ -47,11 +51,13 @@ class Exported:
         self.calls = Calls(directory, data["functions"])
         self.prompts = Prompts(directory, data, self.calls)
 
+    @imported_functions()
     def generate(
         self, noise: mx.array | np.ndarray, prompt: str | Sequence[str] | None = None
     ) -> Drawn:
         """Pictures from standard normal noise (B, h, w, c) and a prompt, or one for every picture.
-        Errors: UsageError for an export without pictures and for other shapes, TextError."""
+        Errors: UsageError for an export without pictures, for other shapes, and in a thread that
+        cannot use it (see ``load``); TextError."""
         noise, context = self._given(noise, prompt)
         if "picture" in self.calls:
             pixels, latents = self.calls("picture", {**context, "noise": noise})
@@ -63,6 +69,7 @@ class Exported:
         mx.eval(pixels, latents)
         return Drawn(to_pictures(pixels), pixels, latents, worst)
 
+    @imported_functions()
     def score(
         self, x: mx.array | np.ndarray, prompt: str | Sequence[str] | None = None
     ) -> mx.array:
@@ -73,6 +80,7 @@ class Exported:
         mx.eval(log_prob)
         return log_prob
 
+    @imported_functions()
     def encode(
         self, x: mx.array | np.ndarray, prompt: str | Sequence[str] | None = None
     ) -> mx.array:
