@@ -1,39 +1,68 @@
-"""The released clip checkpoint in full size, a sparse file of zeros, and what it takes to convert.
+"""The released clip checkpoint in full size, a sparse file of zeros, and what it takes to convert
+and to run. From the repository's root:
 
-Takes no disk for the checkpoint and the converted size for the bundle. From the repository's root:
+    PYTHONPATH=. python tests/full_size_clips.py convert BIG/starflow-v_7B.pth BIG/out --quantize 4
+    PYTHONPATH=. python tests/full_size_clips.py run     BIG/out
 
-    PYTHONPATH=. python tests/full_size_clips.py BIG/starflow-v_7B.safetensors BIG/out --quantize 4
+The checkpoint (27.6 GB; .pth or .safetensors) takes no disk, the bundle its converted size: 13.8 GB
+in bfloat16, 3.9 GB in 4 bits. Zeros cost as much to read, cast and write as other numbers. Names,
+shapes and YAML are those of the published file.
 
-Zeros cost as much to read, cast and write as other numbers. Names, shapes and YAML are those of the
-published file, which is a .pth; the reading of .pth files is measured by ``full_size.py``.
+``run`` loads the converted flow, computes one token of its deep block after the text, with a cache
+for one frame, and decodes the first latent frame with a random WAN2.2 autoencoder of the released
+size; each in turn, with time and peak of MLX's memory. ``--frames``: latent frames that the cache
+has room for. ``--decoded``: latent frames to decode; the second and later ones take three times as
+long as the first. ``--side``: of a smaller latent for the autoencoder. ``--small``: everything in
+toy size, to try the script.
 """
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import struct
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch_files
 from full_size import layer_shapes, linear, watch
 
 from mlx_starflow.hub.known import known_model
 
-DEEP, SHALLOW, D, TEXT, P = 4096, 3072, 48, 2048, 32
-LAYERS = (2, 2, 2, 2, 2, 24)
+D, TEXT, P = 48, 2048, 32
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
+@dataclass(frozen=True)
+class Size:
+    """Widths and layers of the flow, and widths of the autoencoder."""
+
+    deep: int = 4096
+    shallow: int = 3072
+    layers: tuple[int, ...] = (2, 2, 2, 2, 2, 24)
+    denoiser: int = 8
+    vae: tuple[int, int] = (160, 256)
+    latent: tuple[int, int] = (30, 53)  # rows and columns at 16:9
+
+
+SMALL = Size(128, 64, (1, 1, 2), 1, (8, 8), (2, 3))
+
+
+def shapes(size: Size) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published state dict, buffers included."""
     places = P * P + 256
     table: dict[str, tuple[int, ...]] = {"var": (P * P, D)}
-    for i, count in enumerate(LAYERS):
-        last = i == len(LAYERS) - 1
-        block, c = f"blocks.{i}.", DEEP if last else SHALLOW
+    for i, count in enumerate(size.layers):
+        last = i == len(size.layers) - 1
+        block, c = f"blocks.{i}.", size.deep if last else size.shallow
         table |= {block + "sos_embed": (1, 1, D), block + "attn_mask": (places, places)}
         table |= network(block, c, count, 2 * D, text=last)
-    table |= network("learnable_self_denoiser.", SHALLOW, 8, D, text=True)
+    table |= network("learnable_self_denoiser.", size.shallow, size.denoiser, D, text=True)
     return table | {"feat_rope.freqs_cos": (places, 64), "feat_rope.freqs_sin": (places, 64)}
 
 
@@ -46,33 +75,129 @@ def network(prefix: str, c: int, layers: int, outputs: int, text: bool) -> dict[
     return table | {prefix + "final_norm.weight": (c,)}
 
 
-def make(path: Path) -> int:
+class Sparse(io.FileIO):
+    """A file that is written, in which ``ZEROS`` are left out."""
+
+    ZEROS = bytes(4 << 20)
+
+    def write(self, data: Any) -> int:
+        if memoryview(data).nbytes == len(self.ZEROS) and data is self.ZEROS:
+            self.seek(len(data), 1)
+            return len(data)
+        return super().write(data) or 0
+
+
+def zeros(name: str, size: int) -> Iterator[bytes]:
+    whole, rest = divmod(size, len(Sparse.ZEROS))
+    for _ in range(whole):
+        yield Sparse.ZEROS
+    yield bytes(rest)
+
+
+def make(path: Path, size: Size) -> int:
     """Write the sparse file and its YAML; the number of tensors."""
+    table = shapes(size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pth":
+        with Sparse(path, "w") as file:
+            torch_files.save_streamed(file, table, zeros)
+    else:
+        _make_safetensors(path, table)
+    settings = {**known_model("starflow-v").settings, "channels": size.shallow,
+                "layers_per_block": " ".join(map(str, size.layers)),
+                "top_block_channels": size.deep}  # fmt: skip
+    lines = "".join(f"- {key}: '{value}'\n" for key, value in settings.items())
+    path.with_suffix(".yaml").write_text("arguments:\n" + lines)
+    return len(table)
+
+
+def _make_safetensors(path: Path, table: dict[str, tuple[int, ...]]) -> None:
     header, end = {}, 0
-    for name, shape in shapes().items():
+    for name, shape in table.items():
         size = 4 * int(np.prod(shape))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
-    settings = {**known_model("starflow-v").settings, "layers_per_block": "2 2 2 2 2 24",
-                "channels": SHALLOW, "top_block_channels": DEEP}  # fmt: skip
-    lines = "".join(f"- {key}: '{value}'\n" for key, value in settings.items())
-    path.with_suffix(".yaml").write_text("arguments:\n" + lines)
-    return len(header)
+
+
+def convert(checkpoint: Path, output: Path, options: list[str], size: Size) -> dict[str, Any]:
+    tensors = make(checkpoint, size)
+    config = ["--config", str(checkpoint.with_suffix(".yaml"))]
+    command = [sys.executable, "-m", "convert.from_torch", str(checkpoint), "--output", str(output)]
+    found = watch([*command, *config, *options])
+    written = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
+    facts = checkpoint.stat()
+    about = {"tensors": tensors, "source_gb": facts.st_size / 1e9,
+             "source_on_disk_gb": facts.st_blocks * 512 / 1e9}  # fmt: skip
+    return {**about, "written_gb": written / 1e9, **found}
+
+
+def run(bundle: Path, frames: int, latents: int, side: int | None, size: Size) -> dict[str, Any]:
+    """One token of the deep block, then the first frames of the autoencoder."""
+    import mlx.core as mx
+
+    from mlx_starflow.bundle.load import load_component
+    from mlx_starflow.config import FlowConfig
+    from mlx_starflow.flow import Flow
+    from mlx_starflow.flow.grid import Grid
+    from mlx_starflow.sampling import SampleOptions
+    from mlx_starflow.sampling.conditional import Conditional
+    from mlx_starflow.vae import AutoencoderWan, WanConfig
+
+    rows, columns = size.latent
+    began = time.monotonic()
+    flow = load_component(bundle / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
+    loaded = time.monotonic()
+    context = mx.random.normal((1, flow.config.text_length, flow.config.text_channels))
+    grid = Grid(rows, columns, frames)
+    block = Conditional(flow.blocks[-1], grid, context, 1, SampleOptions())
+    mx.eval(block.state.arrays())
+    text = time.monotonic()
+    sigma, b = block.affine(mx.zeros((1, 1, D)), 0)
+    mx.eval(sigma, b)
+    found: dict[str, Any] = {
+        "load_seconds": loaded - began,
+        "text_seconds": text - loaded,
+        "step_seconds": time.monotonic() - text,
+        "flow_peak_gb": mx.get_peak_memory() / 1e9,
+        "finite": bool(mx.isfinite(sigma).all().item() and mx.isfinite(b).all().item()),
+    }
+    del flow, block, sigma, b
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    config = WanConfig(*size.vae, D, (0.0,) * D, (1.0,) * D, 0.6)
+    vae = AutoencoderWan(config)
+    shape = (1, latents, *((rows, columns) if side is None else (side, side)), D)
+    seconds = []
+    began = time.monotonic()
+    for decoded in vae.decode_stream(mx.random.normal(shape)):
+        mx.eval(decoded)
+        seconds.append((decoded.shape, time.monotonic() - began))
+        began = time.monotonic()
+    return found | {
+        "decoded": [{"shape": s, "seconds": t} for s, t in seconds],
+        "vae_peak_gb": mx.get_peak_memory() / 1e9,
+    }
 
 
 def main() -> None:
-    checkpoint, output, *options = sys.argv[1:]
-    tensors = make(Path(checkpoint))
-    command = [sys.executable, "-m", "convert.from_torch", checkpoint, "--output", output]
-    found = watch([*command, *options])
-    written = sum(p.stat().st_size for p in Path(output).rglob("*") if p.is_file())
-    about = {"tensors": tensors, "source_gb": Path(checkpoint).stat().st_size / 1e9}
-    print(json.dumps({**about, "written_gb": written / 1e9, **found}, indent=1))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("convert", "run"))
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--frames", type=int, default=1)
+    parser.add_argument("--decoded", type=int, default=1)
+    parser.add_argument("--side", type=int)
+    parser.add_argument("--small", action="store_true")
+    arguments, rest = parser.parse_known_args()
+    size = SMALL if arguments.small else Size()
+    if arguments.what == "convert":
+        found = convert(*arguments.paths[:2], rest, size)
+    else:
+        found = run(arguments.paths[0], arguments.frames, arguments.decoded, arguments.side, size)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

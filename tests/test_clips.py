@@ -274,3 +274,26 @@ def test_what_has_no_clips_says_so(name):
             grid_of(z, dataclasses.replace(config, **changes))
     with pytest.raises(ConfigError, match="local block"):
         dataclasses.replace(deep, local=True)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize("window", [None, 3])
+def test_encoding_with_given_frames(name, guidance, window):
+    """The noise of the frames after the given ones, for a sampler that is given these."""
+    config = FAMILIES[name]
+    flow, (x, context) = random_flow(config), example_clip(config, 5, guided=guidance > 0)
+    options = dict(guidance=guidance, window=window, context_frames=2, sampler="sequential")
+    scale = sensitivity(
+        lambda n: invert(flow, n, context, **options), encode(flow, x, context, **options).z
+    )
+    for count in (1, 4):
+        code = encode(flow, x, context, given=count, **options)
+        assert close(invert(flow, code.z, context, given=x[:, :count], **options), x, scale)
+        if not guidance:
+            assert close(code.z[:, :count], flow(x[:, :count], context)[0])
+        if not guidance and window is None:  # log p(later frames | given frames)
+            both = log_prob(flow, x, context) - log_prob(flow, x[:, :count], context)
+            assert mx.allclose(code.log_prob, both, rtol=1e-4, atol=1e-2)
+    for count in (-1, 5, 0.5):
+        with pytest.raises(UsageError, match="given"):
+            encode(flow, x, context, given=count, **options)

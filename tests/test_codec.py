@@ -268,3 +268,30 @@ def test_the_commands(colours, run, tmp_path):  # noqa: F811
     assert bad.status == 1 and "bad.flow" in bad.err and not (tmp_path / "bad.png").exists()
     for wrong in (("--step", 1, "--quality", 3), ("-o", "x.png"), ("--step", "nan")):
         assert run("compress", "0.png", *wrong, *common).status == 2
+
+
+def test_one_broken_picture_does_not_lose_the_others(colours, run, tmp_path):  # noqa: F811
+    pipe = sf.load(colours)
+    for i in range(2):
+        picture(pipe, i).save(tmp_path / f"{i}.png")
+    (tmp_path / "01.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    (tmp_path / "z.png").write_bytes(b"none")
+    common = ("--no-check", "-m", colours)
+    images = ("0.png", "01.png", "1.png", "z.png")
+    made = run("compress", *images, "-o", "small", *common)
+    assert made.lines == ["small/0.flow", "small/1.flow"] and made.status == 1
+    assert "Warning: 01.png" in made.err and "Warning: z.png" in made.err
+    assert made.err.endswith("2 of 4 pictures could not be compressed.\n")
+    told = run("compress", *images, "-o", "again", "--json", *common)
+    about = json.loads(told.out)
+    assert told.status == 1 and [f["source"] for f in about["files"]] == ["0.png", "1.png"]
+    assert [f["path"] for f in about["failed"]] == ["01.png", "z.png"]
+    none = run("compress", "01.png", "z.png", "-o", "none", *common)
+    assert none.status == 1 and not (tmp_path / "none").exists()
+    (tmp_path / "small" / "00.flow").write_bytes(b"none")
+    back = run("decompress", "small", "-o", "out", "-m", colours)
+    assert back.lines == ["out/0.png", "out/1.png"] and back.status == 1
+    assert "Warning: small/00.flow" in back.err
+    assert back.err.endswith("1 of 3 files could not be decompressed.\n")
+    single = run("compress", "z.png", *common)
+    assert single.status == 1 and single.err.count("\n") == 1 and "z.png" in single.err

@@ -76,3 +76,14 @@ def test_an_autoencoder_inside_of_a_pipeline(monkeypatch):
     assert [(f.name, f.size) for f in files] == [
         ("vae/config.json", 2), ("vae/diffusion_pytorch_model.safetensors", 3),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_measurement_in_full_size_is_tried_in_toy_size(suffix, tmp_path):
+    from full_size_clips import SMALL, convert, run
+
+    about = convert(tmp_path / f"a{suffix}", tmp_path / "out", ["--quantize", "4"], SMALL)
+    assert about["source_on_disk_gb"] < about["source_gb"] and about["written_gb"] > 0
+    found = run(tmp_path / "out", 1, 2, None, SMALL)
+    assert found["finite"] and [part["shape"][1] for part in found["decoded"]] == [1, 4]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -21,8 +26,11 @@ from mlx_starflow.bundle.load import (
     write_json,
 )
 from mlx_starflow.bundle.quantize import GROUP_SIZE
+from mlx_starflow.bundle.staging import work_directory
 from mlx_starflow.errors import ConfigError
 from mlx_starflow.generation.components import Components
+
+ROOT = Path(__file__).parents[1]
 
 
 def packed(bundle, place, bits):
@@ -89,3 +97,30 @@ def test_what_is_refused(run, colours, tmp_path):  # noqa: F811
     (tmp_path / "mine").mkdir()
     refused = run("fuse", "-m", colours, "--adapter-path", style, "--save-path", "mine")
     assert refused.status == 2 and "already exists" in refused.err
+
+
+KILLED = """
+import os, signal, sys
+from mlx_starflow.cli import app
+from mlx_starflow.generation.components import Components
+Components.set_adapters = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after the weights
+app.run(sys.argv[1:])
+"""
+
+
+def test_what_a_killed_run_left_is_cleared_up(run, colours, tmp_path):  # noqa: F811
+    """By the next one for the same model; one that is still at work is left alone."""
+    line = ("fuse", "-m", colours, "--adapter-path", adapter(colours, tmp_path / "a"),
+            "--samples", 2, "--save-path", tmp_path / "mine")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, line)], cwd=tmp_path, capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = tmp_path.glob(".mine.*")
+    assert (left / "flow" / "model.safetensors").exists()
+    with work_directory(tmp_path / "mine") as other:
+        made = run(*line)
+        assert made.status == 0, made.err
+        assert other.is_dir() and not left.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "mine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ import mlx_starflow as sf
 from mlx_starflow.adapters import AdapterConfig, Base
 from mlx_starflow.config import BlockConfig, FlowConfig
 from mlx_starflow.device.typed import parameters_of
+from mlx_starflow.errors import StarflowError
 from mlx_starflow.training.material import Batch, Material, Part
 from mlx_starflow.training.options import TrainOptions
 from mlx_starflow.training.scratch import new_config, new_flow
@@ -95,10 +97,56 @@ def test_a_model_of_ones_own(run, colours, tmp_path):  # noqa: F811
     assert run(*line, "--iters", 10).status == 2  # is there already
 
 
-@pytest.mark.parametrize("shape", ["", "3", "1,2x33", "x64", "1,,2x64"])
+@pytest.mark.parametrize("shape", ["", "3", "1,2x33", "x64", "1,,2x64", "1,1x16", "1,1x48"])
 def test_shapes_that_cannot_be(run, colours, tmp_path, shape):  # noqa: F811
     data = pictures(tmp_path / "data")
     refused = run("train", "--from-scratch", "--shape", shape, "--data", data, "-m", colours,
                   "--save-path", "mine")  # fmt: skip
     assert refused.status == 2 and "--shape" in refused.err
     assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("bundle, shape", [("colours", "1,1x32"), ("classes", "1,1x16")])
+def test_the_narrowest_shapes(request, bundle, shape):
+    """Every width that is accepted trains: there are angles left for rows and columns."""
+    with sf.load(request.getfixturevalue(bundle)) as pipe:
+        config = new_config(pipe.flow_config, shape)
+    flow, side = new_flow(config, 0), config.grid_size * config.patch_size
+    context = mx.array([1]) if config.num_classes else mx.zeros((1, 1, config.text_channels))
+    z, logdet = flow(mx.ones((1, side, side, config.in_channels)), context)
+    assert mx.isfinite(z).all() and mx.isfinite(logdet).all()
+
+
+@pytest.mark.parametrize("fault", ["no pictures", "ranks", "no memory", "Ctrl-C"])
+def test_a_training_that_fails_leaves_no_bundle(run, colours, tmp_path, monkeypatch, fault):  # noqa: F811
+    """What could not even begin leaves nothing: there would be nothing to resume."""
+    data = pictures(tmp_path / "data")
+    if fault == "no pictures":
+        data = tmp_path / "empty"
+        data.mkdir()
+    elif fault == "ranks":
+        monkeypatch.setattr("mlx_starflow.cli.train.ranks", lambda: object())
+    elif fault == "no memory":
+        monkeypatch.setattr(Trainer, "evaluate", out_of_memory)
+    else:
+        monkeypatch.setattr("mlx_starflow.cli.train._stopping", pressed)
+    line = ("train", "--from-scratch", "--shape", "1,1x32", "--data", data, "-m", colours,
+            "--save-path", "mine", "--batch-size", 4, "--previews", 0, "--iters", 2)  # fmt: skip
+    failed = run(*line)
+    assert failed.status == {"Ctrl-C": 130, "no memory": 1}.get(fault, 2), failed.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({"data", data.name})
+    if fault == "Ctrl-C":
+        assert "there is nothing to resume" in failed.err
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        assert run(*line).status == 0
+
+
+def out_of_memory(self) -> None:
+    raise StarflowError("There is not enough memory.")
+
+
+@contextlib.contextmanager
+def pressed():
+    """Ctrl-C from the beginning."""
+    yield lambda: True

@@ -16,7 +16,7 @@ from families import FAMILIES, example, random_flow
 from PIL import Image
 
 import mlx_starflow as sf
-from mlx_starflow.errors import ConfigError, UsageError
+from mlx_starflow.errors import ConfigError, NumericsError, UsageError
 from mlx_starflow.exact.composition import composition
 from mlx_starflow.pictures.read import Picture
 from mlx_starflow.watch import check, fit, read_reference, write_reference
@@ -196,7 +196,8 @@ def test_one_broken_picture_does_not_lose_the_others(colours, folder, run, tmp_p
     "change",
     [
         {"version": 2}, {"format": "x"}, {"draws": "4"}, {"png": []}, {"grid": [6]},
-        {"parts": [[1.0]]}, {"numbers": 0}, {"lost": None}, {"draws": 10**9},
+        {"parts": [[1.0]]}, {"numbers": 0}, {"lost": None}, {"draws": 10**9}, {"draws": 257},
+        {"png": [1e10] * 20}, {"lost": [[101.0] * 36] * 20}, {"png": [1e400] * 20},
     ],
 )  # fmt: skip
 def test_damaged_references_are_named(colours, tmp_path, change):
@@ -206,6 +207,18 @@ def test_damaged_references_are_named(colours, tmp_path, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match="normal.json"):
         read_reference(path)
+
+
+def test_scores_that_are_no_numbers_have_no_p_value(colours):
+    """A p-value of 0 does not exist; it would be a false alarm."""
+    pipe = sf.load(colours)
+    pictures = [Picture(smooth(i), str(i)) for i in range(20)]
+    reference = fit(pipe, pictures, "1:1", draws=1)
+    reference.measured.lost[3, 0] = 1e300
+    with np.errstate(all="ignore"), pytest.raises(NumericsError, match="no p-value"):
+        check(pipe, reference, pictures[:1])
+    with pytest.raises(UsageError, match="draws is 257"):  # which check would not read
+        fit(pipe, pictures, "1:1", draws=257)
 
 
 @pytest.mark.parametrize(

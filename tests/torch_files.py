@@ -8,7 +8,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -104,9 +104,12 @@ def save(path: Path, tensors: Mapping[str, np.ndarray]) -> Path:
 
 
 def save_streamed(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], fill: Callable[[str, int], Iterable[bytes]]
-) -> Path:
-    """A float32 checkpoint of any size; ``fill(name, bytes)`` yields each tensor's bytes."""
+    path: Path | IO[bytes],
+    shapes: Mapping[str, tuple[int, ...]],
+    fill: Callable[[str, int], Iterable[bytes]],
+) -> Path | IO[bytes]:
+    """A float32 checkpoint of any size, at a path or in an open file; ``fill(name, bytes)`` yields
+    each tensor's bytes."""
     pushed = {key: tensor(str(i), shape) for i, (key, shape) in enumerate(shapes.items())}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
         file.writestr("archive/data.pkl", state_dict(pushed))

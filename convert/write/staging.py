@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import glob
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from mlx_starflow.bundle.staging import OLD, clear_up, partial_name, work_directory
 from mlx_starflow.config import COMPONENTS
 from mlx_starflow.errors import ConfigError, StarflowError, UsageError
 from mlx_starflow.files.json import read_json
@@ -25,7 +24,6 @@ _INNER = re.compile(
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|spiece\.model|tokenizer\.model"
 )
-_OLD = "replaced"  # temporary name of the target while it is replaced
 _RESERVE = 16 << 20  # bytes that are left free on the disk
 
 
@@ -111,27 +109,20 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent):
-            _clear_up(target)
+            clear_up(target)
             _check_target(target, overwrite)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
-    work, lock = _partial_name(target, "work"), None
-    try:  # from here on, an interrupt may occur at any moment
+    with ExitStack() as stack:
         try:
-            work.mkdir()
-            lock = os.open(work, os.O_RDONLY)
+            work = stack.enter_context(work_directory(target))
         except OSError as error:
             raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield work
         _sync(work)
         with _alone(target.parent):  # several conversions may end at once
             _check_target(target, overwrite)
             _put_in_place(work, target)
-    finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
@@ -144,27 +135,6 @@ def _alone(parent: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _partial_name(target: Path, kind: str) -> Path:
-    return target.parent / f".{target.name}.partial-{kind}-{secrets.token_hex(4)}"
-
-
-def _clear_up(target: Path) -> None:
-    """Remove the working directories of processes that have ended; their lock is free.
-
-    If a process was killed while it replaced the target, the old target is put back.
-    """
-    for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
-        with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if (path / _OLD).is_dir() and not os.path.lexists(target):
-                    os.rename(path / _OLD, target)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
 
 
 def _sync(directory: Path) -> None:
@@ -186,14 +156,14 @@ def _put_in_place(work: Path, target: Path) -> None:
     old = None
     if target.exists():
         # A rename cannot replace a directory that is not empty, so the old one is moved first.
-        old = _partial_name(target, "old")
+        old = partial_name(target, "old")
         old.mkdir()
-        os.rename(target, old / _OLD)
+        os.rename(target, old / OLD)
     try:
         os.rename(work, target)
     except OSError:
         if old is not None:
-            os.rename(old / _OLD, target)
+            os.rename(old / OLD, target)
         raise
     finally:
         if old is not None:

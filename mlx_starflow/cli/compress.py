@@ -17,6 +17,7 @@ from ..pictures.arrays import write_whole
 from ..pictures.read import pictures_in
 from ..pipeline import Pipeline
 from . import options as o
+from .attempts import Attempts
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_directory
@@ -91,7 +92,8 @@ def compress(
     """Compress pictures to some hundred bytes each, with the flow as entropy model.
 
     The paths of the files go to standard output; with --json one object with bytes, ideal_bytes
-    (from the likelihood, without the header) and psnr in dB.
+    (from the likelihood, without the header) and psnr in dB. After one of several pictures that
+    cannot be read the others are compressed; the exit status is then 1.
     """
     console = Console(messages.quiet)
     if sum(value is not None for value in (step, quality, target_bytes)) > 1:
@@ -107,26 +109,31 @@ def compress(
     if step is not None:
         options["step"] = step
     records: list[dict[str, Any]] = []
+    attempts = Attempts(paths, console, "compressed")
     try:
         with open_model(choice, console) as pipe:
             tell_prompts(pipe, [prompt], console)
-            for number, path in enumerate(paths):
-                console.draw("compress", str(path), number / len(paths), None)
+
+            def one(path: Path) -> dict[str, Any]:
                 picture, _ = take_picture(pipe, path, fit, console)
                 made = compress_picture(pipe, picture, **options)
                 psnr = _psnr(pipe, made, picture.image) if check else None
                 written = _write(_place(path, output, several), made.data)
-                records.append(_record(path, written, made, psnr))
-                console.clear()
-                console.say(_sentence(records[-1]))
+                return _record(path, written, made, psnr)
+
+            for record in attempts.each(one, "compress"):
+                records.append(record)
+                console.say(_sentence(record))
     except KeyboardInterrupt:
         console.clear()
         raise interrupted([r["path"] for r in records], len(paths), "picture") from None
     if messages.json_:
-        typer.echo(json.dumps(_summary(records) if several else records[0]))
-        return
-    for record in records:
-        typer.echo(record["path"])
+        about = _summary(records) | attempts.about() if several else records[0]
+        typer.echo(json.dumps(about))
+    else:
+        for record in records:
+            typer.echo(record["path"])
+    attempts.finish()
 
 
 def _check_place(output: Path | None, several: bool) -> None:

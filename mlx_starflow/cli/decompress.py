@@ -18,6 +18,7 @@ from ..exact.codec_stream import coder
 from ..files.regular import read_regular
 from ..pictures.metadata import save_picture
 from . import options as o
+from .attempts import Attempts
 from .compress import SUFFIX
 from .console import Console
 from .options import HOW, OUTPUT, WHAT, option
@@ -65,7 +66,8 @@ def decompress(
 ) -> None:
     """Turn files made by compress into pictures.
 
-    The paths of the pictures go to standard output.
+    The paths of the pictures go to standard output. After one of several files that cannot be read
+    the others are decompressed; the exit status is then 1.
     """
     console = Console(messages.quiet)
     coder()
@@ -75,35 +77,37 @@ def decompress(
         check_directory(output)
     elif output is not None:
         check_output(output)
-    held = [(path, _read(path)) for path in paths]
-    for path, data in held:
-        _named(path, partial(inspect, data))
+    if len(paths) == 1:  # before the model is loaded
+        _named(paths[0], partial(inspect, _read(paths[0])))
+    attempts = Attempts(paths, console, "decompressed", "file", CodecError)
     records: list[dict[str, Any]] = []
     try:
         with open_model(choice, console) as pipe:
-            for number, (path, data) in enumerate(held):
-                console.draw("decompress", str(path), number / len(held), None)
+
+            def one(path: Path) -> dict[str, Any]:
+                data = _read(path)
+                header = _named(path, partial(inspect, data))
                 picture = _named(path, partial(decompress_file, pipe, data, denoise=denoise))
                 place = path.with_suffix(".png")
                 if output is not None:
                     place = output / f"{path.stem}.png" if several else output
                 written = save_picture(picture, place, overwrite=False)
-                header = inspect(data)
-                records.append(
-                    {
-                        "path": str(written), "source": str(path), "bytes": len(data),
-                        "step": header.step, "prompt": header.prompt,
-                    }
-                )  # fmt: skip
+                return {
+                    "path": str(written), "source": str(path), "bytes": len(data),
+                    "step": header.step, "prompt": header.prompt,
+                }  # fmt: skip
+
+            records.extend(attempts.each(one, "decompress"))
     except KeyboardInterrupt:
-        raise interrupted([r["path"] for r in records], len(held), "file") from None
+        raise interrupted([r["path"] for r in records], len(paths), "file") from None
     finally:
         console.clear()
     if messages.json_:
-        typer.echo(json.dumps({"files": records} if several else records[0]))
-        return
-    for record in records:
-        typer.echo(record["path"])
+        typer.echo(json.dumps({"files": records, **attempts.about()} if several else records[0]))
+    else:
+        for record in records:
+            typer.echo(record["path"])
+    attempts.finish()
 
 
 def _files_in(paths: list[Path]) -> list[Path]:

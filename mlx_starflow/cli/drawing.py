@@ -150,8 +150,8 @@ def _draw(
     report: Report,
 ) -> Result:
     noise, options = job.noise, job.options
-    if job.image is not None:
-        noise, options = job.image.noise(pipe, batch.prompts, batch.seeds, options, console)
+    if job.start is not None:
+        noise, options = job.start.noise(pipe, batch.prompts, batch.seeds, options, console)
     events = pipe.stream(
         cast("list[str | int]", list(batch.prompts)),
         list(batch.seeds),
@@ -181,11 +181,11 @@ def _draw(
 def _save(job: Job, batch: Batch, result: Result, report: Report) -> None:
     for i in batch.keep or range(len(batch.seeds)):
         metadata = {**result.metadata_of(i), **job.carried}
-        if job.image is not None:
-            metadata |= job.image.record
+        if job.start is not None:
+            metadata |= job.start.record
         if batch.best_of is not None:
             metadata["best_of"] = batch.best_of
-        if job.noise is not None or job.image is not None:
+        if job.noise is not None or job.start is not None:
             metadata["noise"] = noise_record(job.noise_file, np.array(result.noise))
         path = outputs.name(job.output, batch.seeds[i], batch.prompt_number, job.pictures > 1)
         path = save_picture(

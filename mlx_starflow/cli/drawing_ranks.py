@@ -86,7 +86,7 @@ def run_over_ranks(job: Job, console: Console, group: Group) -> Report:
 def facts_of(job: Job, pipe: Pipeline) -> dict[str, str]:
     """What the ranks must agree on before they work on a job."""
     noise = "" if job.noise is None else hashlib.sha256(job.noise.tobytes()).hexdigest()[:16]
-    image = None if job.image is None else [str(job.image.path), job.image.strength]
+    image = None if job.start is None else [str(job.start.path), job.start.strength]
     flags = {
         "options": job.options, "dtype": job.dtype, "quantize": job.quantize,
         "best_of": job.best_of, "uncertainty": job.uncertainty, "sidecar": job.sidecar,
@@ -159,8 +159,8 @@ def _measurements(
         key = _size_of(job, pipe, batch)
         if key not in measured:
             options = job.options
-            if job.image is not None:
-                _, options = job.image.noise(pipe, batch.prompts, batch.seeds, options, console)
+            if job.start is not None:
+                _, options = job.start.noise(pipe, batch.prompts, batch.seeds, options, console)
             measured[key] = pipe.measured(list(batch.prompts), list(batch.seeds), **options)
     return measured
 

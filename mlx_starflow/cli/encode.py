@@ -1,4 +1,4 @@
-"""``mlx-starflow encode`` and ``decode``: pictures to noise and back."""
+"""``mlx-starflow encode`` and ``decode``: pictures and clips to noise and back."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ from typing import Annotated, Any
 import mlx.core as mx
 import typer
 
+from ..editing.inputs import window_options
 from ..editing.vary import encode_pictures
 from ..errors import UsageError
 from ..exact.encoding import round_trip_error
 from ..files.fields import Fields
+from ..generation.length import clips_of
 from ..generation.noise_file import noise_settings, write_noise
 from ..generation.stored import StoredSettings, read_stored_adapters
 from ..hub.acquire import check_stored_model
+from ..pictures.clips import is_clip
 from . import options as o
 from .console import Console
-from .drawing import run
+from .drawing_either import draw_either
 from .failures import NOTHING, interruptible
-from .job import Batch, Job
+from .flags import ClipWindow
+from .job import Batch
 from .options import HOW, OUTPUT, WHAT, option
-from .outputs import DEFAULT, check_file
+from .outputs import check_file
 from .picture_options import (
     Fit,
     FitOption,
-    Image,
+    Fps,
+    PictureOrClip,
     PromptOption,
+    check_of_clips,
     open_model,
-    take_picture,
+    take_source,
 )
+from .picture_options import Output as Drawn
 from .prompts import tell_prompts
 from .request import content_of, merged, noise_in, stored_adapters
-from .results import show
-from .viewer import show_files
 
 ENCODE_EPILOG = """\b
 Examples:
@@ -44,6 +49,7 @@ Examples:
   mlx-starflow encode fox.png --prompt "a fox in snow" --guidance 2 --output fox.safetensors
   mlx-starflow decode fox.safetensors --output again.png
   mlx-starflow generate "a cat in snow" --noise fox.safetensors
+  mlx-starflow encode fox.mp4 --model my-model --output fox.safetensors
 
 Decoding returns the latents exactly, except for rounding. The picture then has the errors of the
 model's autoencoder; a model of pixels returns the picture itself.
@@ -52,6 +58,7 @@ DECODE_EPILOG = """\b
 Examples:
   mlx-starflow decode fox.safetensors --output again.png
   mlx-starflow decode fox.safetensors --prompt "a cat in snow" --output cat.png
+  mlx-starflow decode clip.safetensors --output again.mp4
 """
 ROUND_TRIP = 1e-3  # largest error of decoding that passes without a warning
 
@@ -97,18 +104,20 @@ StoredGuidance = Annotated[
 
 
 def encode(
-    image: Image,
+    image: PictureOrClip,
     prompt: PromptOption = "",
     guidance: EncodeGuidance = 0.0,
     noise_seed: AddNoise = None,
     fit: FitOption = Fit.refuse,
+    fps: Fps = None,
     check: Check = True,
     output: Output = Path("noise.safetensors"),
     *,
+    windows: ClipWindow,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
-    """Turn a picture into the noise from which the model would draw it.
+    """Turn a picture or clip into the noise from which the model would draw it.
 
     The encoding is exact, with guidance too, and takes one parallel pass. The file has the noise,
     the latents and the settings. Use it with decode, or with generate --noise and another prompt.
@@ -117,27 +126,38 @@ def encode(
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
     check_file(output)
+    check_of_clips(is_clip(image), image, fps, windows.given())
     with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
-        picture, ratio = take_picture(pipe, image, fit, console)
+        source = take_source(pipe, image, fit, console)
+        ratio, window = source.aspect_ratio, window_options(pipe, source, windows.given())
+        length = {}
+        if source.is_clip:
+            rate = fps or clips_of(pipe.config, pipe.flow_config).fps[0]
+            length = {"frames": len(source.frames), "fps": rate}
         tell_prompts(pipe, [prompt], console, ratio)
-        made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
+        made = encode_pictures(
+            pipe, [source.content], [prompt], guidance, ratio, noise_seed,
+            fps=length.get("fps", 0), **window,
+        )  # fmt: skip
         settings: dict[str, Any] = {
             "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
             "noise_seed": noise_seed, "model": choice.model or "default",
             "weights": pipe.fingerprint, **({"adapters": pipe.adapters} if pipe.adapters else {}),
+            **length, **window,
         }  # fmt: skip
         if check:
             settings["round_trip_error"] = round_trip_error(
-                pipe.flow, made.x, made.z, made.context, guidance=guidance
+                pipe.flow, made.x, made.z, made.context, guidance=guidance, **window
             )
             settings["largest_latent"] = mx.abs(made.x).max().item()
         rms = mx.sqrt(mx.mean(mx.square(made.z))).item()
         path = write_noise(output, settings, noise=made.z, latents=made.x)
     if check:
         if settings["round_trip_error"] > ROUND_TRIP * max(1.0, settings["largest_latent"]):
+            what = "clip" if source.is_clip else "picture"
             console.say(
-                "Warning: for this picture, which is unusual for the model, decoding magnifies "
-                "rounding errors. The noise is right, but the decoded picture may differ."
+                f"Warning: for this {what}, which is unusual for the model, decoding magnifies "
+                f"rounding errors. The noise is right, but the decoded {what} may differ."
             )
         console.say(
             f"Decoding returns the latents with an error of {settings['round_trip_error']:.1e} "
@@ -152,14 +172,14 @@ def decode(
     prompt: StoredPrompt = None,
     guidance: StoredGuidance = None,
     denoise: Denoise = None,
-    output: o.Output = None,
+    output: Drawn = None,
     *,
     open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Turn noise into a picture, by default with the settings with which it was encoded."""
+    """Turn noise into a picture or clip, by default with the settings with which it was encoded."""
     began = time.perf_counter()
     start = noise_in(noise, "NOISE")
     with content_of(noise):
@@ -174,7 +194,8 @@ def decode(
     options: dict[str, Any] = {
         "denoise": stored.get("noise_seed") is not None if denoise is None else denoise
     }
-    for name, value in (("guidance", guidance), ("aspect_ratio", None)):
+    names = ("aspect_ratio", "frames", "fps", "window", "context_frames")
+    for name, value in (("guidance", guidance), *((name, None) for name in names)):
         value = stored.get(name) if value is None else value
         if value is not None:
             options[name] = value
@@ -189,21 +210,16 @@ def decode(
         with content_of(noise):
             named = read_stored_adapters(Fields(stored, str(noise), UsageError))
         adapters = stored_adapters(named, str(noise))
-    job = Job(
-        model=model,
-        dtype=choice.type_name,
-        quantize=choice.recipe,
-        low_ram=False,
-        batches=[batch],
-        options=options,
-        output=output or Path(DEFAULT),
-        adapters=adapters,
-        noise=start,
-        noise_file=str(noise),
-        expected_weights=stored.get("weights"),
-    )
-    console = Console(messages.quiet, verbose)
-    report = run(job, console)
-    show(report.to_dict(time.perf_counter() - began), messages.json_)
-    if open_:
-        show_files([r["path"] for r in report.records], console)
+    work: dict[str, Any] = {
+        "model": model,
+        "dtype": choice.type_name,
+        "quantize": choice.recipe,
+        "low_ram": False,
+        "batches": [batch],
+        "options": options,
+        "adapters": adapters,
+        "noise": start,
+        "noise_file": str(noise),
+        "expected_weights": stored.get("weights"),
+    }
+    draw_either(start.ndim == 5, work, output, began, messages, verbose, open_)

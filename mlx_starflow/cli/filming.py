@@ -1,10 +1,9 @@
-"""The work of ``mlx-starflow video``: draw the clips, show progress, and save each when it is
-finished."""
+"""The work of ``mlx-starflow video``, and of ``vary`` and ``decode`` for clips: draw the clips,
+show progress, and save each when it is finished."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from ..editing.inputs import digest
 from ..errors import UsageError
 from ..files.fields import Fields
 from ..generation.events import Finished, FramesDecoded
@@ -49,10 +49,7 @@ class Beginning:
     @property
     def digest(self) -> str:
         """The SHA-256 of sizes and pixels."""
-        whole = hashlib.sha256()
-        for picture in self.pictures:
-            whole.update(repr(picture.size).encode() + picture.convert("RGB").tobytes())
-        return whole.hexdigest()
+        return digest(self.pictures)
 
     @classmethod
     def stored(cls, fields: Fields) -> Beginning:
@@ -98,14 +95,17 @@ class Filming(Work):
 
     @property
     def path(self) -> Path:
-        """The path of the clips; without PyAV the default is .webp, which needs no extra."""
-        if self.output is not None:
-            return self.output
-        return Path("clip").with_suffix(MP4 if find_spec("av") else ".webp")
+        """The path of the clips."""
+        return self.output or Path("clip").with_suffix(suffix_of_clips())
 
     @property
     def clips(self) -> int:
         return sum(len(b.keep or b.seeds) for b in self.batches)
+
+
+def suffix_of_clips() -> str:
+    """The format of clips by default; without PyAV it is .webp, which needs no extra."""
+    return MP4 if find_spec("av") else ".webp"
 
 
 @dataclass
@@ -114,6 +114,10 @@ class Report:
 
     records: list[dict[str, Any]] = field(default_factory=list)  # path and settings of each clip
     files: list[str] = field(default_factory=list)  # frames of --preview-frames
+
+    def to_dict(self, seconds: float) -> dict[str, Any]:
+        """The object that ``--json`` prints. ``seconds``: of the whole command."""
+        return {"clips": self.records, "files": self.files, "seconds": round(seconds, 3)}
 
 
 def film(work: Filming, console: Console) -> Report:
@@ -147,10 +151,15 @@ def film(work: Filming, console: Console) -> Report:
 
 
 def _with_length(work: Filming, pipe: Pipeline) -> dict[str, Any]:
-    """The options with the number of frames: the given one, that of --seconds, or the model's."""
+    """The options with the number of frames: the given one, that of --seconds, of the noise, or the
+    model's. For a clip that others are started from it is that clip's."""
+    if work.start is not None:
+        return work.options
     clips, options = clips_of(pipe.config, pipe.flow_config), dict(work.options)
     if work.seconds is not None:
         options["frames"] = round(work.seconds * (options.get("fps") or clips.fps[0])) + 1
+    if work.noise is not None and work.noise.ndim == 5:
+        options.setdefault("frames", clips.shown_frames(work.noise.shape[1]))
     options.setdefault("frames", clips.frames)
     return options
 
@@ -166,8 +175,10 @@ def _draw(
 ) -> Result:
     if work.beginning is not None:
         options = options | {work.beginning.kind: _given(work.beginning)}
-    prompts = cast("list[str | int]", list(batch.prompts))
-    events = pipe.stream(prompts, list(batch.seeds), noise=work.noise, **options)
+    prompts, noise = cast("list[str | int]", list(batch.prompts)), work.noise
+    if work.start is not None:
+        noise, options = work.start.noise(pipe, batch.prompts, batch.seeds, options, console)
+    events = pipe.stream(prompts, list(batch.seeds), noise=noise, **options)
     with contextlib.closing(events):
         for event in events:
             progress.follow(event)
@@ -195,10 +206,12 @@ def _preview(folder: Path, batch: Batch, event: FramesDecoded) -> Sequence[str]:
 
 def _save(work: Filming, batch: Batch, result: Result, report: Report) -> None:
     for i in batch.keep or range(len(batch.seeds)):
-        metadata = {**result.metadata_of(i), "command": COMMAND}
+        metadata = {**result.metadata_of(i), **work.carried, "command": COMMAND}
+        if work.start is not None:
+            metadata |= work.start.record
         if work.beginning is not None:
             metadata["given"] = work.beginning.record
-        if work.noise is not None:
+        if work.noise is not None or work.start is not None:
             metadata["noise"] = noise_record(work.noise_file, np.array(result.noise))
         path = outputs.name(work.path, batch.seeds[i], batch.prompt_number, work.clips > 1)
         fps = result.settings.fps or 1

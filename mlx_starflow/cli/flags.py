@@ -111,12 +111,13 @@ def flag_of(field: dataclasses.Field[Any], kind: Any, panel: str = HOW, help: st
     return Annotated[plain | None, option(*names, panel=panel, help=help or about["help"], **more)]
 
 
-def _sampling_fields(clips: bool) -> list[tuple[str, Any, Any]]:
+def _sampling_fields(kinds: tuple[bool, ...]) -> list[tuple[str, Any, Any]]:
+    """``kinds``: False for the options of all samples, True for those of clips."""
     hints = typing.get_type_hints(SampleOptions)
     return [
         (field.name, flag_of(field, hints[field.name]), dataclasses.field(default=None))
         for field in SampleOptions.asked()
-        if clips or not field.metadata["clips"]
+        if bool(field.metadata["clips"]) in kinds
     ]
 
 
@@ -145,8 +146,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 if TYPE_CHECKING:
     Sampling = _Given
     ClipSampling = _Given
+    ClipWindow = _Given
 else:
-    Sampling, ClipSampling = (
-        dataclasses.make_dataclass(name, _sampling_fields(clips), bases=(_Given,), frozen=True)
-        for name, clips in (("Sampling", False), ("ClipSampling", True))
-    )
+    Sampling, ClipSampling, ClipWindow = (
+        dataclasses.make_dataclass(name, _sampling_fields(kinds), bases=(_Given,), frozen=True)
+        for name, kinds in (
+            ("Sampling", (False,)), ("ClipSampling", (False, True)), ("ClipWindow", (True,)),
+        )
+    )  # fmt: skip

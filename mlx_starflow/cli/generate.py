@@ -44,7 +44,7 @@ from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
 from .resume import check_resume
-from .start import STRENGTH, StartPicture
+from .start import STRENGTH, Start
 from .viewer import show_files
 
 EPILOG = """\b
@@ -195,7 +195,7 @@ def generate(
         adapters=choice.adapters,
         noise=start,
         noise_file=str(noise or image or ""),
-        image=_start(image, image_strength, fit, given, noise),
+        start=_start(image, image_strength, fit, given, noise),
         save_latents=save_latents,
         stepwise=stepwise_image_output_dir,
         grid=grid,
@@ -228,7 +228,7 @@ def generate(
 
 def _start(
     image: Path | None, strength: float | None, fit: Fit, given: dict[str, Any], noise: Path | None
-) -> StartPicture | None:
+) -> Start | None:
     """The picture to start from, or None. Errors: UsageError for flags that contradict it."""
     if image is None:
         if strength is not None or fit is not Fit.refuse:
@@ -240,7 +240,7 @@ def _start(
             f"--image determines the {'size' if size else 'noise'}; leave out "
             f"{', '.join(size or ['--noise'])}."
         )
-    return StartPicture(image, STRENGTH if strength is None else strength, fit)
+    return Start(image, STRENGTH if strength is None else strength, fit)
 
 
 def _stored(file: Path) -> StoredSettings:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .start import StartPicture
+from .start import Start
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Work:
     embed: bool = True  # store the settings in the file
     expected_weights: str | None = None  # fingerprint in the file that is drawn again
     random_seeds: bool = False  # the seeds were chosen at random
+    start: Start | None = None  # start from its noise instead of ``noise``
+    carried: dict[str, Any] = field(default_factory=dict)  # more settings to store in the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,6 @@ class Job(Work):
     """The pictures that a command draws, and the outputs to save."""
 
     output: Path
-    image: StartPicture | None = None  # start from its noise instead of ``noise``
     save_latents: Path | None = None
     stepwise: Path | None = None
     grid: bool = False
@@ -55,7 +56,6 @@ class Job(Work):
     uncertainty: bool = False  # also save maps of the uncertainty
     resume: bool = False  # leave out the batches that are on disk
     swallowed: tuple[int, ...] = ()  # numbers after one --seed, if no prompt was given
-    carried: dict[str, Any] = field(default_factory=dict)  # more settings to store in the pictures
 
     @property
     def pictures(self) -> int:

@@ -16,25 +16,28 @@ _FLAGS: dict[str, dict[str, str]] = {
         "guidance": "--guidance", "model": "--model",
     },
     "interpolate": {
-        "seeds": "--seed", "prompts": "--prompt", "frames": "--frames", "guidance": "--guidance",
-        "fps": "--fps", "model": "--model",
+        "seeds": "--seed", "prompts": "--prompt", "frames": "--frames",
+        "clip_frames": "--clip-frames", "guidance": "--guidance", "fps": "--fps",
+        "window": "--window", "context_frames": "--context", "model": "--model",
     },
     "score": {"prompts": "--prompt", "draws": "--draws", "seed": "--seed", "model": "--model"},
 }  # fmt: skip
 _ARGUMENTS = {"edit": "source", "interpolate": "pictures", "score": "source"}  # not flags
 
 
-def refuse_other_commands(data: dict[str, Any], where: str) -> None:
+def refuse_other_commands(data: dict[str, Any], where: str, clips: bool = False) -> None:
     """Raise a UsageError for settings of a command that ``--config-from-metadata`` does not repeat;
-    the message has the command line to use. ``where``: the file."""
+    the message has the command line to use. ``where``: the file. ``clips``: whether clips are
+    repeated."""
     command = Fields(data, where, UsageError).text("command", None, most=100)
     if command is None:
         return
     line = "mlx-starflow video -C FILE" if command == "video" else _command_line(command, data)
     how = f" To make it again, use: {line}" if line else ""
+    known = "clips of video" if clips else "pictures of generate"
     raise UsageError(
-        f"{where} was made by {command!r}; --config-from-metadata repeats only pictures of "
-        f"generate, decode and vary.{how}"
+        f"{where} was made by {command!r}; --config-from-metadata repeats only {known}, decode and "
+        f"vary.{how}"
     )
 
 

@@ -21,7 +21,7 @@ from ..generation.noise_file import read_noise, recorded_noise
 from ..generation.settings import MAX_PICTURES, MAX_SEED
 from ..generation.stored import StoredAdapter, StoredSettings
 from ..hub.acquire import check_stored_model
-from .job import Batch, Job, Work
+from .job import Batch, Work
 from .outputs import check_array_path
 
 W = TypeVar("W", bound=Work)
@@ -77,16 +77,16 @@ def with_stored_model(work: W, stored: StoredSettings, where: str) -> W:
     )
 
 
-def replayed(job: Job, stored: StoredSettings, changed: bool, where: str) -> Job:
-    """The job with the model, adapters and precision of ``with_stored_model`` and the records in a
-    picture's settings. ``changed``: the command line has options that change the picture; the
-    records of how the picture was chosen are then left out. ``where``: the picture's file. Errors:
-    UsageError for an adapter that does not exist."""
+def replayed(work: W, stored: StoredSettings, changed: bool, where: str) -> W:
+    """The work with the model, adapters and precision of ``with_stored_model`` and the records in
+    the settings of a picture or clip. ``changed``: the command line has options that change it; the
+    records of how it was chosen are then left out. ``where``: the file. Errors: UsageError for an
+    adapter that does not exist."""
     noise = stored.noise or {}
     history = {"best_of": stored.best_of, "varied": stored.varied}
     return dataclasses.replace(
-        with_stored_model(job, stored, where),
-        noise_file=job.noise_file or str(noise.get("file", "")),
+        with_stored_model(work, stored, where),
+        noise_file=work.noise_file or str(noise.get("file", "")),
         carried={} if changed else {k: v for k, v in history.items() if v},
     )
 
@@ -166,8 +166,8 @@ def given_noise(file: Path | None, stored: dict[str, Any] | None) -> np.ndarray 
 
 
 def noise_in(file: Path, flag: str) -> np.ndarray:
-    """The noise (B, h, w, c) in a file; ``flag`` is for messages. Errors: UsageError if the file
-    does not exist, else StarflowError."""
+    """The noise (B, h, w, c), of clips (B, N, h, w, c), in a file. ``flag``: for messages.
+    Errors: UsageError if the file does not exist, else StarflowError."""
     with content_of(file):
         check_array_path(file, flag)
         return read_noise(file)

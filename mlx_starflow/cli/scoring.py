@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ..editing.inputs import clip_latent, contexts_of, latents_of, prepared
+from ..editing.inputs import contexts_of, latents_of, prepared_clip
 from ..errors import ImageError
 from ..exact.scoring import Score, ScoreOptions, score_steps
 from ..pictures.clips import read_clip
@@ -77,16 +76,18 @@ class Scoring:
 
     def _score_clip(self, pipe: Pipeline, path: Path, fps: int) -> None:
         try:
-            frames = read_clip(path)
-            picture, ratio = prepared(pipe, frames[0], self._fit.value)
+            source = prepared_clip(pipe, read_clip(path), str(path), self._fit.value)
         except ImageError as error:
             if len(self.paths) == 1:
                 raise
             self.failed.append({"path": str(path), "error": str(error)})
             self._console.say(f"Warning: {error}")
             return
-        first = dataclasses.replace(picture, path=str(path))
-        self._go(pipe, [first], ratio, clip_latent(pipe, frames, picture.image.size), fps)
+        for note in source.notes:
+            self._console.say(f"Note: {path} was {note}.")
+        first = Picture(source.frames[0], str(path), source.notes)
+        x = latents_of(pipe, [source.frames])  # one frame is also scored as a clip
+        self._go(pipe, [first], source.aspect_ratio, x, fps)
 
     def _score(self, pipe: Pipeline, pictures: list[Picture], ratio: str) -> None:
         x = latents_of(pipe, [picture.image for picture in pictures])

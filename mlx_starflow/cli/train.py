@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -17,11 +18,12 @@ import typer
 from ..errors import Interrupted, UsageError
 from ..generation.components import Components
 from ..hub.acquire import acquire
+from ..training.checkpoint import STATE
 from ..training.events import Encoded, Ended, Evaluated, Noted, Previewed, Stepped
 from ..training.options import TrainOptions, read_settings
 from ..training.run import Task
 from ..training.run import train as run
-from ..training.scratch import begin_bundle, finish_bundle
+from ..training.scratch import begin_bundle, finish_bundle, removed_on_failure
 from ..training.together import Together
 from . import options as o
 from .console import Console
@@ -160,19 +162,21 @@ def train(
         raise UsageError("--resume has weights of its own; leave --resume-adapter-file out.")
     directory = Path(place["adapter_path"] or "adapters")
     check_directory(save_path if from_scratch and save_path else directory)
+    group = ranks()
+    if group is not None and from_scratch:
+        raise UsageError("--from-scratch runs in one process.")
     name, source = place["model"] or "default", place["model"]
+    made = contextlib.ExitStack()
     if from_scratch:
         if save_path is None or (shape is None and not resume):
             raise UsageError("--from-scratch needs --shape and --save-path.")
         template = acquire(source, None, Fetching(console))
         source = begin_bundle(template, save_path, shape, noise_std, options.seed, resume)
         name, directory = str(save_path), save_path / "training"
+        if not resume:
+            made.enter_context(removed_on_failure(save_path, directory))
     elif shape or save_path or noise_std is not None:
         raise UsageError("--shape, --noise-std and --save-path are only for --from-scratch.")
-    components = Components(
-        acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
-        dtype.value if dtype else None, quantize.recipe if quantize else None, Fetching(console),
-    )  # fmt: skip
     task = Task(
         data=Path(place["data"]),
         adapter_path=directory,
@@ -183,14 +187,19 @@ def train(
         previews=previews,
         preview_prompts=tuple(preview_prompt or ()),
     )
-    group = ranks()
-    if group is not None and from_scratch:
-        raise UsageError("--from-scratch runs in one process.")
-    with on_ranks(components, task, options, group) as (task, together):
-        summary = _followed(components, task, options, console, together)
-    if from_scratch:
-        finish_bundle(components, directory)
-        summary["model"] = str(save_path)
+    with made:
+        components = Components(
+            acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
+            dtype.value if dtype else None, quantize.recipe if quantize else None,
+            Fetching(console),
+        )  # fmt: skip
+        with on_ranks(components, task, options, group) as (task, together):
+            summary = _followed(components, task, options, console, together)
+        if summary["stopped"] == "interrupted" and not (directory / STATE).exists():
+            raise Interrupted("Interrupted before the first step; there is nothing to resume.")
+        if from_scratch:
+            finish_bundle(components, directory)
+            summary["model"] = str(save_path)
     if messages.json_:
         typer.echo(json.dumps(summary))
     else:

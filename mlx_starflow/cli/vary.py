@@ -1,35 +1,37 @@
-"""``mlx-starflow vary``: variations of a picture."""
+"""``mlx-starflow vary``: variations of a picture or a clip."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..errors import UsageError
 from ..generation.settings import MAX_PICTURES
+from ..pictures.clips import is_clip
 from . import options as o
-from .console import Console
-from .drawing import run
-from .job import Batch, Job
+from .drawing_either import draw_either
+from .flags import ClipWindow
+from .job import Batch
 from .options import HOW, WHAT, option
-from .outputs import DEFAULT
 from .picture_options import (
     Fit,
     FitOption,
+    Fps,
     Guidance,
-    Image,
+    Output,
+    PictureOrClip,
     PromptOption,
+    check_of_clips,
 )
-from .results import show
-from .start import STRENGTH, StartPicture
-from .viewer import show_files
+from .request import merged
+from .start import STRENGTH, Start
 
 EPILOG = """\b
 Examples:
   mlx-starflow vary fox.png --strength 0.3 --prompt "a fox in snow"
   mlx-starflow vary fox.png --strength 0.5 --num-images 4 --output foxes.png
   mlx-starflow vary fox.png --strength 0.1 --prompt "a cat in snow"
+  mlx-starflow vary fox.mp4 -m my-model --strength 0.3 --prompt "a fox walks" --output other.mp4
 """
 
 Strength = Annotated[
@@ -52,43 +54,42 @@ Seed = Annotated[
 
 
 def vary(
-    image: Image,
+    image: PictureOrClip,
     strength: Strength = STRENGTH,
     prompt: PromptOption = "",
     seed: Seed = 0,
     num_images: NumImages = 1,
     guidance: Guidance = None,
     fit: FitOption = Fit.refuse,
-    output: o.Output = None,
+    fps: Fps = None,
+    output: Output = None,
     *,
+    windows: ClipWindow,
     open_: o.Open = False,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
-    """Draw variations of a picture: its noise, moved towards random noise, is decoded again.
+    """Draw variations of a picture or clip: its noise, moved towards random noise, is decoded.
 
     The model's training noise is added to the picture, and it is encoded exactly with the prompt
     and guidance. Describe the picture with --prompt, so that its content is kept.
     """
     began = time.perf_counter()
-    console = Console(messages.quiet, verbose)
     if num_images > MAX_PICTURES:
         raise UsageError(f"--num-images is {num_images}; expected at most {MAX_PICTURES}.")
-    options = {"denoise": True} if guidance is None else {"denoise": True, "guidance": guidance}
-    job = Job(
-        model=choice.model,
-        dtype=choice.type_name,
-        quantize=choice.recipe,
-        low_ram=False,
-        batches=[Batch((prompt,) * num_images, tuple(range(seed, seed + num_images)))],
-        options=options,
-        output=output or Path(DEFAULT),
-        adapters=choice.adapters,
-        noise_file=str(image),
-        image=StartPicture(image, strength, fit),
-    )
-    report = run(job, console)
-    show(report.to_dict(time.perf_counter() - began), messages.json_)
-    if open_:
-        show_files([r["path"] for r in report.records], console)
+    clip, window = is_clip(image), windows.given()
+    check_of_clips(clip, image, fps, window)
+    given = {"denoise": True, "guidance": guidance, "fps": fps, **window}
+    work: dict[str, Any] = {
+        "model": choice.model,
+        "dtype": choice.type_name,
+        "quantize": choice.recipe,
+        "low_ram": False,
+        "batches": [Batch((prompt,) * num_images, tuple(range(seed, seed + num_images)))],
+        "options": merged(given, None),
+        "adapters": choice.adapters,
+        "noise_file": str(image),
+        "start": Start(image, strength, fit, clip),
+    }
+    draw_either(clip, work, output, began, messages, verbose, open_)

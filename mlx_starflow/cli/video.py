@@ -34,8 +34,10 @@ from .drawing_options import (
 from .filming import COMMAND, Beginning, Filming, beginning, film
 from .flags import ClipSampling
 from .options import OUTPUT, WHAT, option
-from .request import batches, content_of, given_noise, merged, with_stored_model
+from .repeat import refuse_other_commands
+from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
+from .start import Start
 from .viewer import show_files
 
 EPILOG = """\b
@@ -141,6 +143,7 @@ def video(
     if frames is not None and seconds is not None:
         raise UsageError("--frames and --seconds both give the length; give one of them.")
     stored, record = _stored(config_from_metadata)
+    prompts = prompts_of(prompt, prompt_option, prompt_file)
     given = {
         **sampling.given(),
         "denoise": denoise, "noise_std": noise_std, "denoiser": denoiser and denoiser.value,
@@ -150,9 +153,12 @@ def video(
     }  # fmt: skip
     options = merged(given, stored)
     options.pop("given_frames", None)  # computed again from the given frames
+    seeds = all_seeds(seed)
+    overruled = stored is None or seeds or auto_seeds  # so that stored noise is not used
+    start = None if overruled or noise else Start.of_clip(stored, str(config_from_metadata))
+    changed = bool(overruled or prompts or any(v is not None for v in given.values()))
     if seconds is not None:
         options.pop("frames", None)
-    prompts = prompts_of(prompt, prompt_option, prompt_file)
     console = Console(messages.quiet, verbose)
     work = Filming(
         model=choice.model,
@@ -160,36 +166,37 @@ def video(
         quantize=choice.recipe,
         adapters=choice.adapters,
         low_ram=low_ram,
-        batches=batches(prompts, all_seeds(seed), auto_seeds, 1, stored),
+        batches=batches(prompts, seeds, auto_seeds, 1, stored),
         options=options,
         output=output,
         seconds=seconds,
         beginning=record if image is None and video is None else beginning(image, video),
-        noise=given_noise(noise, None if stored is None else stored.noise),
+        noise=given_noise(noise, None if overruled or start or not stored else stored.noise),
         noise_file=str(noise or ""),
+        start=start,
         preview_frames=preview_frames,
         embed=metadata,
-        random_seeds=not seed and (stored is None or auto_seeds is not None),
+        random_seeds=not seeds and (stored is None or auto_seeds is not None),
     )
     if stored is not None:
-        work = with_stored_model(work, stored, str(config_from_metadata))
+        work = replayed(work, stored, changed, str(config_from_metadata))
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     report = film(work, console)
-    seconds = round(time.perf_counter() - began, 3)
-    result = {"clips": report.records, "files": report.files, "seconds": seconds}
-    show(result, messages.json_, of="clips")
+    show(report.to_dict(time.perf_counter() - began), messages.json_, of="clips")
     if open_:
         show_files([r["path"] for r in report.records], console)
 
 
 def _stored(file: Path | None) -> tuple[StoredSettings | None, Beginning | None]:
-    """The settings in a clip, and the picture or clip that it began with. Errors: StarflowError if
-    the file has no settings of a clip, or if the beginning no longer exists."""
+    """The settings in a clip, and the picture or clip that it began with. Errors: UsageError for a
+    file of another command; StarflowError if the file has no settings of a clip, or if the
+    beginning no longer exists."""
     if file is None:
         return None, None
     data: dict[str, Any] = clip_metadata(file)
     if data.get("command") != COMMAND:
+        refuse_other_commands(data, str(file), clips=True)
         raise StarflowError(
             f"{file} is not a clip of the video command. To repeat a picture, use: mlx-starflow "
             f"generate -C {file}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from ..errors import ImageError, Interrupted, StarflowError, UsageError
+from ..errors import ImageError, Interrupted, UsageError
 from ..files.counted import counted
 from ..pictures.heatmap import heatmap
 from ..pictures.metadata import save_picture
@@ -19,8 +18,9 @@ from ..pictures.opening import SUFFIXES
 from ..pictures.read import Picture, pictures_in
 from ..pipeline import Pipeline
 from ..watch import Finding, Reference, check, fit, read_reference, write_reference
-from ..watch.reference import DRAWS
+from ..watch.reference import DRAWS, MOST_DRAWS
 from . import options as o
+from .attempts import Attempts
 from .console import Console
 from .failures import NOTHING, interruptible
 from .flags import with_flags
@@ -30,7 +30,6 @@ from .outputs import check_directory, check_output
 from .picture_options import Fit, FitOption, Images, PromptOption, open_model, take_picture
 from .prompts import check_quotes, tell_prompts
 
-T = TypeVar("T")
 ANOMALOUS = 3  # exit status of ``check`` if a picture is unusual
 FIT_EPILOG = """\b
 Examples:
@@ -75,7 +74,7 @@ ReferenceIn = Annotated[
 ]
 Draws = Annotated[
     int,
-    option("--draws", panel=HOW, metavar="K", min=1, max=1000,
+    option("--draws", panel=HOW, metavar="K", min=1, max=MOST_DRAWS,
             help=f"Number of noise draws. Default: {DRAWS}."),
 ]  # fmt: skip
 Seed = Annotated[
@@ -125,7 +124,7 @@ def fit_command(
     paths = pictures_in(folder)
     with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
         tell_prompts(pipe, [prompt], console)
-        attempts = _Attempts(paths, console)
+        attempts = Attempts(paths, console)
         taken = list(attempts.each(lambda path: take_picture(pipe, path, fit_, console)))
         if not taken:
             attempts.finish()
@@ -172,7 +171,7 @@ def check_command(
     if follow and not all(path.is_dir() for path in images):
         raise UsageError("--follow needs folders, not pictures.")
     paths = [] if follow else pictures_in(images)
-    attempts = _Attempts(paths, console)
+    attempts = Attempts(paths, console)
     records: list[dict[str, Any]] = []
     interrupted = False
     try:
@@ -199,44 +198,6 @@ def check_command(
     attempts.finish()
     if any(record["anomalous"] for record in records):
         raise typer.Exit(ANOMALOUS)
-
-
-class _Attempts:
-    """Work on one picture after another. A picture that cannot be read is a warning and does not
-    stop the others; a single one is an error at once."""
-
-    def __init__(self, paths: list[Path], console: Console) -> None:
-        self._paths, self._console = paths, console
-        self._failed: list[dict[str, str]] = []
-
-    def each(self, work: Callable[[Path], T], phase: str | None = None) -> Iterator[T]:
-        """What ``work`` returns for each picture that can be read. ``phase``: for the bar."""
-        total = len(self._paths)
-        for number, path in enumerate(self._paths):
-            if phase is not None:
-                self._console.draw(phase, f"{number}/{total} pictures", number / total, None)
-            try:
-                result = work(path)
-            except ImageError as error:
-                if total == 1:
-                    raise
-                self._failed.append({"path": str(path), "error": str(error)})
-                self._console.say(f"Warning: {error}")
-                continue
-            finally:
-                self._console.clear()
-            yield result
-
-    def about(self) -> dict[str, Any]:
-        """For ``--json``: the pictures that could not be read, each with the reason."""
-        return {"failed": self._failed} if self._failed else {}
-
-    def finish(self) -> None:
-        """Raise a StarflowError that says how many pictures could not be read, if any."""
-        if self._failed:
-            raise StarflowError(
-                f"{len(self._failed)} of {counted(len(self._paths), 'picture')} could not be read."
-            )
 
 
 class _Task:

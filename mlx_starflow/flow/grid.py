@@ -113,6 +113,12 @@ def reverse(tokens: mx.array) -> mx.array:
     return mx.take(tokens, mx.arange(tokens.shape[1] - 1, -1, -1), axis=1)
 
 
+def spatial_pairs(head_dim: int, has_text: bool) -> int:
+    """The rotary angles of a head that encode row and column; ``spatial_angles`` needs an even
+    number of at least 2. ``has_text``: whether the model has text."""
+    return head_dim // 2 - TEXT_ANGLES if has_text else head_dim // 2
+
+
 def spatial_angles(
     grid: Grid, head_dim: int, grid_size: float, text_length: int, has_text: bool
 ) -> mx.array:
@@ -122,8 +128,7 @@ def spatial_angles(
     text. The last 8 angles of a head then encode the text position, also in blocks without text,
     and for the tokens of a clip the number of their frame, 0, 1, 2 ...
     """
-    pairs = head_dim // 2
-    spatial = pairs - TEXT_ANGLES if has_text else pairs
+    spatial = spatial_pairs(head_dim, has_text)
     if spatial < 2 or spatial % 2:
         raise UsageError(
             f"head_dim {head_dim} leaves {spatial} angles for two spatial axes; expected an even "

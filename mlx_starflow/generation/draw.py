@@ -34,6 +34,7 @@ from ..sampling import AUTO, BlockReport, Step, invert_steps
 from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
 from ..text.templates import EXTEND
+from ..vae import Autoencoder
 from ..vae.tiling import SMALLEST
 from ..version import __version__
 from .components import Components, precision
@@ -156,10 +157,9 @@ def _generation(
     yield Entering("decode")
     clips: list[np.ndarray] = []
     if settings.frames is not None:
-        for event in decode_clips(components, x, settings.vae_tiling):
-            if event.first == 0:
-                clips.append(np.empty((event.total, *event.frames.shape[1:]), np.uint8))
-            clips[-1][event.first : event.first + len(event.frames)] = event.frames
+        known = cast(ClipConfig, components.config.clips)
+        for event in decode_clips(components.vae, known, x, settings.vae_tiling):
+            keep_frames(clips, event)
             yield event
         images = [Image.fromarray(clip[0]) for clip in clips]
     else:
@@ -246,10 +246,10 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
 
 
 def decode_clips(
-    components: Components, latents: mx.array, tiled: bool = False
+    autoencoder: Autoencoder | None, known: ClipConfig, latents: mx.array, tiled: bool = False
 ) -> Iterator[FramesDecoded]:
     """Latents (B, N, h, w, c) -> frames as they come, one clip after another."""
-    vae = cast(Any, components.vae)
+    vae = cast(Any, autoencoder)
     for clip in range(latents.shape[0]):
         own, first = latents[clip : clip + 1], 0
         if vae is None:
@@ -257,12 +257,20 @@ def decode_clips(
         else:
             tile = max(SMALLEST, -(-max(own.shape[2:4]) // 2)) if tiled else None
             parts = vae.decode_stream(own, tile)
-            total = cast(ClipConfig, components.config.clips).shown_frames(own.shape[1])
+            total = known.shown_frames(own.shape[1])
         for frames in parts:
             check_finite(frames, "frame")
             pixels = to_frames(np.array(frames[0]))
             yield FramesDecoded("decode", clip, first, total, pixels)
             first += len(pixels)
+
+
+def keep_frames(clips: list[np.ndarray], event: FramesDecoded) -> None:
+    """Write decoded frames to their place in ``clips``, (M, H, W, 3) each; a new clip is added when
+    its first frames come."""
+    if event.first == 0:
+        clips.append(np.empty((event.total, *event.frames.shape[1:]), np.uint8))
+    clips[-1][event.first : event.first + len(event.frames)] = event.frames
 
 
 def noise_of(components: Components, settings: Settings) -> mx.array:

@@ -56,12 +56,14 @@ def noise_settings(path: Path) -> dict[str, Any]:
         fields.text(name, None)
     for name in ("guidance", "round_trip_error", "largest_latent"):
         fields.number(name, None)
-    fields.whole("noise_seed", None)
+    for name in ("noise_seed", "frames", "fps", "window", "context_frames"):
+        fields.whole(name, None)
     return {name: value for name, value in fields.data.items() if value is not None}
 
 
 def read_noise(path: Path) -> np.ndarray:
-    """Noise (B, h, w, c) float32 from a .npy file, or from "noise" in a .safetensors file.
+    """Noise (B, h, w, c) float32 from a .npy file, or from "noise" in a .safetensors file; for
+    clips (B, N, h, w, c).
 
     Errors: UsageError for a file that is missing, damaged, too large, or has other content.
     """
@@ -82,7 +84,7 @@ def read_noise(path: Path) -> np.ndarray:
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise UsageError(f"{path}: holds NaN, infinity, or a number that float32 cannot hold.")
-    return array.reshape(-1, *array.shape[-3:])
+    return array[None] if array.ndim == 3 else array
 
 
 def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
@@ -100,13 +102,14 @@ def noise_record(file: str, noise: np.ndarray) -> dict[str, Any]:
 
 
 def recorded_noise(record: Any, where: str) -> np.ndarray:
-    """The noise (B, h, w, c) float32 of a ``noise_record``, from the record or from its file.
+    """The noise (B, h, w, c) or (B, N, h, w, c) float32 of a ``noise_record``, from the record or
+    from its file.
 
     ``where``: the picture, for messages. Errors: UsageError.
     """
     fields = Fields(record, where, UsageError, "noise")
     if "data" in fields:
-        shape = fields.wholes("shape", low=1, items=4)
+        shape = fields.wholes("shape", low=1, items=5)
         check_noise_shape(shape, f"{where}: the noise in it")
         try:
             raw = base64.b64decode(fields.text("data", most=2 * STORED_BYTES), validate=True)
@@ -117,7 +120,7 @@ def recorded_noise(record: Any, where: str) -> np.ndarray:
                 f"{where}: the noise of shape {shape} needs {4 * math.prod(shape)} bytes, but "
                 f"{len(raw)} are stored."
             )
-        array = np.frombuffer(raw, "<f4").reshape(-1, *shape[-3:])
+        array = np.frombuffer(raw, "<f4").reshape((1, *shape) if len(shape) == 3 else shape)
         if not np.isfinite(array).all():
             raise UsageError(f"{where}: the noise in it holds NaN or infinity.")
         return array
@@ -132,10 +135,13 @@ def recorded_noise(record: Any, where: str) -> np.ndarray:
 
 
 def check_noise_shape(shape: tuple[int, ...], path: str | Path) -> None:
-    """Raise a UsageError unless a shape is (B, h, w, c) or (h, w, c), not empty and not too
-    large."""
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise UsageError(f"{path}: has shape {shape}; expected (B, h, w, c) or (h, w, c).")
+    """Raise a UsageError unless a shape is (B, h, w, c), (h, w, c) or, for clips,
+    (B, N, h, w, c), not empty and not too large."""
+    if len(shape) not in (3, 4, 5) or 0 in shape:
+        raise UsageError(
+            f"{path}: has shape {shape}; expected (B, h, w, c) or (h, w, c), for clips "
+            "(B, N, h, w, c)."
+        )
     if math.prod(shape) * 4 > MAX_BYTES:
         raise UsageError(f"{path}: has shape {shape}, which is more than {MAX_BYTES >> 20} MiB.")
 

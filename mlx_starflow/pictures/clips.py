@@ -26,7 +26,7 @@ from ..files.regular import NotRegular, open_regular
 from .animation import FORMATS, save_animation
 from .arrays import free_path
 from .metadata import MAX_SETTINGS, PNG_KEY, read_metadata, save_picture
-from .opening import MAX_PIXELS, opened
+from .opening import MAX_PIXELS, is_animated, opened
 
 MP4 = ".mp4"
 # FFmpeg's demuxers of the files that are read.
@@ -142,6 +142,20 @@ def read_clip(path: Path, most: int = MAX_FRAMES) -> list[Image.Image]:
     if not found:
         raise ImageError(f"{path} holds no frames.")
     return found
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a path is that of a clip: a folder, a film, or a picture file with several frames.
+    Damaged files count as pictures."""
+    if path.is_dir() or path.suffix.lower() in DEMUXERS:
+        return True
+    if path.suffix.lower() not in FORMATS:
+        return False
+    try:
+        with opened(path) as picture:
+            return is_animated(picture)
+    except ImageError:
+        return False
 
 
 class _Amount:

@@ -89,6 +89,18 @@ def is_picture(path: str | Path) -> bool:
         return False
 
 
+def is_animated(picture: Image.Image) -> bool:
+    """Whether an open picture has a second frame. (Counting them would read the whole file.)"""
+    if picture.format == "MPO":  # several views of one photo
+        return False
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    picture.seek(0)
+    return True
+
+
 def _check_pixels(picture: Image.Image, path: str | Path) -> None:
     width, height = picture.size
     if width < 1 or height < 1:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ..errors import ImageError, ImageUsageError, UsageError
 from ..files.regular import is_regular
-from .opening import SUFFIXES, is_picture, opened
+from .opening import SUFFIXES, is_animated, is_picture, opened
 
 FITS = ("refuse", "crop", "stretch")
 STRIP = 256  # rows in which transparency is removed at once
@@ -37,7 +37,7 @@ def open_picture(path: str | Path) -> Picture:
     if path.is_dir():
         raise ImageUsageError(f"{path} is a directory; name a picture in it.")
     with opened(path) as image:
-        if image.format != "MPO" and _animated(image):  # an MPO has several views of one photo
+        if is_animated(image):
             raise ImageError(f"{path} is animated; save the frame to use as a picture of its own.")
         image.load()
         turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
@@ -45,16 +45,6 @@ def open_picture(path: str | Path) -> Picture:
             image = ImageOps.exif_transpose(image)
             notes.append("turned upright, as its EXIF orientation says")
         return Picture(_in_colour(image, path, notes), str(path), tuple(notes))
-
-
-def _animated(image: Image.Image) -> bool:
-    """Whether there is a second frame. (Counting the frames would read the whole file.)"""
-    try:
-        image.seek(1)
-    except EOFError:
-        return False
-    image.seek(0)
-    return True
 
 
 def _in_colour(image: Image.Image, path: Path, notes: list[str]) -> Image.Image:

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from ..bundle.copying import copy_component, copy_papers
 from ..bundle.dtypes import FLOATS
 from ..bundle.load import read_json, weight_files, write_component, write_json
 from ..bundle.safetensors import read_header
+from ..bundle.staging import new_directory
 from ..device.typed import layers_of, parameters_of
 from ..errors import UsageError
 from ..exact.likelihood import log_prob
@@ -83,8 +81,7 @@ def fuse(
     noise = seeded_noise(shape, range(seed, seed + samples))
     x = invert(flow, noise, context, sampler="sequential")
     beside = _log_p(flow, x, context)
-    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
-    try:
+    with new_directory(place) as staged:
         _write(components, flow, staged, place.name, dequantize)
         asked = [(adapter.path, scale) for adapter, scale in components.adapters]
         components.set_adapters([])
@@ -93,9 +90,6 @@ def fuse(
         fused = Components(staged, place.name, components.dtype)
         within = _log_p(fused.flow, x, context)
         fused.drop_all()
-        os.replace(staged, place)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     numbers = math.prod(shape)
     loss, loss_error = _mean(beside - within, numbers)
     change, change_error = _mean(beside - alone, numbers)
@@ -123,7 +117,6 @@ def _mean(differences: np.ndarray, numbers: int) -> tuple[float, float]:
 
 def _write(components: Components, flow: Flow, staged: Path, name: str, dequantize: bool) -> None:
     source, own = components.directory, components.path("flow")
-    staged.mkdir(parents=True)
     copy_papers(source, staged)
     for kind, reference in components.config.components.items():
         if kind != "flow" and not reference.startswith("hub:"):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,13 +25,16 @@ from ..bundle.load import (
     write_component,
     write_json,
 )
+from ..bundle.staging import new_directory
 from ..config import BlockConfig, FlowConfig
 from ..device.typed import parameters_of
 from ..errors import UsageError
 from ..flow import Flow
+from ..flow.grid import spatial_pairs
 from ..generation.components import Components
+from .checkpoint import STATE
 
-HEAD = 64  # channels per attention head, if the width is a multiple of it
+HEADS = (64, 32, 16)  # channels per attention head: the first of which the width is a multiple
 SMALL = 0.02  # standard deviation of initial embeddings
 
 
@@ -51,9 +55,7 @@ def begin_bundle(
     model = read_bundle_config(template)
     old = FlowConfig.from_dict(read_component_config(template / "flow"), "flow/config.json")
     config = new_config(old, shape or "", noise_std)
-    staged = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
-    try:
-        staged.mkdir(parents=True)
+    with new_directory(place) as staged:
         for name, reference in model.components.items():
             if name != "flow" and (template / reference).is_dir():
                 copy_component(template, reference, staged)
@@ -66,10 +68,19 @@ def begin_bundle(
             components={**model.components, "flow": "flow"},
         )  # fmt: skip
         write_json(staged / "config.json", about.to_dict())
-        os.replace(staged, place)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return place
+
+
+@contextmanager
+def removed_on_failure(place: Path, training: Path) -> Iterator[None]:
+    """Within this context, an error removes the bundle at ``place``, unless the directory
+    ``training`` has a state from which the training can be resumed."""
+    try:
+        yield
+    except BaseException:
+        if not (training / STATE).exists():
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def finish_bundle(components: Components, directory: Path) -> None:
@@ -97,10 +108,12 @@ def new_config(like: FlowConfig, shape: str, noise_std: float | None = None) -> 
             "as 1,1,5x256."
         )
     layers, width = [int(n) for n in match[1].split(",")], int(match[2])
-    head = next((h for h in (HEAD, 32, 16) if width % h == 0), None)
-    if head is None:
-        raise UsageError(f"--shape {shape!r}: the width must be a multiple of 16.")
     starflow = like.model_type == "starflow"
+    # Rotary positions need a few angles in every head; beside those of the text, 16 have none left.
+    known = [h for h in HEADS if not starflow or spatial_pairs(h, like.text_channels > 0) >= 2]
+    head = next((h for h in known if width % h == 0), None)
+    if head is None:
+        raise UsageError(f"--shape {shape!r}: the width must be a multiple of {known[-1]}.")
     text = bool(like.text_channels or like.num_classes)
     blocks = tuple(
         BlockConfig(

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 
+from ..errors import NumericsError
 from .measure import Measured
 from .statistics import scores, token_distances
 
@@ -28,9 +29,14 @@ def p_values(
     reference: Measured, picture: Measured
 ) -> tuple[float, dict[str, tuple[float, float]]]:
     """The p-value of one picture, computed from the largest of its scores; and, for each statistic,
-    the score and the p-value of this statistic alone."""
+    the score and the p-value of this statistic alone. Errors: NumericsError if a score is NaN."""
     found = scores(reference.and_(picture))
     largest = np.max(np.stack(list(found.values())), axis=0)
+    if not np.isfinite(largest).all():
+        raise NumericsError(
+            "The scores of the picture and the reference hold NaN or infinity, so there is no "
+            "p-value. Is the reference damaged?"
+        )
     each = {name: (float(values[-1]), p_value(values)) for name, values in found.items()}
     return p_value(largest), each
 

@@ -24,10 +24,12 @@ from .statistics import STATISTICS, scores
 FORMAT, VERSION = "mlx-starflow watch", 1
 FEWEST = 20  # pictures; with fewer, no p-value is 5 % or less
 MOST = 10_000  # pictures
-DRAWS = 4  # noise draws
+DRAWS, MOST_DRAWS = 4, 256  # noise draws: usual and largest number
 LARGEST_FILE = 256 << 20  # bytes
 MOST_VALUES = 64 << 20  # numbers and strings in the file
 _DIGITS = 7  # significant digits in the file
+# Largest magnitude of the numbers in each array; with larger ones, scores would overflow.
+_LARGEST = {"parts": 1e9, "lost": 100.0, "detail": 100.0, "png": 1e9}
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def fit(
         )
     if len(pictures) > MOST:
         raise UsageError(f"There are {len(pictures)} pictures; at most {MOST} are allowed.")
+    if not 1 <= draws <= MOST_DRAWS:
+        raise UsageError(f"draws is {draws}; expected 1 to {MOST_DRAWS}.")
     context = contexts_of(pipe, [prompt], aspect_ratio)
     whole: Measured | None = None
     for start in range(0, len(pictures), BATCH):
@@ -132,7 +136,7 @@ def read_reference(path: Path) -> Reference:
     for key, kind in kinds.items():
         if not isinstance(data.get(key), kind):
             raise ConfigError(f"{path}: {key} is {shown(data.get(key))}; expected {kind.__name__}.")
-    if not (1 <= data["draws"] <= 1000 and 0 <= data["seed"] < 2**32):
+    if not (1 <= data["draws"] <= MOST_DRAWS and 0 <= data["seed"] < 2**32):
         raise ConfigError(f"{path}: draws or seed is out of range.")
     return Reference(
         data["model"], data["prompt"], data["draws"], data["seed"], data["aspect_ratio"],
@@ -143,7 +147,7 @@ def read_reference(path: Path) -> Reference:
 def _measured(path: Path, data: dict[str, Any]) -> Measured:
     try:
         rows, columns = (int(v) for v in data["grid"])
-        arrays = [np.array(data[k], dtype=np.float64) for k in ("parts", "lost", "detail", "png")]
+        arrays = [np.array(data[k], dtype=np.float64) for k in _LARGEST]
         numbers = int(data["numbers"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path} is damaged ({error!r}); make it again.") from None
@@ -153,8 +157,12 @@ def _measured(path: Path, data: dict[str, Any]) -> Measured:
     fits = fits and lost.shape == detail.shape == (n, rows * columns) and numbers > 0
     if not fits or not FEWEST <= n <= MOST:
         raise ConfigError(f"{path} is damaged: its arrays do not fit together; make it again.")
-    if not all(np.isfinite(a).all() for a in arrays):
-        raise ConfigError(f"{path} is damaged: it holds a number that is not finite.")
+    for (name, most), array in zip(_LARGEST.items(), arrays, strict=True):
+        if not (np.abs(array) <= most).all():  # nor NaN
+            raise ConfigError(
+                f"{path} is damaged: {name} holds a number that is not between {-most:g} and "
+                f"{most:g}; make it again."
+            )
     return Measured(parts, lost, detail, png, (rows, columns), numbers)
 
 

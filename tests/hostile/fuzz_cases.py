@@ -309,3 +309,90 @@ def pictures(folder: Path) -> Case:
         return "opened"
 
     return case
+
+
+def references(folder: Path) -> Case:
+    """References of ``watch``: read, and a picture is compared with them."""
+    import numpy as np
+    from bundles import classes_bundle
+    from PIL import Image
+
+    from mlx_starflow.pictures.read import Picture
+    from mlx_starflow.pipeline import load
+    from mlx_starflow.watch import check, fit, read_reference, write_reference
+    from mlx_starflow.watch.reference import FEWEST
+
+    pipe = load(classes_bundle(folder / "unconditional", num_classes=0))
+    pixels = np.random.default_rng(0).integers(0, 256, (FEWEST, 8, 8), np.uint8)
+    known = [Picture(Image.fromarray(p).convert("RGB"), "a.png") for p in pixels]
+    made = fit(pipe, known, "1:1", draws=1)
+    path = write_reference(folder / "normal.json", made)
+    honest = json.loads(path.read_text())
+    arrays = ("parts", "lost", "detail", "png", "calibration")
+    settings = {name: value for name, value in honest.items() if name not in arrays}
+
+    def case(dice: random.Random) -> str:
+        if dice.random() < 0.6:  # few of the values are not in the arrays
+            data = changed_json(settings, dice)
+            if isinstance(data, dict):
+                data = {**{name: honest[name] for name in arrays}, **data}
+            path.write_bytes(json.dumps(data).encode("utf-8", "surrogatepass"))
+        else:
+            path.write_bytes(dumped(honest, dice))
+        (found,) = check(pipe, read_reference(path), known[:1])
+        assert 0 < found.p_value <= 1 and np.isfinite(found.map).all(), found
+        return "checked"
+
+    return case
+
+
+def compressed(folder: Path) -> Case:
+    """Files of ``compress``: damaged, damaged with a right checksum of the file, and with all
+    checksums right, as somebody who knows the format would write them."""
+    import dataclasses
+
+    from bundles import classes_bundle
+
+    from mlx_starflow.codec import compress, decompress, file, inspect
+    from mlx_starflow.exact.codec import decode_tokens
+    from mlx_starflow.flow.grid import Grid
+    from mlx_starflow.pipeline import load
+
+    pipe = load(classes_bundle(folder / "unconditional", num_classes=0))
+    honest = [
+        compress(pipe, pipe.generate(seed=i).images[0], step) for i, step in enumerate((0.02, 1.0))
+    ]
+    grid = Grid(4, 4)
+
+    def signed(header: file.Header, code: bytes) -> bytes:
+        symbols = decode_tokens(
+            pipe.flow, code, header.extent, grid, None, header.step, header.seed
+        )
+        return file.write(header, symbols, code)
+
+    def case(dice: random.Random) -> str:
+        whole = dice.choice(honest)
+        kind = dice.randrange(3)
+        if kind == 0:
+            data = changed_bytes(whole, dice)
+        elif kind == 1:
+            data = changed_bytes(whole, dice)
+            at = file.header_end(data)
+            check = int.from_bytes(data[at : at + 4], "big")
+            data = file.with_checks(data[:at], check, data[at + 6 :])
+        else:
+            header, code = file.read(whole)
+            strange = {
+                "step_units": dice.choice([1, 2, 1 << 10, (1 << 16) - 1]),
+                "extent": dice.randint(1, 31),
+                "seed": dice.choice([1, 1 << 31, (1 << 32) - 1]),
+            }
+            names = dice.sample(sorted(strange), dice.randrange(3))
+            code = changed_bytes(code, dice) if dice.random() < 0.7 else code
+            header = dataclasses.replace(header, **{name: strange[name] for name in names})
+            data = signed(header, code)
+        inspect(data)
+        decompress(pipe, data, denoise=dice.random() < 0.1)
+        return "drawn"
+
+    return case

@@ -1,4 +1,4 @@
-"""Six fuzzers over everything that comes from outside; what passes is used, what is refused is
+"""Eight fuzzers over everything that comes from outside; what passes is used, what is refused is
 refused by one of our own errors.
 
 From the repository's root, 20,000 cases of each, or of those that are named:
@@ -29,7 +29,17 @@ import mlx.core as mx
 
 from mlx_starflow.errors import StarflowError
 
-from .fuzz_cases import Fuzzer, bundles, companions, noise_and_yaml, pictures, settings, tokenizers
+from .fuzz_cases import (
+    Fuzzer,
+    bundles,
+    companions,
+    compressed,
+    noise_and_yaml,
+    pictures,
+    references,
+    settings,
+    tokenizers,
+)
 
 SECONDS = 20  # for one case
 PIECE = 2000  # cases in one process
@@ -60,8 +70,10 @@ sys.addaudithook(Watch.hook)
 
 
 FUZZERS: dict[str, Fuzzer] = {
-    f.__name__: f for f in (settings, bundles, companions, tokenizers, noise_and_yaml, pictures)
-}
+    f.__name__: f
+    for f in (settings, bundles, companions, tokenizers, noise_and_yaml, pictures, references,
+              compressed)
+}  # fmt: skip
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path, first: int = 0) -> dict:

@@ -7,11 +7,13 @@ import pytest
 from .fuzzers import FUZZERS, fuzz
 
 COUNTS = {"settings": 150, "bundles": 80, "companions": 40, "tokenizers": 60,
-          "noise_and_yaml": 200, "pictures": 150}  # fmt: skip
+          "noise_and_yaml": 200, "pictures": 150, "references": 60, "compressed": 30}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FUZZERS)
 def test_a_few_cases(name, tmp_path, monkeypatch):
+    if name == "compressed":
+        pytest.importorskip("constriction")
     monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / "cache"))
     outcomes = fuzz(name, COUNTS[name], 1, tmp_path)["outcomes"]
     passed = sum(n for kind, n in outcomes.items() if kind.islower())
@@ -23,5 +25,7 @@ def test_a_few_cases(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUZZERS)
 def test_many_cases(name, tmp_path, monkeypatch):
+    if name == "compressed":
+        pytest.importorskip("constriction")
     monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / "cache"))
     fuzz(name, 20_000, 2, tmp_path)
