@@ -45,7 +45,7 @@ def run(ranks: int, *arguments) -> list[dict]:
 def check(results: list[dict]) -> None:
     """Every number is that of one process, and all ranks have computed the same."""
     for case, first in results[0].items():
-        assert {r[case]["digest"] for r in results} == {first["digest"]}, case
+        assert {r[case].get("digest") for r in results} == {first.get("digest")}, case
     for result in results:
         for case, found in result.items():
             errors = {k: v for k, v in found.items() if k not in ("digest", "messages")}
@@ -63,6 +63,16 @@ def test_captions_and_null_captions_apart_give_the_numbers_of_one_process():
     results = run(2, "guidance", "released", "tarflow_classes", "clips")
     check(results)
     assert all(found["messages"] > 0 for found in results[0].values())
+
+
+def test_adapters_on_shares_and_their_gradients_are_those_of_one_process():
+    check(run(2, "adapters", "grouped_gated"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_adapters_on_shares_in_every_family(ranks):
+    check(run(ranks, "adapters"))
 
 
 @pytest.mark.slow

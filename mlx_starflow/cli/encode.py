@@ -20,9 +20,11 @@ from ..generation.stored import StoredSettings, read_stored_adapters
 from ..hub.acquire import check_stored_model
 from . import options as o
 from .console import Console
-from .drawing import run
+from .drawing_split import run_where_asked
+from .encode_ranks import encoding_together
 from .failures import NOTHING, interruptible
 from .job import Batch, Job
+from .membership import ranks
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import DEFAULT, check_file
 from .picture_options import (
@@ -34,6 +36,7 @@ from .picture_options import (
     take_picture,
 )
 from .prompts import tell_prompts
+from .rank_options import RankFlags, SplitBy, SplitOption, split_of
 from .request import content_of, merged, noise_in, stored_adapters
 from .results import show
 from .viewer import show_files
@@ -105,6 +108,8 @@ def encode(
     check: Check = True,
     output: Output = Path("noise.safetensors"),
     *,
+    where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -113,25 +118,35 @@ def encode(
     The encoding is exact, with guidance too, and takes one parallel pass. The file has the noise,
     the latents and the settings. Use it with decode, or with generate --noise and another prompt.
     """
-    console = Console(messages.quiet)
+    where.start()
+    console, group = Console(messages.quiet), ranks()
+    divided = split_of(split, group, "Encoding reads captions and null captions in one pass")
+    if group is not None and divided is None:
+        raise UsageError("encode takes one picture: several ranks need --split tensor.")
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
-    check_file(output)
-    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
+    if group is None or group.rank == 0:
+        check_file(output)
+    with interruptible(lambda: NOTHING), open_model(choice, console, divided) as pipe:
         picture, ratio = take_picture(pipe, image, fit, console)
-        tell_prompts(pipe, [prompt], console, ratio)
-        made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
-        settings: dict[str, Any] = {
-            "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
-            "noise_seed": noise_seed, "model": choice.model or "default",
-            "weights": pipe.fingerprint, **({"adapters": pipe.adapters} if pipe.adapters else {}),
-        }  # fmt: skip
-        if check:
-            settings["round_trip_error"] = round_trip_error(
-                pipe.flow, made.x, made.z, made.context, guidance=guidance
-            )
-            settings["largest_latent"] = mx.abs(made.x).max().item()
+        about = {"prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
+                 "noise_seed": noise_seed}  # fmt: skip
+        with encoding_together(group, pipe, picture, {**about, "check": check}) as step:
+            tell_prompts(pipe, [prompt], console, ratio)
+            made = encode_pictures(pipe, [picture.image], [prompt], guidance, ratio, noise_seed)
+            settings: dict[str, Any] = {
+                "source": str(image), **about, "model": choice.model or "default",
+                "weights": pipe.fingerprint,
+                **({"adapters": pipe.adapters} if pipe.adapters else {}),
+            }  # fmt: skip
+            if check:
+                settings["round_trip_error"] = round_trip_error(
+                    pipe.flow, made.x, made.z, made.context, step, guidance=guidance
+                )
+                settings["largest_latent"] = mx.abs(made.x).max().item()
         rms = mx.sqrt(mx.mean(mx.square(made.z))).item()
+        if group is not None and group.rank:
+            return
         path = write_noise(output, settings, noise=made.z, latents=made.x)
     if check:
         if settings["round_trip_error"] > ROUND_TRIP * max(1.0, settings["largest_latent"]):
@@ -155,12 +170,15 @@ def decode(
     output: o.Output = None,
     *,
     open_: o.Open = False,
+    where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
     """Turn noise into a picture, by default with the settings with which it was encoded."""
     began = time.perf_counter()
+    where.start()
     start = noise_in(noise, "NOISE")
     with content_of(noise):
         stored = noise_settings(noise)
@@ -203,7 +221,7 @@ def decode(
         expected_weights=stored.get("weights"),
     )
     console = Console(messages.quiet, verbose)
-    report = run(job, console)
+    report = run_where_asked(job, console, ranks(), split)
     show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

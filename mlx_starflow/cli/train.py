@@ -30,7 +30,7 @@ from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit
-from .rank_options import RankFlags
+from .rank_options import RankFlags, SplitBy, SplitOption, split_of
 from .train_flags import Training
 from .train_ranks import on_ranks
 from .train_settings import read_yaml
@@ -131,6 +131,7 @@ def train(
     dtype: o.Precision = None,
     quantize: o.Quantize = None,
     where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -161,7 +162,10 @@ def train(
     directory = Path(place["adapter_path"] or "adapters")
     check_directory(save_path if from_scratch and save_path else directory)
     name, source = place["model"] or "default", place["model"]
+    group = ranks()
     if from_scratch:
+        if group is not None:
+            raise UsageError("--from-scratch runs in one process.")
         if save_path is None or (shape is None and not resume):
             raise UsageError("--from-scratch needs --shape and --save-path.")
         template = acquire(source, None, Fetching(console))
@@ -172,6 +176,7 @@ def train(
     components = Components(
         acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
         dtype.value if dtype else None, quantize.recipe if quantize else None, Fetching(console),
+        split=split_of(split, group, "Training has no guidance"),
     )  # fmt: skip
     task = Task(
         data=Path(place["data"]),
@@ -183,9 +188,6 @@ def train(
         previews=previews,
         preview_prompts=tuple(preview_prompt or ()),
     )
-    group = ranks()
-    if group is not None and from_scratch:
-        raise UsageError("--from-scratch runs in one process.")
     with on_ranks(components, task, options, group) as (task, together):
         summary = _followed(components, task, options, console, together)
     if from_scratch:
