@@ -23,7 +23,8 @@ from mlx_starflow.training.run import Task, train
 EXACT = 1e-5
 KEYS = ("attention.q", "attention.v", "attention.proj", "mlp.up", "mlp.down", "proj_out")
 STEPS = ("--iters", 4, "--steps-per-eval", 4, "--caption-dropout", 0.3, "--seed", 3,
-         "--lora-rank", 3, "--max-grad-norm", 0.5, "--warmup", 0, "--learning-rate", 0.01)  # fmt: skip
+         "--lora-rank", 3, "--max-grad-norm", 0.5, "--warmup", 0,
+         "--learning-rate", 0.01)  # fmt: skip
 
 
 def far(one: Path, other: Path) -> float:
@@ -100,7 +101,8 @@ def test_every_way_of_training_in_shares(many_heads, tmp_path, way, ranks):
 def half(bundle: Path, data: Path, place: Path) -> Path:
     """The first two of four steps, in one process."""
     options = TrainOptions(
-        iters=4, steps_per_eval=4, caption_dropout=0.3, seed=3, lora_rank=3, max_grad_norm=0.5, warmup=0, learning_rate=0.01,
+        iters=4, steps_per_eval=4, caption_dropout=0.3, seed=3, lora_rank=3, max_grad_norm=0.5,
+        warmup=0, learning_rate=0.01,
         batch_size=3, fine_tune_type="dora", lora_keys=KEYS, lora_dropout=0.3,
     )  # fmt: skip
     asked = iter(range(100))
