@@ -24,7 +24,7 @@ EXACT = 1e-5
 KEYS = ("attention.q", "attention.v", "attention.proj", "mlp.up", "mlp.down", "proj_out")
 STEPS = ("--iters", 4, "--steps-per-eval", 4, "--caption-dropout", 0.3, "--seed", 3,
          "--lora-rank", 3, "--max-grad-norm", 0.5, "--warmup", 0,
-         "--learning-rate", 0.01)  # fmt: skip
+         "--learning-rate", 0.001)  # fmt: skip
 
 
 def far(one: Path, other: Path) -> float:
@@ -69,7 +69,7 @@ def test_training_in_shares(many_heads, tmp_path):
     same_training(one, two)
     found = mx.load(str(two / WEIGHTS))
     moved = [mx.abs(a).max().item() for name, a in found.items() if name.endswith("lora_b")]
-    assert min(moved) > 1000 * EXACT
+    assert min(moved) > 100 * EXACT
 
 
 WAYS = {
@@ -102,7 +102,7 @@ def half(bundle: Path, data: Path, place: Path) -> Path:
     """The first two of four steps, in one process."""
     options = TrainOptions(
         iters=4, steps_per_eval=4, caption_dropout=0.3, seed=3, lora_rank=3, max_grad_norm=0.5,
-        warmup=0, learning_rate=0.01,
+        warmup=0, learning_rate=0.001,
         batch_size=3, fine_tune_type="dora", lora_keys=KEYS, lora_dropout=0.3,
     )  # fmt: skip
     asked = iter(range(100))

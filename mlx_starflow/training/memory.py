@@ -99,9 +99,7 @@ def training_need(
     batch, tokens = options.batch_size, flow.grid_size**2
     activations = activation_bytes(flow, tokens, batch, options.grad_checkpoint)
     if quantized and not options.grad_checkpoint:
-        matrices = targets(
-            flow, MATRICES
-        )  # dequantized to 16 bits and kept for the backward pass
+        matrices = targets(flow, MATRICES)  # dequantized to 16 bits and kept for the backward pass
         activations += 2 * sum(t.inputs * t.outputs for t in matrices)
     numbers = tokens * flow.token_channels * (1 + options.flip)
     return TrainingNeed(
