@@ -25,7 +25,7 @@ from mlx_starflow.errors import UsageError
 from mlx_starflow.pictures.metadata import read_metadata
 from mlx_starflow.ranks import place_of
 from mlx_starflow.ranks.launching import hosts_in
-from mlx_starflow.ranks.watching import LOOKS, MOST, python_runs
+from mlx_starflow.ranks.watching import LEAST, Looks
 
 OF_THE_RUN = ("seconds", "created_at", "peak_memory_bytes", "blocks")
 
@@ -195,16 +195,19 @@ def test_a_divided_pipeline_draws_the_pictures_of_one_process(converted, tmp_pat
 STUCK = """
 import os, sys, time
 from mlx_starflow.cli import drawing
-rank, how = sys.argv[1:3]
-del sys.argv[1:3]
+rank, how, begun = sys.argv[1:4]
+del sys.argv[1:4]
 
-def circles():
+def stuck(*_):
+    open(begun, "w").close()
+    if how == "sleeps":
+        time.sleep(100)
     number = 0
     while True:
         number = max(number, 1) + 1
 
 if os.environ["MLX_RANK"] == rank:
-    drawing._save = lambda *_: circles() if how == "circles" else time.sleep(100)
+    drawing._save = stuck
 sys.argv[0] = "mlx-starflow"
 from mlx_starflow.cli.app import main
 main()
@@ -222,10 +225,15 @@ def test_a_rank_that_makes_no_progress_ends_all(many_heads, tmp_path, how, split
     """Also where the other rank waits for it in an all-sum."""
     line = ["generate", "--prompt-file", prompts(tmp_path, 6), "--seed", "5", "-m", many_heads]
     line += ["-o", tmp_path / "a.png", "--split", split]
+    begun = tmp_path / "begun"
+    ranks = Ranks(2, "-c", STUCK, rank, how, begun, *line)
+    until = time.monotonic() + 120
+    while not begun.exists() and time.monotonic() < until:
+        time.sleep(0.1)
     began = time.monotonic()
-    ends = Ranks(2, "-c", STUCK, rank, how, *line).wait(60)
+    ends = ranks.wait(60)
     assert [e.status for e in ends] == [1, 1]
-    assert time.monotonic() - began < 30 + 15  # start included
+    assert begun.exists() and time.monotonic() - began < 30
     assert f"Rank {rank} (" in ends[0].err and SAYS[how] in ends[0].err
     assert sum("Rank" in e.err for e in ends) == 1 and ends[0].err.count("\n") == 1
 
@@ -249,10 +257,14 @@ def test_python_code_that_runs_is_told_from_a_computation_and_from_waiting():
         stop.clear()
         thread = threading.Thread(target=work)
         thread.start()
-        looks = [python_runs() for _ in range(LOOKS)]
+        looks = Looks()
+        for _ in range(2 * LEAST):
+            looks.look()
+            time.sleep(0.05)
+        found = looks.found_circles()
         stop.set()
         thread.join()
-        assert sum(looks) >= MOST if expected else sum(looks) < MOST // 2, (work, looks)
+        assert found is expected, work
 
 
 @pytest.mark.slow
