@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,12 +19,14 @@ import mlx_starflow as sf
 from mlx_starflow.adapters.attached import Attached
 from mlx_starflow.adapters.files import AdapterConfig, Base, expected
 from mlx_starflow.bundle.load import load_component, read_component_config
+from mlx_starflow.bundle.quantize import quantize_module
 from mlx_starflow.cli import app as cli
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.device.shared import Share, cut_of
+from mlx_starflow.device.typed import layers_of
 from mlx_starflow.errors import UsageError
 from mlx_starflow.exact.denoise import denoise
-from mlx_starflow.flow import Flow
+from mlx_starflow.flow import Flow, block, layers, step
 from mlx_starflow.flow.shards import flow_cuts, mark_flow, networks
 from mlx_starflow.flow.split import Split
 from mlx_starflow.generation import draw
@@ -283,6 +286,64 @@ def loaded(group) -> dict:
     return found
 
 
+def quantized(group) -> dict:
+    """A quantized flow in shares against a whole one, with keys and values in 16 bits, in which
+    quantized models keep them, and in 32."""
+    size = dict(channels=64, heads=4, kv_heads=4, head_dim=32, mlp_channels=256)
+    blocks = [dataclasses.replace(b, **size) for b in FAMILIES["released"].blocks]
+    config = dataclasses.replace(FAMILIES["released"], blocks=tuple(blocks))
+    found: dict[str, dict[str, float]] = {}
+    for bits in (4, 8):
+        flows = []
+        for _ in range(2):
+            flows.append(random_flow(config))
+            quantize_module(flows[-1], config.to_dict(), bits)
+        assert any("scales" in layer for _, layer in layers_of(flows[1].blocks[0].layers[0]))
+        flows[1].shard(group)
+        z, context, own = inputs(config)
+        options = dict(guidance=1.5, sampler="sequential")
+        for kept in (16, 32):
+            with patched(kept):
+                samples = [np.array(invert(flow, z, context, **options)) for flow in flows]
+                latents = [np.array(flow(z, own)[0]) for flow in flows]
+            found[f"{bits} bits, keys in {kept}"] = {
+                "sample": difference(*samples), "latents": difference(*latents)
+            }  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def patched(bits: int):
+    """Keys and values in 32 bits inside the ``with`` block, if ``bits`` says so."""
+    real = layers.kept_type
+    for module in (layers, block, step) if bits == 32 else ():
+        module.kept_type = lambda layer: mx.float32
+    try:
+        yield
+    finally:
+        for module in (layers, block, step):
+            module.kept_type = real
+
+
+def stored_flow(group) -> dict:
+    """The flow in the directory sys.argv[2] in shares, with its own weights if it divides, else
+    with heads that do and random weights."""
+
+    def build(config):
+        return Flow(FlowConfig.from_dict(config))
+
+    whole, parts = (load_component(Path(sys.argv[2]), build, "float32") for _ in range(2))
+    own = True
+    try:
+        parts.shard(group)
+    except UsageError:
+        own, config = False, divisible(whole.config)
+        whole, parts = random_flow(config), random_flow(config)
+        parts.shard(group)
+    found, wanted = everything(parts), everything(whole)
+    return {"own weights": own, "errors": {k: difference(wanted[k], found[k]) for k in wanted}}
+
+
 def bytes_read() -> int:
     """Bytes that this process has read from files."""
     lines = Path("/proc/self/io").read_text().splitlines()
@@ -390,7 +451,8 @@ def commands(group) -> dict:
     return {"sums": found}
 
 
-MAIN = (commands, tensor, adapters, guidance, refused, loaded, t5, counted, pipeline)
+MAIN = (commands, tensor, adapters, guidance, refused, loaded, quantized, stored_flow, t5, counted,
+        pipeline)  # fmt: skip
 PROGRAMS = {p.__name__: p for p in MAIN}
 
 if __name__ == "__main__":

@@ -150,9 +150,8 @@ def _places() -> dict[int, tuple[FrameType | None, int, bool]]:
 
 def _used_by_threads() -> dict[int, float]:
     """The processor time in seconds of every thread; {} on systems that do not tell it."""
-    clock_of = getattr(time, "pthread_getcpuclockid", None)
-    found: dict[int, float] = {}
-    for thread in threading.enumerate() if clock_of is not None else ():
-        if thread.ident is not None and thread.is_alive():
-            found[thread.ident] = time.clock_gettime(clock_of(thread.ident))
-    return found
+    clock_of = getattr(time, "pthread_getcpuclockid", None)  # not on macOS
+    if clock_of is None:
+        return {}
+    threads = [t.ident for t in threading.enumerate() if t.ident is not None and t.is_alive()]
+    return {thread: time.clock_gettime(clock_of(thread)) for thread in threads}
