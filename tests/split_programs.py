@@ -31,7 +31,7 @@ from mlx_starflow.flow.shards import flow_cuts, mark_flow, networks
 from mlx_starflow.flow.split import Split
 from mlx_starflow.generation import draw
 from mlx_starflow.ranks import sharded_load
-from mlx_starflow.ranks.costs import guidance_cost, tensor_cost
+from mlx_starflow.ranks.costs import guidance_cost, tensor_cost, training_cost
 from mlx_starflow.sampling import SampleOptions, invert
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.text.t5 import T5Config, T5Encoder, shard_t5
@@ -406,6 +406,14 @@ def counted(group) -> dict:
             else:
                 cost = guidance_cost(config, 3, window)
             found[f"{kind} {window}"] = [own, [cost.messages, cost.bytes]]
+    flow = random_flow(config)
+    flow.shard(group)
+    x, _, own = inputs(config, 3)
+    trained = Trained(flow, AdapterConfig(Base("", "")))
+    sums.clear(), gathers.clear()
+    gradient(trained, trained.initial(0), x, own)
+    cost = training_cost(config, 3)
+    found["training"] = [[len(sums), sum(sums)], [cost.messages, cost.bytes]]
     return found
 
 

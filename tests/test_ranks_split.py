@@ -144,7 +144,8 @@ def test_sharded_load_draws_what_load_does(converted):
 
 def test_messages_and_bytes_are_those_of_the_cost_model():
     for result in run(2, "counted"):
-        assert set(result) == {"tensor 1", "tensor 4", "guidance 1", "guidance 4"}
+        kinds = {"tensor 1", "tensor 4", "guidance 1", "guidance 4", "training"}
+        assert set(result) == kinds
         for counted, computed in result.values():
             assert counted == computed and counted[0] > 0
 
