@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import dis
 import itertools
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from ..device.activations import on_gpu
@@ -150,8 +152,13 @@ def _places() -> dict[int, tuple[FrameType | None, int, bool]]:
 
 def _used_by_threads() -> dict[int, float]:
     """The processor time in seconds of every thread; {} on systems that do not tell it."""
-    clock_of = getattr(time, "pthread_getcpuclockid", None)  # not on macOS
-    if clock_of is None:
-        return {}
-    threads = [t.ident for t in threading.enumerate() if t.ident is not None and t.is_alive()]
-    return {thread: time.clock_gettime(clock_of(thread)) for thread in threads}
+    found: dict[int, float] = {}
+    for thread in threading.enumerate():
+        try:
+            text = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        except OSError:  # it has ended, or the system is not Linux
+            continue
+        fields = text.rpartition(")")[2].split()  # its name, in brackets, may be anything
+        if thread.ident is not None:
+            found[thread.ident] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
