@@ -36,7 +36,7 @@ class Division:
         if self._share is None:
             return
         size = self._share.size
-        if any(p.config.kv_heads % size for p in networks(flow)):
+        if any(block.layers and block.kv_heads % size for block in flow.config.blocks):
             raise UsageError(
                 f"A model whose heads of keys and values cannot be divided among {size} ranks can "
                 "be sampled and scored in shares, but not trained. Use fewer ranks."
