@@ -48,10 +48,17 @@ def write_bundle(
     return directory
 
 
-def colours_bundle(directory: Path, channels: int = 32, grid_size: int = 6) -> Path:
+def colours_bundle(
+    directory: Path,
+    channels: int = 32,
+    grid_size: int = 6,
+    heads: int = 1,
+    denoiser: bool = False,
+) -> Path:
     """A STARFlow of pixels whose text is one of four colours; several aspect ratios."""
     text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS)
     size = dict(channels=channels, head_dim=channels, mlp_channels=2 * channels)
+    size |= dict(heads=heads, kv_heads=heads)
     flow = FlowConfig(
         model_type="starflow",
         in_channels=3,
@@ -69,6 +76,7 @@ def colours_bundle(directory: Path, channels: int = 32, grid_size: int = 6) -> P
         scale="softplus",
         soft_clip=4.0,
         mix_aspect=True,
+        denoiser=_block(**size, final_norm=True) if denoiser else None,
     )
     return write_bundle(directory, flow, text, "colours")
 

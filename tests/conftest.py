@@ -109,6 +109,13 @@ def wide(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def many_heads(tmp_path_factory) -> Path:
+    """The same with heads that 2, 3 and 4 ranks can share, and a learned denoiser."""
+    folder = tmp_path_factory.mktemp("bundles") / "many_heads"
+    return colours_bundle(folder, channels=24, heads=12, denoiser=True)
+
+
+@pytest.fixture(scope="session")
 def classes(tmp_path_factory) -> Path:
     """A tiny TarFlow with five classes."""
     return classes_bundle(tmp_path_factory.mktemp("bundles") / "classes")

@@ -69,7 +69,7 @@ class Ranks:
                 )
             )  # fmt: skip
 
-    def wait(self, seconds: float = 120.0) -> list[Ended]:
+    def wait(self, seconds: float = 300.0) -> list[Ended]:
         """Wait for all of them."""
         ends = []
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,21 +14,29 @@ import mlx.nn as nn
 import numpy as np
 from families import FAMILIES, random_flow
 from mlx.utils import tree_flatten
+from split_adapters import difference, inputs, with_adapters
 
 import mlx_starflow as sf
+from mlx_starflow.adapters.files import AdapterConfig, Base
 from mlx_starflow.bundle.load import load_component, read_component_config
+from mlx_starflow.bundle.quantize import quantize_module
+from mlx_starflow.cli import app as cli
 from mlx_starflow.config import FlowConfig
 from mlx_starflow.device.shared import Share, cut_of
+from mlx_starflow.device.typed import layers_of
 from mlx_starflow.errors import UsageError
 from mlx_starflow.exact.denoise import denoise
-from mlx_starflow.flow import Flow
+from mlx_starflow.flow import Flow, block, layers, step
 from mlx_starflow.flow.shards import flow_cuts, mark_flow
 from mlx_starflow.flow.split import Split
+from mlx_starflow.generation import draw
 from mlx_starflow.ranks import sharded_load
-from mlx_starflow.ranks.costs import guidance_cost, tensor_cost
+from mlx_starflow.ranks.costs import guidance_cost, tensor_cost, training_cost
 from mlx_starflow.sampling import SampleOptions, invert
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.text.t5 import T5Config, T5Encoder, shard_t5
+from mlx_starflow.training.gradient import gradient
+from mlx_starflow.training.parameters import Trained
 
 HEADS = 12  # divides among 2, 3 and 4 ranks
 
@@ -45,50 +54,35 @@ def divisible(config: FlowConfig, kv_heads: int = HEADS) -> FlowConfig:
     )
 
 
-def inputs(config: FlowConfig, rows: int = 2):
-    """Noise, and the context for guidance, of a family."""
-    key = mx.random.key(5)
-    side = config.grid_size * config.patch_size
-    frames = (3,) if config.frames > 1 else ()
-    z = mx.random.normal((rows, *frames, side, side, config.in_channels), key=key)
-    if config.text_channels:
-        context = mx.random.normal((2 * rows, config.text_length, config.text_channels), key=key)
-        return z, context, context[:rows]
-    if config.num_classes:
-        labels = mx.arange(rows) % config.num_classes
-        return z, labels, labels
-    return z, None, None
+SAMPLERS = ("sequential", "sliding", "jacobi")
 
 
-def everything(flow: Flow, guided: bool = True) -> dict[str, np.ndarray]:
-    """Sample, latents, log-determinant, denoised sample."""
+def everything(flow: Flow, samplers: tuple[str, ...] = SAMPLERS) -> dict[str, np.ndarray]:
+    """Samples, latents, log-determinant, denoised sample."""
     config = flow.config
     z, context, own = inputs(config)
-    guided = guided and context is not None
+    guided = context is not None
     made = {}
-    for sampler in ("sequential", "sliding", "jacobi"):
+    for sampler in samplers:
         x = invert(
             flow, z, context if guided else own, sampler=sampler,
             guidance=1.5 if guided else 0.0,
             **({"tolerance": 1e-7} if sampler != "sequential" else {}),
         )  # fmt: skip
         made[sampler] = x
-    latents, logdet = flow(made["sequential"], own)
+    x = made[samplers[0]]
+    latents, logdet = flow(x, own)
     made |= {"latents": latents, "logdet": logdet}
     if config.noise_std:
-        made["denoised"] = denoise(flow, made["sequential"], own, None, "score")
+        made["denoised"] = denoise(flow, x, own, None, "score")
         if config.denoiser is not None:
-            made["learned"] = denoise(flow, made["sequential"], own, None, "learned")
+            made["learned"] = denoise(flow, x, own, None, "learned")
     return {name: np.array(value) for name, value in made.items()}
 
 
 def loss(flow: Flow, x, own):
     z, logdet = flow(x, own)
     return 0.5 * mx.square(z).sum() - logdet.sum()
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).max() / max(1.0, np.abs(one).max()))
 
 
 def digest(found: dict[str, np.ndarray]) -> str:
@@ -127,6 +121,18 @@ def tensor(group) -> dict:
             worst[case]["gradient"] = max(errors)
     assert share.size == group.size()
     return worst
+
+
+def adapters(group) -> dict:
+    """Adapters on shares, and gradients of trained arrays, against one process, by family."""
+    found = {}
+    for name in sys.argv[2:] or FAMILIES:
+        for kv in {HEADS, *([2] if "grouped" in name and group.size() != 3 else [])}:
+            config = divisible(FAMILIES[name], kv)
+            whole, parts = random_flow(config), random_flow(config)
+            parts.shard(group)
+            found[f"{name} kv {kv}"] = with_adapters(whole, parts)
+    return found
 
 
 def guidance(group) -> dict:
@@ -187,6 +193,64 @@ def loaded(group) -> dict:
             "sample": difference(np.array(theirs), np.array(ours)),
         }
     return found
+
+
+def quantized(group) -> dict:
+    """A quantized flow in shares against a whole one, with keys and values in 16 bits, in which
+    quantized models keep them, and in 32."""
+    size = dict(channels=64, heads=4, kv_heads=4, head_dim=32, mlp_channels=256)
+    blocks = [dataclasses.replace(b, **size) for b in FAMILIES["released"].blocks]
+    config = dataclasses.replace(FAMILIES["released"], blocks=tuple(blocks))
+    found: dict[str, dict[str, float]] = {}
+    for bits in (4, 8):
+        flows = []
+        for _ in range(2):
+            flows.append(random_flow(config))
+            quantize_module(flows[-1], config.to_dict(), bits)
+        assert any("scales" in layer for _, layer in layers_of(flows[1].blocks[0].layers[0]))
+        flows[1].shard(group)
+        z, context, own = inputs(config)
+        options = dict(guidance=1.5, sampler="sequential")
+        for kept in (16, 32):
+            with patched(kept):
+                samples = [np.array(invert(flow, z, context, **options)) for flow in flows]
+                latents = [np.array(flow(z, own)[0]) for flow in flows]
+            found[f"{bits} bits, keys in {kept}"] = {
+                "sample": difference(*samples), "latents": difference(*latents)
+            }  # fmt: skip
+    return found
+
+
+@contextlib.contextmanager
+def patched(bits: int):
+    """Keys and values in 32 bits inside the ``with`` block, if ``bits`` says so."""
+    real = layers.kept_type
+    for module in (layers, block, step) if bits == 32 else ():
+        module.kept_type = lambda layer: mx.float32
+    try:
+        yield
+    finally:
+        for module in (layers, block, step):
+            module.kept_type = real
+
+
+def stored_flow(group) -> dict:
+    """The flow in the directory sys.argv[2] in shares, with its own weights if it divides, else
+    with heads that do and random weights."""
+
+    def build(config):
+        return Flow(FlowConfig.from_dict(config))
+
+    whole, parts = (load_component(Path(sys.argv[2]), build, "float32") for _ in range(2))
+    own = True
+    try:
+        parts.shard(group)
+    except UsageError:
+        own, config = False, divisible(whole.config)
+        whole, parts = random_flow(config), random_flow(config)
+        parts.shard(group)
+    found, wanted = everything(parts, ("sliding",)), everything(whole, ("sliding",))
+    return {"own weights": own, "errors": {k: difference(wanted[k], found[k]) for k in wanted}}
 
 
 def bytes_read() -> int:
@@ -251,6 +315,14 @@ def counted(group) -> dict:
             else:
                 cost = guidance_cost(config, 3, window)
             found[f"{kind} {window}"] = [own, [cost.messages, cost.bytes]]
+    flow = random_flow(config)
+    flow.shard(group)
+    x, _, own = inputs(config, 3)
+    trained = Trained(flow, AdapterConfig(Base("", "")))
+    sums.clear(), gathers.clear()
+    gradient(trained, trained.initial(0), x, own)
+    cost = training_cost(config, 3)
+    found["training"] = [[len(sums), sum(sums)], [cost.messages, cost.bytes]]
     return found
 
 
@@ -269,7 +341,36 @@ def pipeline(group) -> dict:
     }
 
 
-PROGRAMS = {p.__name__: p for p in (tensor, guidance, refused, loaded, t5, counted, pipeline)}
+def commands(group) -> dict:
+    """Runs the command lines in sys.argv[2], one after another in this process. Returns the number
+    of all-sums, in all and while samples are denoised, of each."""
+    sums, denoising, found = [], [], []
+    real_sum, real_denoise = mx.distributed.all_sum, draw.denoise
+
+    def all_sum(x, **more):
+        sums.append(x.nbytes)
+        return real_sum(x, **more)
+
+    def counted_denoise(*arguments, **more):
+        before = len(sums)
+        try:
+            return real_denoise(*arguments, **more)
+        finally:
+            denoising.append(len(sums) - before)
+
+    mx.distributed.all_sum, draw.denoise = all_sum, counted_denoise
+    for line in json.loads(sys.argv[2]):
+        sums.clear(), denoising.clear()
+        status = cli.run(line)
+        if status:
+            sys.exit(status)
+        found.append([len(sums), sum(denoising)])
+    return {"sums": found}
+
+
+MAIN = (commands, tensor, adapters, guidance, refused, loaded, quantized, stored_flow, t5, counted,
+        pipeline)  # fmt: skip
+PROGRAMS = {p.__name__: p for p in MAIN}
 
 if __name__ == "__main__":
     ours = mx.distributed.init(strict=True, backend="ring")

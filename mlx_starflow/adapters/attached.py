@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..device.shared import cut_of
 from ..device.typed import parameters_of
 from ..errors import ConfigError, WeightsError
 from ..files.fields import shown
 from ..flow import Flow
 from .changes import Change, added, change, forget_compiled, layers_by_path, put_on, scaled
 from .files import Adapter, AdapterConfig
+from .shares import check_whole, own_target, pieces
 from .targets import targets
 
 
@@ -44,8 +46,13 @@ class Attached:
     def _put(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
         low_rank: dict[str, list[Change]] = {}
         # Whole weights first: DoRA's gain depends on the weights, but must not depend on the order.
+        cuts = {path: cut for path, layer in self._layers.items() if (cut := cut_of(layer))}
         for adapter, share in sorted(adapters, key=lambda a: a[0].config.fine_tune_type != "full"):
             arrays = adapter.arrays()
+            if adapter.config.fine_tune_type == "full":
+                check_whole(arrays, cuts, adapter.file)
+            for name, piece in pieces(adapter.config, self._flow.config, cuts, arrays).items():
+                arrays[name] = piece.taken(arrays[name])
             if adapter.config.fine_tune_type == "full":
                 self._replace(adapter, arrays, share)
                 continue
@@ -93,7 +100,8 @@ def changes_of(
     dropped: dict[str, mx.array] | None = None,
 ) -> dict[str, Change]:
     """The changes that the arrays of one LoRA or DoRA adapter make, by the path of the layer.
-    ``dropped``: factors (in,) of the inputs by target, for dropout."""
+    ``dropped``: factors (in,) of the inputs by target, for dropout. All arrays are those of this
+    rank, if the flow is a share (adapters/shares.py)."""
     found: dict[str, list[Change]] = {}
     leaves = ("lora_a", "lora_b", "m")
     for target in targets(flow.config, config.keys, config.num_layers):
@@ -102,6 +110,7 @@ def changes_of(
         if not own:  # the arrays are those of some layers only
             continue
         factors = None if dropped is None else dropped.get(target.name)
-        made = change(target, layers[target.layer], own, config.scale, factors)
+        layer = layers[target.layer]
+        made = change(own_target(target, cut_of(layer)), layer, own, config.scale, factors)
         found.setdefault(target.layer, []).append(made)
     return {path: added(changes) for path, changes in found.items()}

@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..device.shared import added_up, gathers
 from ..flow import Flow
 from .targets import Target
 
@@ -45,6 +46,7 @@ def change(
     """The change that the arrays of one target (``lora_a``, ``lora_b`` and, for DoRA, ``m``) make
     to its layer.
 
+    All are those of this rank, if the layer is a share (adapters/shares.py).
     ``dropped`` (in,): factors of the inputs, for dropout. As in the paper of DoRA, the gradient
     treats its norm as a constant.
     """
@@ -52,7 +54,7 @@ def change(
     gain = None
     if "m" in arrays:
         rows = whole_weight(layer)[target.first : target.first + target.outputs]
-        norm = mx.stop_gradient(mx.linalg.norm(rows + (a @ b).T, axis=1))
+        norm = mx.stop_gradient(row_norms(layer, rows + (a @ b).T))
         gain = arrays["m"].astype(mx.float32) / norm
         b = b * gain
     if dropped is not None:
@@ -63,6 +65,14 @@ def change(
         if gain is not None:
             gain = mx.pad(gain, [(target.first, after)], constant_values=1.0)
     return Change(a, b, gain)
+
+
+def row_norms(layer: nn.Module, rows: mx.array) -> mx.array:
+    """The norms (out,) of the rows of a matrix (out, in) of a layer. Of a layer that is cut by its
+    inputs every rank has a part of each row."""
+    if not gathers(layer):
+        return mx.linalg.norm(rows, axis=1)
+    return mx.sqrt(added_up(layer, mx.square(rows).sum(axis=1)))
 
 
 def scaled(own: Change, share: float) -> Change:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .console import Console
-from .drawing import run
+from .drawing import Report, run
 from .filming import Filming, film
 from .job import Job
 from .options import Messages
@@ -24,15 +25,17 @@ def draw_either(
     messages: Messages,
     verbose: bool,
     open_: bool,
+    draw: Callable[[Job, Console], Report] = run,
 ) -> None:
     """Draw, save and show. ``work``: the fields of ``Work``. ``began``: when the command did, in
-    seconds of ``time.perf_counter``. Errors: those of ``run`` and ``film``."""
+    seconds of ``time.perf_counter``. ``draw``: draws the pictures. Errors: those of ``draw`` and
+    ``film``."""
     console = Console(messages.quiet, verbose)
     if clips:
         filmed = film(Filming(**work, output=output), console)
         made, records = filmed.to_dict(time.perf_counter() - began), filmed.records
     else:
-        drawn = run(Job(**work, output=output or Path(DEFAULT)), console)
+        drawn = draw(Job(**work, output=output or Path(DEFAULT)), console)
         made, records = drawn.to_dict(time.perf_counter() - began), drawn.records
     show(made, messages.json_, of="clips" if clips else "images")
     if open_:

@@ -13,11 +13,23 @@ from ..hub.known import EMBEDDED
 from ..ranks import Group, agree
 from ..ranks.engine import mlx_group
 from .console import Console, Progress
-from .drawing import Report, check, draw_batch, pipeline_of, save_grid
-from .drawing_ranks import elsewhere, facts_of, planned, workplace
+from .drawing import Report, check, draw_batch, pipeline_of, run, save_grid
+from .drawing_ranks import elsewhere, facts_of, planned, run_over_ranks, workplace
 from .job import Job
 from .notice import introduce
+from .rank_options import SplitBy, check_alone
 from .results import interrupted, warn_not_converged
+
+
+def run_where_asked(job: Job, console: Console, group: Group | None, split: SplitBy) -> Report:
+    """Draw and save all pictures of a job in this process, or on the ranks of ``group``. Errors:
+    as ``drawing.run``; UsageError for a split in a process by itself."""
+    if group is None:
+        check_alone(split)
+        return run(job, console)
+    if split is SplitBy.pictures:
+        return run_over_ranks(job, console, group)
+    return run_split(job, console, group, split.value)
 
 
 def run_split(job: Job, console: Console, group: Group, kind: str) -> Report:

@@ -24,9 +24,12 @@ from ..pictures.clips import is_clip
 from . import options as o
 from .console import Console
 from .drawing_either import draw_either
+from .drawing_split import run_where_asked
+from .encode_ranks import encoding_together
 from .failures import NOTHING, interruptible
 from .flags import ClipWindow
 from .job import Batch
+from .membership import ranks
 from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_file
 from .picture_options import (
@@ -41,6 +44,7 @@ from .picture_options import (
 )
 from .picture_options import Output as Drawn
 from .prompts import tell_prompts
+from .rank_options import RankFlags, SplitBy, SplitOption, split_of
 from .request import content_of, merged, noise_in, stored_adapters
 
 ENCODE_EPILOG = """\b
@@ -114,6 +118,8 @@ def encode(
     output: Output = Path("noise.safetensors"),
     *,
     windows: ClipWindow,
+    where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     choice: o.ModelChoice,
     messages: o.Messages,
 ) -> None:
@@ -122,35 +128,44 @@ def encode(
     The encoding is exact, with guidance too, and takes one parallel pass. The file has the noise,
     the latents and the settings. Use it with decode, or with generate --noise and another prompt.
     """
-    console = Console(messages.quiet)
+    where.start()
+    console, group = Console(messages.quiet), ranks()
+    divided = split_of(split, group, "Encoding reads captions and null captions in one pass")
+    if group is not None and divided is None:
+        raise UsageError("encode takes one picture: several ranks need --split tensor.")
     if output.suffix != ".safetensors":
         raise UsageError(f"--output {output}: expected a name ending in .safetensors.")
-    check_file(output)
+    if group is None or group.rank == 0:
+        check_file(output)
     check_of_clips(is_clip(image), image, fps, windows.given())
-    with interruptible(lambda: NOTHING), open_model(choice, console) as pipe:
+    with interruptible(lambda: NOTHING), open_model(choice, console, divided) as pipe:
         source = take_source(pipe, image, fit, console)
         ratio, window = source.aspect_ratio, window_options(pipe, source, windows.given())
         length = {}
         if source.is_clip:
             rate = fps or clips_of(pipe.config, pipe.flow_config).fps[0]
             length = {"frames": len(source.frames), "fps": rate}
-        tell_prompts(pipe, [prompt], console, ratio)
-        made = encode_pictures(
-            pipe, [source.content], [prompt], guidance, ratio, noise_seed,
-            fps=length.get("fps", 0), **window,
-        )  # fmt: skip
-        settings: dict[str, Any] = {
-            "source": str(image), "prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
-            "noise_seed": noise_seed, "model": choice.model or "default",
-            "weights": pipe.fingerprint, **({"adapters": pipe.adapters} if pipe.adapters else {}),
-            **length, **window,
-        }  # fmt: skip
-        if check:
-            settings["round_trip_error"] = round_trip_error(
-                pipe.flow, made.x, made.z, made.context, guidance=guidance, **window
-            )
-            settings["largest_latent"] = mx.abs(made.x).max().item()
+        about = {"prompt": prompt, "guidance": guidance, "aspect_ratio": ratio,
+                 "noise_seed": noise_seed, **length, **window}  # fmt: skip
+        with encoding_together(group, pipe, source.digest, {**about, "check": check}) as step:
+            tell_prompts(pipe, [prompt], console, ratio)
+            made = encode_pictures(
+                pipe, [source.content], [prompt], guidance, ratio, noise_seed,
+                fps=length.get("fps", 0), **window,
+            )  # fmt: skip
+            settings: dict[str, Any] = {
+                "source": str(image), **about, "model": choice.model or "default",
+                "weights": pipe.fingerprint,
+                **({"adapters": pipe.adapters} if pipe.adapters else {}),
+            }  # fmt: skip
+            if check:
+                settings["round_trip_error"] = round_trip_error(
+                    pipe.flow, made.x, made.z, made.context, step, guidance=guidance, **window
+                )
+                settings["largest_latent"] = mx.abs(made.x).max().item()
         rms = mx.sqrt(mx.mean(mx.square(made.z))).item()
+        if group is not None and group.rank:
+            return
         path = write_noise(output, settings, noise=made.z, latents=made.x)
     if check:
         if settings["round_trip_error"] > ROUND_TRIP * max(1.0, settings["largest_latent"]):
@@ -175,12 +190,15 @@ def decode(
     output: Drawn = None,
     *,
     open_: o.Open = False,
+    where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     choice: o.ModelChoice,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
     """Turn noise into a picture or clip, by default with the settings with which it was encoded."""
     began = time.perf_counter()
+    where.start()
     start = noise_in(noise, "NOISE")
     with content_of(noise):
         stored = noise_settings(noise)
@@ -222,4 +240,10 @@ def decode(
         "noise_file": str(noise),
         "expected_weights": stored.get("weights"),
     }
-    draw_either(start.ndim == 5, work, output, began, messages, verbose, open_)
+    group, clips = ranks(), start.ndim == 5
+    if clips and (group is not None or split is not SplitBy.pictures):
+        raise UsageError(f"{noise} has the noise of a clip, which is drawn in one process.")
+    draw_either(
+        clips, work, output, began, messages, verbose, open_,
+        draw=lambda job, console: run_where_asked(job, console, group, split),
+    )  # fmt: skip

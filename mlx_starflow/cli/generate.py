@@ -14,7 +14,6 @@ from ..pictures.metadata import read_metadata
 from . import options as o
 from .arguments import all_seeds
 from .console import Console
-from .drawing import run
 from .drawing_options import (
     AspectRatio,
     AutoSeeds,
@@ -31,15 +30,14 @@ from .drawing_options import (
     Width,
     prompts_of,
 )
-from .drawing_ranks import run_over_ranks
-from .drawing_split import run_split
+from .drawing_split import run_where_asked
 from .flags import Sampling
 from .job import Job
 from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import DEFAULT
 from .picture_options import Fit, FitOption
-from .rank_options import RankFlags, SplitBy, SplitOption, check_alone
+from .rank_options import RankFlags, SplitBy, SplitOption
 from .repeat import refuse_other_commands
 from .request import batches, content_of, given_noise, merged, replayed
 from .results import show
@@ -214,13 +212,7 @@ def generate(
     console = Console(messages.quiet, verbose)
     if resume:
         check_resume(job)
-    if group is None:
-        check_alone(split)
-        report = run(job, console)
-    elif split is SplitBy.pictures:
-        report = run_over_ranks(job, console, group)
-    else:
-        report = run_split(job, console, group, split.value)
+    report = run_where_asked(job, console, group, split)
     show(report.to_dict(time.perf_counter() - began), messages.json_)
     if open_:
         show_files([r["path"] for r in report.records], console)

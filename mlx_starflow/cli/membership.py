@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from ..ranks import Group
 
-MANY = ("generate", "score", "train", "serve", "doctor")  # commands that run on several ranks
+# Commands that run on several ranks
+MANY = ("generate", "score", "encode", "decode", "train", "serve", "doctor")
 _current: ContextVar[Group | None] = ContextVar("ranks", default=None)
 _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 

@@ -6,13 +6,17 @@ import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
 from .membership import command_line, started_by_launcher
 from .options import MEMORY, option
+
+if TYPE_CHECKING:
+    from ..flow.split import Split
+    from ..ranks import Group
 
 NumRanks = Annotated[
     int | None,
@@ -36,7 +40,7 @@ class SplitBy(StrEnum):
 
 SplitOption = Annotated[
     SplitBy,
-    option("--split", panel=MEMORY, help="What ranks divide: pictures, each drawn by one rank "
+    option("--split", panel=MEMORY, help="What ranks divide: pictures, each of them on one rank "
             "(default); guidance, the captions of a picture on one rank and the null captions on "
             "another; tensor, the weights, for a model that does not fit one machine."),
 ]  # fmt: skip
@@ -67,6 +71,22 @@ class RankFlags:
 def _show(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def split_of(split: SplitBy, group: Group | None, no_guidance: str) -> Split | None:
+    """How ranks divide the model; None: every rank has all of it. ``no_guidance``: why
+    --split guidance is of no use to the command. Errors: UsageError."""
+    if group is None:
+        check_alone(split)
+        return None
+    if split is SplitBy.guidance:
+        raise UsageError(f"{no_guidance}; use --split tensor, or leave --split out.")
+    if split is SplitBy.pictures:
+        return None
+    from ..flow.split import Split
+    from ..ranks.engine import mlx_group
+
+    return Split(split.value, mlx_group(group))
 
 
 def check_alone(split: SplitBy) -> None:

@@ -24,8 +24,8 @@ from .options import HOW, OUTPUT, WHAT, option
 from .outputs import check_output
 from .picture_options import Fit, FitOption, Images, open_model
 from .prompts import check_quotes, tell_prompts
-from .rank_options import RankFlags, SplitBy, SplitOption, check_alone
-from .score_ranks import score_over_ranks, split_of
+from .rank_options import RankFlags, SplitBy, SplitOption, split_of
+from .score_ranks import score_over_ranks
 from .scoring import Scoring
 from .tables import aligned
 
@@ -105,8 +105,6 @@ def score(
     """
     where.start()
     console, group = Console(messages.quiet), ranks()
-    if group is None:
-        check_alone(split)
     if map_ is not None:
         check_output(map_)
     prompts = list(dict.fromkeys(prompt or [""]))
@@ -118,7 +116,7 @@ def score(
         raise UsageError("--fps belongs to --clips.")
     work = Scoring(images if clips else pictures_in(images), prompts, options, fit, console)
     try:
-        divided = split_of(split.value, group)
+        divided = split_of(split, group, "Scores have no guidance")
         with open_model(choice, console, divided) as pipe:
             if clips:
                 known = clips_of(pipe.config, pipe.flow_config)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
 from ..exact.scoring import Score
 from ..flow.grid import Grid
 from ..flow.split import Split
@@ -19,17 +18,9 @@ from ..pictures.opening import picture_in
 from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from ..ranks import Group, agree, spread
-from ..ranks.engine import mlx_group
 from ..ranks.handing_out import Made
 from .console import Console
 from .scoring import Scoring
-
-
-def split_of(kind: str, group: Group | None) -> Split | None:
-    """How ranks divide the model; None for pictures. Errors: UsageError for --split guidance."""
-    if kind == "guidance":
-        raise UsageError("Scores have no guidance; use --split pictures or --split tensor.")
-    return None if kind == "pictures" or group is None else Split(kind, mlx_group(group))
 
 
 def score_over_ranks(

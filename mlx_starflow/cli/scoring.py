@@ -66,6 +66,7 @@ class Scoring:
 
     def _read(self, pipe: Pipeline, paths: list[Path]) -> Iterator[tuple[Picture, str]]:
         for path in paths:
+            self.step()
             try:
                 yield take_picture(pipe, path, self._fit, self._console)
             except ImageError as error:

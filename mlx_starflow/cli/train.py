@@ -32,7 +32,7 @@ from .membership import ranks
 from .options import OUTPUT, WHAT, option
 from .outputs import check_directory
 from .picture_options import Fit
-from .rank_options import RankFlags
+from .rank_options import RankFlags, SplitBy, SplitOption, split_of
 from .train_flags import Training
 from .train_ranks import on_ranks
 from .train_settings import read_yaml
@@ -133,6 +133,7 @@ def train(
     dtype: o.Precision = None,
     quantize: o.Quantize = None,
     where: RankFlags,
+    split: SplitOption = SplitBy.pictures,
     messages: o.Messages,
     verbose: o.Verbose = False,
 ) -> None:
@@ -165,6 +166,7 @@ def train(
     group = ranks()
     if group is not None and from_scratch:
         raise UsageError("--from-scratch runs in one process.")
+    divided = split_of(split, group, "Training has no guidance")
     name, source = place["model"] or "default", place["model"]
     made = contextlib.ExitStack()
     if from_scratch:
@@ -191,7 +193,7 @@ def train(
         components = Components(
             acquire(source, quantize.recipe if quantize else None, Fetching(console)), name,
             dtype.value if dtype else None, quantize.recipe if quantize else None,
-            Fetching(console),
+            Fetching(console), split=divided,
         )  # fmt: skip
         with on_ranks(components, task, options, group) as (task, together):
             summary = _followed(components, task, options, console, together)

@@ -28,7 +28,8 @@ def on_ranks(
     if group is None:
         yield task, Together()
         return
-    engine = mlx_group(group)
+    split = components.split
+    engine = mlx_group(group) if split is None else split.group
     settings = {**dataclasses.asdict(options), "prompt": task.prompt, "fit": task.fit,
                 "resume": task.resume, "previews": task.previews}  # fmt: skip
     names = sorted(path.name for path in task.data.iterdir()) if task.data.is_dir() else []
@@ -36,13 +37,15 @@ def on_ranks(
         "model": f"{components.config.name} ({components.fingerprint})",
         "settings": json.dumps(settings, sort_keys=True),
         "folder of pictures": f"{len(names)} files",
+        "split": "pictures" if split is None else split.kind,
     }
     agree(group, facts)
-    together = Together(engine, group.share, group.step)
+    together = Together(engine, group.share, group.step, divided=split is not None)
     if group.rank == 0:
         with group.watched():
             yield task, together
         return
     with group.watched(), tempfile.TemporaryDirectory(prefix="mlx-starflow-") as folder:
         group.at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
-        yield dataclasses.replace(task, adapter_path=Path(folder), previews=0), together
+        previews = 0 if split is None else task.previews  # which a divided flow draws on all ranks
+        yield dataclasses.replace(task, adapter_path=Path(folder), previews=previews), together

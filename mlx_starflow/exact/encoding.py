@@ -6,6 +6,7 @@ token depend on the tokens before it, and in encoding all tokens are known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..device.wired import wired
 from ..errors import NumericsError, UsageError
 from ..flow import Block, Context, Flow
 from ..flow.grid import Grid, grid_of, patchify, unpatchify
-from ..sampling import SampleOptions, check_options, invert
+from ..sampling import BlockResult, SampleOptions, check_options, invert_steps
 from ..sampling.conditional import Conditional
 from ..sampling.invert import inputs_of_given, stacked_context
 from ..sampling.stretches import Stretch, stretches
@@ -131,8 +132,17 @@ def encode_block(
 
 
 def round_trip_error(
-    flow: Flow, x: mx.array, z: mx.array, context: Context = None, **options: Any
+    flow: Flow,
+    x: mx.array,
+    z: mx.array,
+    context: Context = None,
+    step: Callable[[], None] = lambda: None,
+    **options: Any,
 ) -> float:
-    """Largest |invert(flow, z, context, **options) - x| over all numbers."""
-    back = invert(flow, z, context, **options)
+    """Largest |invert(flow, z, context, **options) - x| over all numbers. ``step``: called while
+    the work goes on."""
+    back = z
+    for event in invert_steps(flow, z, context, SampleOptions(**options)):
+        step()
+        back = event.x if isinstance(event, BlockResult) else back
     return scalar(mx.abs(back - x.astype(mx.float32)).max())

@@ -249,10 +249,6 @@ class Components:
             return Flow(FlowConfig.from_dict(config, "flow/config.json"))
 
         share = None if self.split is None else self.split.share
-        if share is not None and self.adapters:
-            raise UsageError(
-                "An adapter cannot be put on a share of a model. Merge it first: mlx-starflow fuse."
-            )
         cuts = None if share is None else flow_cuts(self.flow_config, share)
         flow = cast(Flow, load_component(self.path("flow"), build, self.dtype, self.quantize, cuts))
         if self.split is not None:

@@ -42,6 +42,21 @@ def tensor_cost(block: BlockConfig, rows: int, tokens: int) -> Cost:
     return Cost(messages, messages * rows * tokens * block.channels * NUMBER)
 
 
+def training_cost(flow: FlowConfig, rows: int) -> Cost:
+    """Of the gradient of an adapter's arrays on a batch of ``rows`` pictures, in shares, without
+    --grad-checkpoint and without norms of queries and keys: the sums of the pass, and those of the
+    gradients of the inputs of attention and MLP (of a gated MLP twice), except for the first layer,
+    whose input depends on no trained array. The gradients of factors that all ranks have are one
+    message more for every 32 MB."""
+    whole, first = Cost(0, 0), True
+    for block in flow.blocks:
+        tokens = flow.grid_size**2 + (flow.text_length if block.conditioned else 0)
+        messages = (5 if block.gated_mlp else 4) * block.layers - (first and block.layers > 0)
+        first = first and block.layers == 0
+        whole += Cost(messages, messages * rows * tokens * block.channels * NUMBER)
+    return whole
+
+
 def guidance_cost(flow: FlowConfig, pictures: int, tokens: int) -> Cost:
     """Of a pass of a guided block whose captions and null captions are on two ranks."""
     return Cost(1, pictures * tokens * 2 * flow.token_channels * NUMBER)

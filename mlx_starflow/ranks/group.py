@@ -1,8 +1,8 @@
 """The ranks of one job: their messages, and the end of all when one of them fails.
 
 Every rank has one connection to rank 0 and sends a sign of life every second. A rank that ends
-without a word, is silent, hangs or reports an error ends all: rank 0 tells it in one sentence (if
-rank 0 itself is gone, rank 1 does), and every process leaves with status 1.
+without a word, is silent, makes no progress or reports an error ends all: rank 0 tells it in one
+sentence (if rank 0 itself is gone, rank 1 does), and every process leaves with status 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -23,11 +23,10 @@ from ..errors import StarflowError
 from .meeting import Peer, meet
 from .messages import Message
 from .place import Place
+from .watching import Watch
 
 BEAT = 1.0  # seconds between two signs of life
 SILENCE = 15.0  # seconds without one after which a rank counts as lost
-HUNG = 20.0  # seconds without a step and without use of the processor: the rank hangs
-IDLE_SHARE = 0.005  # of a processor, which signs of life alone need
 GRACE = 2.0  # seconds that rank 0 gets to report the same error itself
 ASKED = ("take", "made")  # kinds of messages that rank 0 answers by a handler
 TERMINATED = 3.0  # seconds after SIGTERM in which a peer's failure may still be told instead
@@ -58,8 +57,7 @@ class Group:
         self._once = threading.Lock()
         self._failing, self._closed = threading.Event(), threading.Event()
         self._told = threading.Event()  # rank 0 has told why all ranks end
-        self._watched = 0
-        self._steps, self._step_at, self._cpu_at = 0, time.monotonic(), time.process_time()
+        self._watch = Watch()
         self._parent = os.getppid()
         self._signals, self._woken = socket.socketpair()
         self._before: tuple[Any, int] | None = None
@@ -134,29 +132,16 @@ class Group:
 
     def step(self) -> None:
         """A sign that this rank's work goes on."""
-        self._steps += 1
-        self._step_at, self._cpu_at = time.monotonic(), time.process_time()
+        self._watch.step()
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Inside the ``with`` block this rank counts as hanging when it does not ``step`` for HUNG
-        seconds and does not use the processor either."""
-        self.step()
-        self._watched += 1
-        try:
-            yield
-        finally:
-            self._watched -= 1
+    def watched(self) -> AbstractContextManager[None]:
+        """Inside the ``with`` block this rank ends the job when its work stands still or runs in
+        circles (watching.py)."""
+        return self._watch.watched()
 
-    @contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """Inside the ``with`` block this rank waits for others and does not count as hanging."""
-        before, self._watched = self._watched, 0
-        try:
-            yield
-        finally:
-            self.step()
-            self._watched = before
+    def unwatched(self) -> AbstractContextManager[None]:
+        """Inside the ``with`` block this rank waits for others."""
+        return self._watch.unwatched()
 
     def at_end(self, clean: Callable[[], None]) -> None:
         """Call ``clean`` before this process is ended."""
@@ -273,7 +258,8 @@ class Group:
                     continue  # the receiving thread sees it too
                 silent = time.monotonic() - self._seen[peer.rank]
                 if silent > SILENCE and peer.rank not in self._served | self._left:
-                    self._end(f"{peer} has not answered for {SILENCE:.0f} s")
+                    silence = f"{peer} has not answered for {SILENCE:.0f} s"
+                    self._end(silence if self.rank in (0, 1) else None)
             self._check_own(terminated)
 
     def _check_own(self, terminated: float | None) -> None:
@@ -284,11 +270,9 @@ class Group:
             self._end_from_here("was terminated")
         if os.getppid() != self._parent:
             self._end_from_here("has lost the program that started it")
-        if not self._watched or now - self._step_at < HUNG:
-            return
-        if time.process_time() - self._cpu_at < IDLE_SHARE * (now - self._step_at):
-            self._end_from_here(f"hangs: it has done nothing for {HUNG:.0f} s")
-        self.step()
+        wrong = self._watch.verdict()
+        if wrong is not None:
+            self._end_from_here(wrong)
 
     def _end_from_here(self, what: str) -> None:
         """End the job because of this rank."""

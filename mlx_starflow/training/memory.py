@@ -10,14 +10,16 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..adapters.files import AdapterConfig, expected
+from ..adapters.shares import pieces
 from ..adapters.targets import DEFAULT_KEYS as MATRICES
 from ..adapters.targets import targets
 from ..bundle.load import read_json
 from ..config import FlowConfig
 from ..errors import OutOfMemoryError
+from ..flow.shards import flow_cuts
 from ..generation.components import Components
 from ..generation.memory import Budget, device_budget
-from ..generation.memory_need import component_bytes, layer_bytes
+from ..generation.memory_need import component_bytes, layer_bytes, share_of
 from .options import TrainOptions
 
 GIGABYTE = 1e9
@@ -84,9 +86,11 @@ def training_need(
 ) -> TrainingNeed:
     """The memory that a training needs. ``quantize``: compute it for a flow that is quantized to
     so many bits."""
-    flow, path = components.flow_config, components.path("flow")
+    share = None if components.split is None else components.split.share
+    ranks = 1 if share is None else share.size
+    flow, path = share_of(components.flow_config, ranks), components.path("flow")
     recipe = quantize if quantize is not None else components.quantize
-    weights = component_bytes(path, components.dtype, recipe)
+    weights = component_bytes(path, components.dtype, recipe, ranks)
     quantized = recipe is not None or "quantization" in read_json(path / "config.json")
     count = trained_numbers(components, config)
     copies = 4 + (config.fine_tune_type != "full") + (options.ema > 0)
@@ -108,11 +112,21 @@ def training_need(
 
 
 def trained_numbers(components: Components, config: AdapterConfig) -> int:
-    """The number of trained parameters."""
-    flow = components.flow_config
+    """The number of trained parameters on each rank."""
+    flow, split = components.flow_config, components.split
+    share = None if split is None else split.share
     if config.fine_tune_type == "full":
-        return component_bytes(components.path("flow"), "float32", None) // 4
-    return sum(_size(shape) for shape in expected(config, flow).values())
+        ranks = 1 if share is None else share.size
+        return component_bytes(components.path("flow"), "float32", None, ranks) // 4
+    shapes = expected(config, flow)
+    cut = {} if share is None else pieces(config, flow, flow_cuts(flow, share), shapes)
+    total = 0
+    for name, shape in shapes.items():
+        whole = _size(shape)
+        if name in cut:
+            whole = whole // shape[cut[name].axis] * cut[name].length()
+        total += whole
+    return total
 
 
 def activation_bytes(flow: FlowConfig, tokens: int, batch: int, checkpoint: bool) -> int:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import mlx.core as mx
 
 from ..adapters.attached import changes_of
-from ..adapters.changes import Change, forget_compiled, layers_by_path, put_on, whole_weight
+from ..adapters.changes import (
+    Change,
+    forget_compiled,
+    layers_by_path,
+    put_on,
+    row_norms,
+    whole_weight,
+)
 from ..adapters.files import AdapterConfig
+from ..adapters.shares import own_target, piece_of
 from ..adapters.targets import targets
+from ..device.shared import cut_of
 from ..device.typed import parameters_of
 from ..errors import UsageError
 from ..flow import Flow
@@ -32,7 +41,8 @@ class Trained:
             )
 
     def initial(self, seed: int) -> Arrays:
-        """The initial arrays: an adapter that does not change the flow, or the flow's weights."""
+        """The initial arrays: an adapter that does not change the flow, or the flow's weights. Of
+        a flow in shares those of this rank."""
         if self.config.fine_tune_type == "full":
             return {name: array for name, array in parameters_of(self.flow) if _learns(name)}
         found: Arrays = {}
@@ -41,12 +51,17 @@ class Trained:
             key, own = mx.random.split(key)
             bound = target.inputs**-0.5
             shape = (target.inputs, self.config.rank)
-            found[f"{target.name}.lora_a"] = mx.random.uniform(-bound, bound, shape, key=own)
-            found[f"{target.name}.lora_b"] = mx.zeros((self.config.rank, target.outputs))
+            layer = self._layers[target.layer]
+            here, piece = (
+                own_target(target, cut_of(layer)),
+                piece_of(target, "lora_a", cut_of(layer)),
+            )
+            first = mx.random.uniform(-bound, bound, shape, key=own)
+            found[f"{target.name}.lora_a"] = first if piece is None else piece.taken(first)
+            found[f"{target.name}.lora_b"] = mx.zeros((self.config.rank, here.outputs))
             if self.config.fine_tune_type == "dora":
-                rows = whole_weight(self._layers[target.layer])
-                rows = rows[target.first : target.first + target.outputs]
-                found[f"{target.name}.m"] = mx.linalg.norm(rows, axis=1)
+                rows = whole_weight(layer)[here.first : here.first + here.outputs]
+                found[f"{target.name}.m"] = row_norms(layer, rows)
         mx.eval(found)
         return found
 
@@ -73,10 +88,11 @@ class Trained:
         if key is not None and self.config.dropout:
             own = targets(self.flow.config, self.config.keys, self.config.num_layers)
             keep = 1 - self.config.dropout
-            dropped = {
-                target.name: mx.random.bernoulli(keep, (target.inputs,), one) / keep
-                for target, one in zip(own, mx.random.split(key, len(own)), strict=True)
-            }
+            dropped = {}
+            for target, one in zip(own, mx.random.split(key, len(own)), strict=True):
+                factors = mx.random.bernoulli(keep, (target.inputs,), one) / keep
+                piece = piece_of(target, "lora_a", cut_of(self._layers[target.layer]))
+                dropped[target.name] = factors if piece is None else piece.taken(factors)
         return changes_of(self.flow, self._layers, self.config, arrays, dropped)
 
 

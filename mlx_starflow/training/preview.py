@@ -13,7 +13,7 @@ from ..generation.draw import decode
 from ..pictures.arrays import to_pictures
 from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
-from ..sampling import invert
+from ..sampling import BlockResult, SampleOptions, invert_steps
 from .material import Material
 from .trainer import Trainer
 
@@ -44,7 +44,11 @@ class Previews:
         with trainer.showing():
             flow = trainer.trained.flow
             context = rows.for_sampling(self.prompts, guidance)
-            x = invert(flow, noise, context, guidance=guidance, sampler="sequential")
+            options = SampleOptions(guidance=guidance, sampler="sequential")
+            x = noise
+            for event in invert_steps(flow, noise, context, options):
+                trainer.together.step()
+                x = event.x if isinstance(event, BlockResult) else x
             x = denoise(flow, x, rows.own(self.prompts))
         mx.eval(x)
         x = mx.where(mx.isfinite(x), x, 0.0)  # draw bad values, do not stop the training

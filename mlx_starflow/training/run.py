@@ -73,8 +73,8 @@ def train(
     """Train a flow; the last event is ``Ended``. Afterwards the components' flow holds the arrays
     in adapters.safetensors.
 
-    ``together``: ranks that share every batch. All of them call this; ranks other than 0 with an
-    ``adapter_path`` of their own, for temporary files.
+    ``together``: ranks that share every batch, or the flow. All of them call this; ranks other than
+    0 with an ``adapter_path`` of their own, for temporary files.
 
     Errors: UsageError for options that do not fit together, OutOfMemoryError before anything is
     loaded, StarflowError for pictures and files, NumericsError if the loss becomes NaN or infinite.
@@ -91,6 +91,7 @@ def train(
         task.adapter_path, task.preview_prompts,
     )  # fmt: skip
     while True:
+        together.step()
         try:
             yield next(reading)
         except StopIteration as finished:
@@ -102,10 +103,10 @@ def train(
             return
     for note in material.notes:
         yield Noted(note)
-    yield Noted(_what(material, options, together.size))
+    yield Noted(_what(material, options, together.parts))
     mx.reset_peak_memory()
     trainer = Trainer(components.flow, config, options, material, together)
-    whole = replace(options, batch_size=options.batch_size * together.size)
+    whole = replace(options, batch_size=options.batch_size * together.parts)
     identity = _identity(components, material, whole)
     progress = Progress()
     if task.resume:
@@ -162,10 +163,10 @@ class _Run:
             if trainer.step % o.steps_per_eval == 0 or trainer.step == o.iters:
                 yield from self._evaluate()
             if trainer.step % o.save_every == 0 or trainer.step == o.iters:
-                yield Saved(self.checkpoint.save_numbered(trainer.kept(), trainer.step))
+                yield Saved(self.checkpoint.save_numbered(trainer.saved(), trainer.step))
                 self._save()
         self._save()
-        trainer.put_kept(self._best())
+        trainer.put_kept(trainer.division.own(self._best()))
 
     def _is_enough(self) -> bool:
         return 0 < self.options.patience <= self.progress.worse
@@ -185,7 +186,7 @@ class _Run:
             since=(),
         ).with_row(step, train, valid, None if held is None else held.standard_error)
         if best:
-            self.checkpoint.save_best(trainer.kept(), step)
+            self.checkpoint.save_best(trainer.saved(), step)
         if held is not None:
             yield Evaluated(step, held, train, best)
         self._save()

@@ -16,25 +16,30 @@ from .parameters import Arrays
 
 class Together:
     """The ranks of a training. ``group``: of ``mx.distributed``; None for one process by itself.
-    ``share``: gives rank 0's value, for JSON, to all ranks. ``step``: called before every step."""
+    ``share``: gives rank 0's value, for JSON, to all ranks. ``step``: called while the work goes
+    on. ``divided``: the ranks have shares of the flow, so each computes with the whole batch."""
 
     def __init__(
         self,
         group: Any = None,
         share: Callable[[Any], Any] = lambda value: value,
         step: Callable[[], None] = lambda: None,
+        divided: bool = False,
     ) -> None:
         self.group, self.share, self.step = group, share, step
         self.rank = 0 if group is None else group.rank()
-        self.size = 1 if group is None else group.size()
+        self.divided = divided
+        # Into how many parts a batch is divided
+        self.parts = 1 if group is None or divided else group.size()
 
     def own(self, size: int) -> slice:
-        """This rank's part of a batch of ``size`` pictures for every rank."""
-        return slice(self.rank * size, (self.rank + 1) * size)
+        """This rank's part of a batch of ``size`` pictures for each of the ``parts``."""
+        first = 0 if self.divided else self.rank * size
+        return slice(first, first + size)
 
     def mean(self, slopes: Arrays) -> Arrays:
-        """The mean of the gradients of all ranks."""
-        if self.group is None:
+        """The mean of the gradients of all parts of a batch."""
+        if self.parts == 1:
             return slopes
         names = list(slopes)
         mx.eval(slopes)  # apart from the messages, which would have to wait for it
@@ -42,10 +47,10 @@ class Together:
         return dict(zip(names, found, strict=True))
 
     def mean_of(self, value: mx.array) -> mx.array:
-        """The mean of a number of all ranks."""
-        if self.group is None:
+        """The mean of a number of all parts of a batch."""
+        if self.parts == 1:
             return value
-        return mx.distributed.all_sum(value, group=self.group) / self.size
+        return mx.distributed.all_sum(value, group=self.group) / self.parts
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set on any rank; asked before every step."""

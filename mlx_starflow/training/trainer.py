@@ -16,10 +16,11 @@ from mlx.utils import tree_flatten, tree_map
 from ..adapters.changes import forget_compiled
 from ..adapters.files import AdapterConfig
 from ..device.typed import scalar
-from ..errors import NumericsError, StarflowError
+from ..errors import NumericsError, StarflowError, UsageError
 from ..exact.likelihood import log_prob
 from ..exact.scoring import noise_kind
 from ..flow import Flow
+from .division import Division
 from .gradient import gradient
 from .material import Batch, Material, Part, batch, with_noise
 from .muon import muon
@@ -50,12 +51,19 @@ class Trainer:
         material: Material,
         together: Together | None = None,
     ) -> None:
-        """``together``: the ranks that share every batch; ``options.batch_size`` is that of one
-        rank. Errors: UsageError if all weights of a flow that is not float32 are to be trained."""
+        """``together``: the ranks that share every batch, or the flow; ``options.batch_size`` is
+        that of one part. Errors: UsageError if all weights of a flow that is not float32 are to be
+        trained, and for what cannot be trained in shares."""
         self.options, self.material = options, material
         self.together = together or Together()
         self.trained = Trained(flow, config)
         self.arrays = self.trained.initial(options.seed)
+        self.division = Division(flow, config, self.arrays)
+        if self.together.divided and options.optimizer == "muon":
+            raise UsageError(
+                "Muon needs whole matrices, of which --split tensor gives every rank a share; use "
+                "--optimizer adamw."
+            )
         self.average: Arrays | None = dict(self.arrays) if options.ema else None
         self.optimizer = self._optimizer()
         self.optimizer.init(_slashed(self.arrays))
@@ -76,10 +84,11 @@ class Trainer:
             nats = nats + value
             slopes = own if slopes is None else {n: slopes[n] + own[n] for n in own}
         numbers = passes * o.batch_size * self.material.numbers
-        slopes, nats = self.together.mean(cast(Arrays, slopes)), self.together.mean_of(nats)
+        slopes = self.together.mean(self.division.complete(cast(Arrays, slopes)))
+        nats = self.together.mean_of(nats)
         mean = {n: slope / numbers for n, slope in slopes.items()}
         if o.max_grad_norm:
-            mean, _ = optim.clip_grad_norm(mean, o.max_grad_norm)
+            mean = self.division.clipped(mean, o.max_grad_norm)
         moved = self.optimizer.apply_gradients(_slashed(mean), _slashed(self.arrays))
         arrays = {name: moved[name.replace(".", "/")] for name in mean}
         average = self.average
@@ -99,14 +108,19 @@ class Trainer:
     def batch(self, number: int) -> Batch:
         """This rank's part of the batch of pass ``number`` of the next step."""
         o, passes, own = self.options, self.options.grad_accumulation_steps, self.together
-        whole = o.batch_size * own.size
+        whole = o.batch_size * own.parts
         found = batch(self.material, o.seed, self.step, (number, passes), whole, o.caption_dropout)
         part, context = own.own(o.batch_size), found.context
         return Batch(found.x[part], None if context is None else context[part])
 
     def kept(self) -> Arrays:
-        """The arrays that are evaluated and saved: the moving average if there is one."""
+        """The arrays that are evaluated and saved: the moving average if there is one. Of a flow
+        in shares those of this rank."""
         return self.arrays if self.average is None else self.average
+
+    def saved(self) -> Arrays:
+        """The same, whole. All ranks call it."""
+        return self.division.whole(self.kept())
 
     def evaluate(self, part: Part | None = None) -> Bits | None:
         """Bits per dimension of the held-out pictures, or of another part, with the arrays
@@ -139,6 +153,7 @@ class Trainer:
             key = mx.random.key(VALID_KEY + draw)
             x = with_noise(part.latents, self.material.config, key)
             for start in range(0, len(part), size):
+                self.together.step()
                 own = slice(start, start + size)
                 context = self.material.context(rows[own])
                 nats[own, draw] = -np.array(log_prob(self.trained.flow, x[own], context))
@@ -170,7 +185,8 @@ class Trainer:
     # Saving and restoring
 
     def state(self) -> Arrays:
-        """All arrays that the next step depends on; the number ``step`` is not among them."""
+        """All arrays that the next step depends on, whole; the number ``step`` is not among them.
+        All ranks call it."""
         found = {f"arrays.{name}": array for name, array in self.arrays.items()}
         for name, array in (self.average or {}).items():
             found[f"average.{name}"] = array
@@ -178,7 +194,15 @@ class Trainer:
         for number, (_, leaf) in enumerate(held):
             whole = not mx.issubdtype(leaf.dtype, mx.floating)
             found[f"optimizer.{number}"] = leaf.astype(mx.uint32) if whole else leaf
-        return found
+        return self.division.whole(found, self._like())
+
+    def _like(self) -> dict[str, str]:
+        """The trained array that each array of the state is like."""
+        like = {f"{kind}.{name}": name for kind in ("arrays", "average") for name in self.arrays}
+        held: Any = tree_flatten(self.optimizer.state)
+        for number, (path, _) in enumerate(held):
+            like[f"optimizer.{number}"] = path.rpartition(".")[0].replace("/", ".")
+        return like
 
     def load(self, state: Arrays, step: int) -> None:
         """Restore a ``state``. Errors: StarflowError if it is of another training."""
@@ -189,6 +213,7 @@ class Trainer:
                     f"The training state has no {name!r} of shape {array.shape}: it belongs to "
                     "another training. Start a new training in another --adapter-path."
                 )
+        state = self.division.own(state, self._like())
         numbers = iter(range(len(state)))
 
         def leaf(old: mx.array) -> mx.array:
@@ -202,13 +227,14 @@ class Trainer:
         self.trained.put(self.arrays)
 
     def begin_from(self, arrays: Arrays) -> None:
-        """Start with the arrays of an adapter and a new optimizer. Errors: StarflowError if the
-        names of the arrays differ."""
+        """Start with the whole arrays of an adapter and a new optimizer. Errors: StarflowError if
+        the names of the arrays differ."""
         if set(arrays) != set(self.arrays):
             raise StarflowError(
                 "The initial adapter has other arrays than this training: give the same "
                 "--fine-tune-type, --lora-rank, --lora-keys and --num-layers."
             )
+        arrays = self.division.own(arrays)
         self.arrays = {name: arrays[name].astype(mx.float32) for name in self.arrays}
         self.average = None if self.average is None else dict(self.arrays)
         self.trained.put(self.arrays)
