@@ -166,11 +166,19 @@ def hub():
         yield server
 
 
+@pytest.fixture(scope="session")
+def hub_programs(tmp_path_factory):
+    """Processes that ask hubs, started when they are needed."""
+    from hub_client import Programs
+
+    programs = Programs(tmp_path_factory.mktemp("hub"))
+    yield programs
+    programs.close()
+
+
 @pytest.fixture
-def ask(hub, tmp_path):
+def ask(hub_programs, hub, tmp_path):
     """A function that asks the hub in another process and returns its messages and result."""
     from hub_client import Clients
 
-    clients = Clients(hub, tmp_path)
-    yield clients
-    clients.close()
+    return Clients(hub_programs, hub, tmp_path)

@@ -1,4 +1,6 @@
-"""Programs that every rank of a test runs: models divided among ranks against whole ones."""
+"""Programs that every rank of a test runs: models divided among ranks against whole ones. The
+argument says which, with their arguments and options, as JSON: [["tensor", ["no_sos"], {}], ...].
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -30,6 +33,7 @@ from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.text.t5 import T5Config, T5Encoder, shard_t5
 
 HEADS = 12  # divides among 2, 3 and 4 ranks
+SAMPLERS = ("sequential", "sliding", "jacobi")
 
 
 def divisible(config: FlowConfig, kv_heads: int = HEADS) -> FlowConfig:
@@ -60,13 +64,13 @@ def inputs(config: FlowConfig, rows: int = 2):
     return z, None, None
 
 
-def everything(flow: Flow, guided: bool = True) -> dict[str, np.ndarray]:
-    """Sample, latents, log-determinant, denoised sample."""
+def everything(flow: Flow, samplers: Sequence[str]) -> dict[str, np.ndarray]:
+    """Samples, latents, log-determinant, denoised sample."""
     config = flow.config
     z, context, own = inputs(config)
-    guided = guided and context is not None
+    guided = context is not None
     made = {}
-    for sampler in ("sequential", "sliding", "jacobi"):
+    for sampler in samplers:
         x = invert(
             flow, z, context if guided else own, sampler=sampler,
             guidance=1.5 if guided else 0.0,
@@ -96,17 +100,17 @@ def digest(found: dict[str, np.ndarray]) -> str:
     return hashlib.sha256(b"".join(found[k].tobytes() for k in sorted(found))).hexdigest()[:8]
 
 
-def tensor(group) -> dict:
+def tensor(group, *families: str, samplers: Sequence[str] = SAMPLERS) -> dict:
     """Tensor parallel against one process, by family and number of heads of keys and values."""
     share, worst = Share.of(group), {}
-    for name in sys.argv[2:] or FAMILIES:
+    for name in families or FAMILIES:
         config = FAMILIES[name]
         for kv in {HEADS, 2 if group.size() != 3 else 1}:
             if kv != HEADS and "grouped" not in name:
                 continue
             whole, parts = random_flow(divisible(config, kv)), random_flow(divisible(config, kv))
             parts.shard(group)
-            found, wanted = everything(parts), everything(whole)
+            found, wanted = everything(parts, samplers), everything(whole, samplers)
             case = f"{name} kv {kv}"
             worst[case] = {k: difference(wanted[k], found[k]) for k in wanted}
             worst[case]["digest"] = digest(found)
@@ -129,16 +133,16 @@ def tensor(group) -> dict:
     return worst
 
 
-def guidance(group) -> dict:
+def guidance(group, *families: str, samplers: Sequence[str] = SAMPLERS) -> dict:
     """Captions and null captions apart, against one process."""
     worst = {}
-    for name in sys.argv[2:] or FAMILIES:
+    for name in families or FAMILIES:
         config = FAMILIES[name]
         flow = random_flow(config)
-        wanted = everything(flow)
+        wanted = everything(flow, samplers)
         split = Split("guidance", group)
         split.settle(flow)
-        found = everything(flow)
+        found = everything(flow, samplers)
         worst[name] = {k: difference(wanted[k], found[k]) for k in wanted}
         worst[name] |= {"messages": split.messages, "digest": digest(found)}
     return worst
@@ -157,16 +161,15 @@ def refused(group) -> dict:
     return {}
 
 
-def loaded(group) -> dict:
-    """Shares that are read from disk: sys.argv[2] is the directory of a flow."""
+def loaded(group, folder: str, *kinds: str) -> dict:
+    """Shares that are read from disk, where ``folder`` holds flows."""
     share, found = Share.of(group), {}
-    folder = Path(sys.argv[2])
 
     def build(config):
         return Flow(FlowConfig.from_dict(config))
 
-    for kind in sys.argv[3:]:
-        directory, quantize = folder / kind.split("+")[0], None
+    for kind in kinds:
+        directory, quantize = Path(folder) / kind.split("+")[0], None
         if "+" in kind:
             quantize = int(kind.split("+")[1])
         config = FlowConfig.from_dict(read_component_config(directory))
@@ -251,13 +254,14 @@ def counted(group) -> dict:
             else:
                 cost = guidance_cost(config, 3, window)
             found[f"{kind} {window}"] = [own, [cost.messages, cost.bytes]]
+    mx.distributed.all_sum, mx.distributed.all_gather = real
     return found
 
 
-def pipeline(group) -> dict:
-    """``sharded_load`` against ``load`` for the model in the directory sys.argv[2]."""
+def pipeline(group, model: str) -> dict:
+    """``sharded_load`` against ``load`` for the model in a directory."""
     options = dict(seed=1, sampler="sequential")
-    with sf.load(sys.argv[2]) as whole, sharded_load(sys.argv[2], group) as parts:
+    with sf.load(model) as whole, sharded_load(model, group) as parts:
         one, other = whole.generate("a fox", **options), parts.generate("a fox", **options)
         shares = [
             sum(a.nbytes for _, a in tree_flatten(pipe.flow.parameters()))
@@ -273,5 +277,7 @@ PROGRAMS = {p.__name__: p for p in (tensor, guidance, refused, loaded, t5, count
 
 if __name__ == "__main__":
     ours = mx.distributed.init(strict=True, backend="ring")
-    result = PROGRAMS[sys.argv[1]](ours)
-    sys.stdout.write(json.dumps(result) + "\n")
+    results = [
+        PROGRAMS[name](ours, *given, **more) for name, given, more in json.loads(sys.argv[1])
+    ]
+    sys.stdout.write(json.dumps(results) + "\n")

@@ -11,7 +11,7 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
-from bundles import COLOURS
+from bundles import COLOURS, colours_bundle
 from command import run  # noqa: F401
 from families import CLIPS, FAMILIES, ROUNDING, example, random_flow
 
@@ -142,6 +142,18 @@ def test_a_step_has_the_bits_of_the_sequential_sampler():
         (sigma, b), (sigma_2, b_2) = sampler.affine(previous, t), steps.finish(hidden, number)
         previous, other = (s * v[:, t : t + 1] + m for s, m in ((sigma, b), (sigma_2, b_2)))
         assert mx.array_equal(previous, other).item(), t
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A smaller model of colours: every operation of a drawing is traced."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "colours", grid_size=3)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """The same, wide enough for quantization in groups of 64."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64, grid_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +358,7 @@ def test_mistakes_are_named(colours, filmed, unconditional, coloured, tmp_path):
 
 
 def test_a_flow_of_many_tokens_is_exported_in_steps(colours, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_starflow.export.plan.MOST_UNROLLED", 100)
+    monkeypatch.setattr("mlx_starflow.export.plan.MOST_UNROLLED", 25)
     components = Components(colours, "colours")
     assert export(components, tmp_path / "steps").what == "steps"
     with pytest.raises(UsageError, match="--what steps"):

@@ -37,9 +37,34 @@ PROGRAM = Path(__file__).with_name("split_programs.py")
 EXACT = 1e-5
 
 
-def run(ranks: int, *arguments) -> list[dict]:
-    """What the program gives on every rank."""
-    return [json.loads(end.out) for end in on_ranks(ranks, PROGRAM, *arguments)]
+def run_all(ranks: int, programs: dict[str, tuple], options: dict[str, dict] | None = None):
+    """What each of the programs, with its arguments and options, gives on every rank: one process
+    for a rank runs all of them."""
+    asked = [
+        [name, list(map(str, given)), (options or {}).get(name, {})]
+        for name, given in programs.items()
+    ]
+    ends = [json.loads(end.out) for end in on_ranks(ranks, PROGRAM, json.dumps(asked))]
+    return dict(zip(programs, zip(*ends, strict=True), strict=True))
+
+
+def run(ranks: int, name: str, *arguments) -> list[dict]:
+    """What one program gives on every rank."""
+    return run_all(ranks, {name: arguments})[name]
+
+
+@pytest.fixture(scope="module")
+def of_two() -> dict[str, list[dict]]:
+    """What the quick programs give on two ranks."""
+    programs = {
+        "tensor": ("grouped_gated", "learned_denoiser"),
+        "guidance": ("released", "tarflow_classes", "clips"),
+        "refused": (),
+        "counted": (),
+        "t5": (),
+    }
+    few = {"samplers": ["sequential", "sliding"]}
+    return run_all(2, programs, {"tensor": few, "guidance": few})
 
 
 def check(results: list[dict]) -> None:
@@ -52,17 +77,13 @@ def check(results: list[dict]) -> None:
             assert max(errors.values()) < EXACT, (case, errors)
 
 
-FEW = ("grouped_gated", "learned_denoiser")
+def test_shares_of_the_layers_give_the_numbers_of_the_whole(of_two):
+    check(of_two["tensor"])
 
 
-def test_shares_of_the_layers_give_the_numbers_of_the_whole():
-    check(run(2, "tensor", *FEW))
-
-
-def test_captions_and_null_captions_apart_give_the_numbers_of_one_process():
-    results = run(2, "guidance", "released", "tarflow_classes", "clips")
-    check(results)
-    assert all(found["messages"] > 0 for found in results[0].values())
+def test_captions_and_null_captions_apart_give_the_numbers_of_one_process(of_two):
+    check(of_two["guidance"])
+    assert all(found["messages"] > 0 for found in of_two["guidance"][0].values())
 
 
 @pytest.mark.slow
@@ -77,8 +98,8 @@ def test_guidance_in_every_family():
     check(run(2, "guidance"))
 
 
-def test_what_does_not_divide_is_refused_by_name():
-    for result in run(2, "refused"):
+def test_what_does_not_divide_is_refused_by_name(of_two):
+    for result in of_two["refused"]:
         assert result["same"]
         assert "1 attention heads (of 24 channels) cannot be divided" in result["message"]
 
@@ -100,17 +121,21 @@ def test_sharded_load_draws_what_load_does(converted):
         assert result["latents"] < EXACT and result["share"] < 0.8  # a tiny model: wide ends
 
 
-def test_messages_and_bytes_are_those_of_the_cost_model():
-    for result in run(2, "counted"):
+def test_messages_and_bytes_are_those_of_the_cost_model(of_two):
+    for result in of_two["counted"]:
         assert set(result) == {"tensor 1", "tensor 4", "guidance 1", "guidance 4"}
         for counted, computed in result.values():
             assert counted == computed and counted[0] > 0
 
 
-@pytest.mark.parametrize(
-    "ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
-def test_t5_in_shares(ranks):
+def test_t5_in_shares(of_two):
+    for result in of_two["t5"]:
+        assert max(result.values()) < EXACT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_t5_in_more_shares(ranks):
     for result in run(ranks, "t5"):
         assert max(result.values()) < EXACT
 
