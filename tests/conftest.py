@@ -103,6 +103,12 @@ def colours(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_tokens(tmp_path_factory) -> Path:
+    """The same with nine tokens, for exports: they trace every operation of a drawing."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "few_tokens", grid_size=3)
+
+
+@pytest.fixture(scope="session")
 def wide(tmp_path_factory) -> Path:
     """The same, wide enough for quantization in groups of 64."""
     return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64)

@@ -247,7 +247,8 @@ def test_messages_and_silence(run, colours):  # noqa: F811
     plain = run("generate", "red", "-m", colours, "--seed", 1)
     assert plain.err == "" and "\r" not in plain.out and "\x1b" not in plain.out
     assert "passes" in run("generate", "red", "-m", colours, "--verbose").err
-    assert run("generate", "red", "-m", colours, "--quiet").err == ""
+    quiet = run("generate", "red", "-m", colours, "--quiet")
+    assert (quiet.out, quiet.err) == ("image_2.png\n", "")
 
 
 def test_a_replay_with_other_weights_says_so(run, colours, tmp_path):  # noqa: F811

@@ -61,11 +61,12 @@ def test_a_published_model_from_its_name_to_a_picture(shell, run, tmp_path, monk
     assert run("models", "remove", "starflow").status == 2
 
 
-def test_download_alone_in_another_precision(shell, tmp_path):
+def test_download_alone_in_another_precision(shell, run, tmp_path, monkeypatch, no_hub):  # noqa: F811
     made = shell("models", "download", "apple/starflow", "-q", "8")
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip().endswith("@8-bit")
-    facts = json.loads(shell("info", "apple/starflow", "--json", HF_HUB_OFFLINE="1").stdout)
+    monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / "converted"))
+    facts = json.loads(run("info", "apple/starflow", "--json").out)
     assert facts["directory"] == made.stdout.strip()
 
 

@@ -144,23 +144,22 @@ def test_a_step_has_the_bits_of_the_sequential_sampler():
         assert mx.array_equal(previous, other).item(), t
 
 
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    """A smaller model of colours: every operation of a drawing is traced."""
-    return colours_bundle(tmp_path_factory.mktemp("bundles") / "colours", grid_size=3)
+@pytest.fixture
+def colours(few_tokens):
+    return few_tokens
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """The same, wide enough for quantization in groups of 64."""
+    """A model with as few tokens, wide enough for quantization in groups of 64."""
     return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64, grid_size=3)
 
 
 @pytest.fixture(scope="module")
-def coloured(colours, tmp_path_factory):
+def coloured(few_tokens, tmp_path_factory):
     """A step-wise export that decodes nothing, and a whole picture's."""
     folder = tmp_path_factory.mktemp("exports")
-    components = Components(colours, "colours")
+    components = Components(few_tokens, "colours")
     for what in ("picture", "steps", "score"):
         export(components, folder / what, what)
     return folder
