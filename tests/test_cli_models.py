@@ -12,6 +12,8 @@ from conftest import case_dir
 from hub_client import ROOT, repositories, variables
 from hub_server import Hub
 
+from mlx_starflow.device.blas import blas_in_use
+
 
 @pytest.fixture
 def shell(tmp_path):
@@ -78,7 +80,7 @@ def test_a_hub_that_is_down_is_one_sentence(shell):
 
 def test_info_of_this_machine(run):  # noqa: F811
     facts = json.loads(run("info", "--json").out)
-    assert facts["memory_gb"] > 0 and facts["versions"]["mlx"] and facts["blas"]
+    assert facts["memory_gb"] > 0 and facts["versions"]["mlx"] and facts["blas"] == blas_in_use()
     text = run("info").out
     assert f"blas: {facts['blas']}" in text and "device: " in text
 

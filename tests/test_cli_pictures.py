@@ -160,11 +160,12 @@ def test_animations_between_two_prompts(ask, tmp_path, suffix):
     assert made["paths"] == ["interpolation.png", f"a.{suffix}"]
     with Image.open(tmp_path / f"a.{suffix}") as animation:
         assert animation.n_frames == 4
+    if suffix != "png":  # the strip is the same
+        return
     for end, prompt in ((0, "red"), (2, "blue")):
         ask("generate", prompt, "--seed", 4, "--output", f"{prompt}.png")
         frame = pixels(tmp_path / "interpolation.png")[:, end * SIDE : (end + 1) * SIDE]
         assert np.abs(frame - pixels(tmp_path / f"{prompt}.png")).max() <= 1
-    (tmp_path / "interpolation.png").unlink()
 
 
 # vary
