@@ -12,7 +12,7 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 from teaching import adapter
-from test_cli_pictures import picture
+from test_cli_pictures import SIDE, picture
 
 from mlx_starflow.cli.flags import with_flags
 from mlx_starflow.cli.generate import generate
@@ -74,9 +74,6 @@ FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncer
          "hostfile", "split", "resume"}  # fmt: skip
 
 
-SIDE = 6  # of the pictures of the model of colours here
-
-
 @pytest.fixture
 def colours(few_tokens):
     return few_tokens
@@ -130,7 +127,7 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flags, monke
     (name,) = {REPLAYED[flag][0] for flag in flags}
     given = (REPLAYED[flag][1] for flag in flags)
     arguments = [word for words in given for word in words]
-    picture(tmp_path / "a.png", side=SIDE)
+    picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)
     if {"adapter_path", "lora"} & {*flags}:
         adapter(model(name), tmp_path / "style")
@@ -154,7 +151,7 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flags, monke
 def test_flags_change_the_picture(run, model):  # noqa: F811
     """Otherwise the test above would compare identical pictures."""
     made = {}
-    picture("a.png", side=SIDE)
+    picture("a.png")
     for flag in ("guidance", "max_sweeps", "denoise", "noise_std", "attention_temperature",
                  "negative_prompt", "image", "image_strength"):  # fmt: skip
         _, arguments = REPLAYED[flag]

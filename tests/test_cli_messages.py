@@ -32,6 +32,11 @@ def wordy(sentences, tmp_path_factory):
 
 
 @pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
+@pytest.fixture
 def place(tmp_path):
     picture(tmp_path / "a.png", side=32)
     Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 11)).save(tmp_path / "m.png")
