@@ -146,11 +146,12 @@ def test_open_shows_what_was_made(run, colours, tmp_path, monkeypatch):  # noqa:
 
 def test_a_box_is_a_mask(ask, tmp_path):
     picture(tmp_path / "a.png")
-    mask(tmp_path / "m.png", slice(2, 4), slice(2, 6))
+    mask(tmp_path / "m.png", slice(0, 4), slice(2, 6))
     ask("edit", "a.png", "--mask", "m.png", "--prompt", "red", "--seed", 1, "-o", "m1.png")
-    ask("edit", "a.png", "--box", "2,2,4,2", "--prompt", "red", "--seed", 1, "-o", "b1.png")
+    ask("edit", "a.png", "--box", "2,0,4,4", "--prompt", "red", "--seed", 1, "-o", "b1.png")
     assert np.array_equal(pixels("m1.png"), pixels("b1.png"))
-    ask("edit", "a.png", "--box", "2,2,2,2", "--box", "4,2,2,2", "--prompt", "red", "--seed", 1,
+    assert not np.array_equal(pixels("m1.png"), pixels("a.png"))
+    ask("edit", "a.png", "--box", "2,0,2,4", "--box", "4,0,2,4", "--prompt", "red", "--seed", 1,
         "-o", "b2.png")  # fmt: skip
     assert np.array_equal(pixels("m1.png"), pixels("b2.png"))
 

@@ -206,12 +206,12 @@ def mask(path, rows: slice, columns: slice) -> np.ndarray:
 
 def test_editing_changes_the_mask_and_nothing_else(ask, tmp_path):
     picture(tmp_path / "a.png")
-    new = mask(tmp_path / "m.png", slice(1, 3), slice(2, 6))
+    new = mask(tmp_path / "m.png", slice(1, 6), slice(2, 6))
     made = ask(
         "edit", "a.png", "--mask", "m.png", "--prompt", "red", "--seed", 1, 2, "--json"
     )["images"]  # fmt: skip
     assert [m["seed"] for m in made] == [1, 2]
-    assert made[0]["tokens_drawn"] == 2 * 2  # rounded outwards to tokens of 2 pixels
+    assert made[0]["tokens_drawn"] == 3 * 2  # rounded outwards to tokens of 2 pixels
     one, two = (pixels(tmp_path / f"image_seed_{s}.png") for s in (1, 2))
     for changed in (one, two):
         assert np.array_equal(changed[~new], pixels(tmp_path / "a.png")[~new])
