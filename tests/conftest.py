@@ -103,6 +103,12 @@ def colours(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_tokens(tmp_path_factory) -> Path:
+    """The same with nine tokens, for exports: they trace every operation of a drawing."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "few_tokens", grid_size=3)
+
+
+@pytest.fixture(scope="session")
 def wide(tmp_path_factory) -> Path:
     """The same, wide enough for quantization in groups of 64."""
     return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64)
@@ -173,11 +179,19 @@ def hub():
         yield server
 
 
+@pytest.fixture(scope="session")
+def hub_programs(tmp_path_factory):
+    """Processes that ask hubs, started when they are needed."""
+    from hub_client import Programs
+
+    programs = Programs(tmp_path_factory.mktemp("hub"))
+    yield programs
+    programs.close()
+
+
 @pytest.fixture
-def ask(hub, tmp_path):
+def ask(hub_programs, hub, tmp_path):
     """A function that asks the hub in another process and returns its messages and result."""
     from hub_client import Clients
 
-    clients = Clients(hub, tmp_path)
-    yield clients
-    clients.close()
+    return Clients(hub_programs, hub, tmp_path)

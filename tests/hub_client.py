@@ -17,9 +17,12 @@ CHECKPOINT = "starflow_3B_t2i_256x256.pth"
 LICENCE = b"research only\n"
 
 # What a program does that asks for a model: one JSON line of what it was told and got, for the
-# question in its arguments, or for every question on its standard input.
+# question in its arguments, or for every question on its standard input. Such a question begins
+# with the variables that say where the hub and the caches are. huggingface_hub reads them once.
 CLIENT = """
-import json, sys
+import json, os, sys
+from pathlib import Path
+from huggingface_hub import constants
 from mlx_starflow.hub import resumable
 resumable.WAITS = (0.05, 0.1)
 from mlx_starflow.hub import resolve as hub
@@ -62,8 +65,16 @@ def answer(what, name, *rest):
     except StarflowError as error:
         return told | {"error": str(error), "kind": type(error).__name__}
 
-for question in [sys.argv[1:]] if sys.argv[1:] else map(json.loads, sys.stdin):
-    print(json.dumps(answer(*question)), flush=True)
+if sys.argv[1:]:
+    print(json.dumps(answer(*sys.argv[1:])), flush=True)
+else:
+    for places, *question in map(json.loads, sys.stdin):
+        os.environ.update(places)
+        home, constants.ENDPOINT = Path(places["HF_HOME"]), places["HF_ENDPOINT"]
+        path = "/{repo_id}/resolve/{revision}/{filename}"
+        constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.ENDPOINT + path
+        constants.HF_HOME, constants.HF_HUB_CACHE = str(home), str(home / "hub")
+        print(json.dumps(answer(*question)), flush=True)
 """
 
 
@@ -82,36 +93,38 @@ def repositories() -> dict[str, dict[str, bytes]]:
     }
 
 
-class Clients:
-    """Asks a hub in programs with caches of their own in ``folder``. Questions with the same
-    environment go to the same program; after ``close`` a new one answers."""
+class Programs:
+    """Programs that wait for questions, one for every environment that was asked for: they take
+    long to start."""
 
-    def __init__(self, hub: Hub, folder: Path) -> None:
-        self.hub, self.folder = hub, folder
+    def __init__(self, folder: Path) -> None:
+        self.errors = folder / "client.txt"
         self.running: dict[tuple, subprocess.Popen] = {}
 
-    def __call__(self, *arguments: str, **environment: str) -> dict:
+    def ask(self, question: list, places: dict[str, str], environment: dict[str, str]) -> dict:
         """The answer of the program, within a minute."""
         key = tuple(sorted(environment.items()))
         if key not in self.running:
-            self.running[key] = self._start(environment)
+            self.running[key] = self._start(base() | places | environment)
         program = self.running[key]
         late = threading.Timer(60, program.kill)
         late.start()
         try:
-            program.stdin.write(json.dumps(arguments) + "\n")
+            program.stdin.write(json.dumps([places, *question]) + "\n")
             program.stdin.flush()
             line = program.stdout.readline()
         finally:
             late.cancel()
-        assert line, (self.folder / "client.txt").read_text()
+        if not line:
+            self.close()
+        assert line, self.errors.read_text()
         return json.loads(line)
 
     def _start(self, environment: dict[str, str]) -> subprocess.Popen:
-        with (self.folder / "client.txt").open("a") as errors:
+        with self.errors.open("a") as errors:
             return subprocess.Popen(
                 [sys.executable, "-c", CLIENT],
-                env=variables(self.hub, self.folder) | environment,
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -126,12 +139,36 @@ class Clients:
         self.running.clear()
 
 
-def variables(hub: Hub, folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "MLX_STAR"))}
-    return kept | {
+class Clients:
+    """Asks a hub, with caches in ``folder``. After ``close`` new programs answer."""
+
+    def __init__(self, programs: Programs, hub: Hub, folder: Path) -> None:
+        self.programs, self.hub, self.folder = programs, hub, folder
+
+    def __call__(self, *arguments: str, **environment: str) -> dict:
+        where = places(self.hub, self.folder)
+        where |= {name: environment.pop(name) for name in where if name in environment}
+        return self.programs.ask(list(arguments), where, environment)
+
+    def close(self) -> None:
+        self.programs.close()
+
+
+def places(hub: Hub, folder: Path) -> dict[str, str]:
+    """The variables that say where the hub and the caches are."""
+    return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(folder / "hf"),
         "MLX_STARFLOW_CACHE": str(folder / "converted"),
-        "PYTHONPATH": str(ROOT),
-        "NO_PROXY": "*",
     }
+
+
+def base() -> dict[str, str]:
+    """The variables of every program."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "MLX_STAR"))}
+    return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
+
+
+def variables(hub: Hub, folder: Path) -> dict[str, str]:
+    """All variables of a program of one test."""
+    return base() | places(hub, folder)

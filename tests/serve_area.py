@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from bundles import colours_bundle
 from PIL import Image
 from serving import picture, png, serving
 
@@ -25,9 +24,9 @@ def area(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
+def small(few_tokens) -> Path:
     """The model of colours with 9 tokens: a picture is drawn after every test."""
-    return colours_bundle(tmp_path_factory.mktemp("bundles") / "small", grid_size=3)
+    return few_tokens
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from mlx_starflow.adapters.files import CONFIG, WEIGHTS, AdapterConfig, expected
 from mlx_starflow.adapters.saving import write_arrays, write_object
 from mlx_starflow.generation.components import Components
 
+ONE_STEP = ("--iters", 1, "--batch-size", 2, "--steps-per-eval", 1, "--previews", 0)
 QUICK = ("--iters", 6, "--batch-size", 2, "--steps-per-eval", 3, "--previews", 0, "--lora-rank", 4)
 
 

@@ -36,8 +36,3 @@ def test_openblas_is_loaded_first_unless_told_not_to():
     assert run(IN_USE) == "OpenBLAS"
     assert "MLX_STARFLOW_OPENBLAS=0" in run(IN_USE, MLX_STARFLOW_OPENBLAS="0")
     assert run("import mlx.core;" + IN_USE).startswith("reference, slow")
-
-
-def test_info_says_which():
-    program = "import sys; sys.argv = ['mlx-starflow', 'info']; import mlx_starflow.cli.app as app"
-    assert "OpenBLAS" in run(program + "; app.main()")

@@ -12,7 +12,7 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 from teaching import adapter
-from test_cli_pictures import picture
+from test_cli_pictures import SIDE, picture
 
 from mlx_starflow.cli.flags import with_flags
 from mlx_starflow.cli.generate import generate
@@ -26,8 +26,8 @@ REPLAYED = {
     "num_images": ("classes", ["--num-images", "3"]),
     "best_of": ("colours", ["--best-of", "3"]),
     "aspect_ratio": ("colours", ["--aspect-ratio", "16:9"]),
-    "width": ("colours", ["--width", "16"]),
-    "height": ("colours", ["--height", "14"]),
+    "width": ("colours", ["--width", "8"]),
+    "height": ("colours", ["--height", "8"]),
     "noise": ("colours", ["--noise", "noise.npy"]),
     "negative_prompt": ("colours", ["--negative-prompt", "blue"]),
     "image": ("colours", ["--image", "a.png", "0.5"]),
@@ -72,6 +72,11 @@ REPLAYED = {
 # Tested by themselves below, or in test_ranks.
 FILES = {"prompt_option", "prompt_file", "config_from_metadata", "model", "uncertainty", "ranks",
          "hostfile", "split", "resume"}  # fmt: skip
+
+
+@pytest.fixture
+def colours(few_tokens):
+    return few_tokens
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ def test_a_picture_is_drawn_again_from_itself(run, model, tmp_path, flags, monke
     picture(tmp_path / "large.png", side=20)
     if {"adapter_path", "lora"} & {*flags}:
         adapter(model(name), tmp_path / "style")
-    np.save(tmp_path / "noise.npy", np.ones((1, 12, 12, 3), np.float32) / 2)
+    np.save(tmp_path / "noise.npy", np.ones((1, SIDE, SIDE, 3), np.float32) / 2)
     prompt = "1" if name == "classes" else "red"
     first = run("generate", prompt, "--model", model(name), *arguments)
     assert first.status == 0, first.err
@@ -215,7 +220,7 @@ def test_latents_and_noise_are_exchanged_exactly(run, colours):  # noqa: F811
                 "--save-latents", "a.safetensors")  # fmt: skip
     arrays = mx.load("a.safetensors")
     assert set(arrays) == {"latents", "noise", "denoised"}
-    assert arrays["noise"].shape == (2, 12, 12, 3)
+    assert arrays["noise"].shape == (2, SIDE, SIDE, 3)
     again = run("generate", "red", "-m", colours, "--noise", "a.safetensors", "-o", "b.png",
                 "--save-latents", "b.npy")  # fmt: skip
     assert [pixels(p) for p in again.lines[:2]] == [pixels(p) for p in first.lines[:2]]
@@ -236,18 +241,19 @@ def test_json_is_one_object_and_nothing_else(run, colours):  # noqa: F811
 def test_a_contact_sheet_and_the_steps(run, colours, tmp_path):  # noqa: F811
     made = run("generate", "red", "-m", colours, "--seed", 1, 2, 3, "--grid",
                "--stepwise-image-output-dir", "steps")  # fmt: skip
-    assert Image.open("image_grid.png").size == (24, 24)
+    assert Image.open("image_grid.png").size == (2 * SIDE, 2 * SIDE)
     steps = sorted(p.name for p in (tmp_path / "steps").iterdir())
     assert steps[:5] == [*(f"seed_1_step_{i}_of_4.png" for i in (1, 2, 3, 4)), "seed_1_strip.png"]
     assert pixels("steps/seed_1_step_4_of_4.png") == pixels(made.lines[0])
-    assert Image.open("steps/seed_1_strip.png").size == (48, 12)
+    assert Image.open("steps/seed_1_strip.png").size == (4 * SIDE, SIDE)
 
 
 def test_messages_and_silence(run, colours):  # noqa: F811
     plain = run("generate", "red", "-m", colours, "--seed", 1)
     assert plain.err == "" and "\r" not in plain.out and "\x1b" not in plain.out
     assert "passes" in run("generate", "red", "-m", colours, "--verbose").err
-    assert run("generate", "red", "-m", colours, "--quiet").err == ""
+    quiet = run("generate", "red", "-m", colours, "--quiet")
+    assert (quiet.out, quiet.err) == ("image_2.png\n", "")
 
 
 def test_a_replay_with_other_weights_says_so(run, colours, tmp_path):  # noqa: F811

@@ -31,14 +31,19 @@ class After:
         return self.function(*arguments, **named)
 
 
+@pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
 @pytest.fixture(scope="module")
-def prepared(colours, tmp_path_factory):
+def prepared(few_tokens, tmp_path_factory):
     """A folder with a picture, a mask, a noise and a compressed picture."""
     folder = tmp_path_factory.mktemp("prepared")
     picture(folder / "a.png")
     mask(folder / "m.png", slice(0, 4), slice(0, 4))
     for command, name in (("encode", "z.safetensors"), ("compress", "a.flow")):
-        line = (command, folder / "a.png", "--no-check", "-o", folder / name, "-m", colours)
+        line = (command, folder / "a.png", "--no-check", "-o", folder / name, "-m", few_tokens)
         assert cli.run([*map(str, line)]) == 0
     return folder
 

@@ -32,6 +32,11 @@ def wordy(sentences, tmp_path_factory):
 
 
 @pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
+@pytest.fixture
 def place(tmp_path):
     picture(tmp_path / "a.png", side=32)
     Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), 11)).save(tmp_path / "m.png")
@@ -64,6 +69,20 @@ def test_every_command_says_what_it_cannot_read_of_a_prompt(run, wordy, place, c
     ):
         assert outcome.err.count(told) == 1, outcome.err
     assert len(max(outcome.err.splitlines(), key=len)) < 250
+
+
+# Silence and warnings are the same code for all commands: by default three of them.
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=() if c in ("generate", "score", "edit") else pytest.mark.slow)
+        for c in WITH_PROMPT
+    ],
+)
+def test_a_quiet_command_and_known_words_give_no_warning(run, wordy, place, command):  # noqa: F811
+    if command == "decode":
+        run("encode", "a.png", "--no-check", "-o", "z.safetensors", "--model", wordy)
+    words = [f"foxs \U0001f98a {LONG}" if w == "PROMPT" else w for w in WITH_PROMPT[command]]
     quiet = run(*words, "--model", wordy, "--quiet")
     assert quiet.status == 0 and quiet.err == "", quiet.err
     known = [("a fox in snow" if w == "PROMPT" else w) for w in WITH_PROMPT[command]]

@@ -10,6 +10,11 @@ from mlx_starflow.cli.arguments import join_seeds, split_strength
 from mlx_starflow.pictures.metadata import read_metadata
 
 
+@pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
 def test_numbers_belong_to_the_seed_before_them():
     assert join_seeds(["a", "--seed", "1", "2", "-o", "3"]) == ["a", "--seed", "1 2", "-o", "3"]
     assert join_seeds(["--seed", "1", "x", "2"]) == ["--seed", "1", "x", "2"]

@@ -68,6 +68,11 @@ DOES_NOT_FIT = (  # the file is right, for another model
 
 
 @pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
+@pytest.fixture
 def place(tmp_path, no_hub):
     picture(tmp_path / "a.png")
     picture(tmp_path / "large.png", side=20)

@@ -114,11 +114,6 @@ def test_a_pipe_gets_no_control_characters(colours, environment, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout == "image.png\n"
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
-    quiet = subprocess.run(
-        [sys.executable, *generate(colours, "--quiet")], cwd=tmp_path, env=environment,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert (quiet.stdout, quiet.stderr) == ("image_1.png\n", "")
 
 
 def test_a_reader_that_leaves_is_no_traceback(environment):
@@ -129,15 +124,15 @@ def test_a_reader_that_leaves_is_no_traceback(environment):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-def cpu_seconds(arguments: list[str], environment: dict[str, str]) -> float:
-    """CPU time of the fastest of three runs, which other programs hardly affect."""
-    spent = []
+def is_quick(arguments: list[str], environment: dict[str, str], seconds: float) -> bool:
+    """Whether one of three runs takes so little CPU time: other programs slow down some of them."""
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(spent)
+        if after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds:
+            return True
+    return False
 
 
 def test_importing_is_cheap_and_silent(environment):
@@ -150,11 +145,11 @@ def test_importing_is_cheap_and_silent(environment):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
-    assert cpu_seconds([sys.executable, "-c", "import mlx_starflow"], environment) < 0.3
+    assert is_quick([sys.executable, "-c", "import mlx_starflow"], environment, 0.3)
 
 
 def test_help_is_quick(environment):
-    assert cpu_seconds([*COMMAND, "--help"], environment) < 0.7
+    assert is_quick([*COMMAND, "--help"], environment, 0.7)
 
 
 def test_version_and_completion(environment):

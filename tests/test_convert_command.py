@@ -45,16 +45,17 @@ def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, capsys):
     path = small(tmp_path)
     done = command(path, "--output", tmp_path / "out", "--json", "--verify")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["model_type"] == "tarflow" and report["verified"]["weight_error"] == 0
-    again = command(path, "--output", tmp_path / "out")
-    assert again.returncode == 2
-    assert again.stderr.startswith("error: ") and "--overwrite" in again.stderr
-    assert "Traceback" not in again.stderr and again.stdout == ""
+    with pytest.raises(SystemExit) as ended:
+        main([str(path), "--output", str(tmp_path / "out")])
+    again = capsys.readouterr()
+    assert ended.value.code == 2 and again.out == ""
+    assert again.err.startswith("error: ") and "--overwrite" in again.err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
-from bundles import COLOURS
+from bundles import COLOURS, colours_bundle
 from command import run  # noqa: F401
 from families import CLIPS, FAMILIES, ROUNDING, example, random_flow
 
@@ -144,11 +144,22 @@ def test_a_step_has_the_bits_of_the_sequential_sampler():
         assert mx.array_equal(previous, other).item(), t
 
 
+@pytest.fixture
+def colours(few_tokens):
+    return few_tokens
+
+
 @pytest.fixture(scope="module")
-def coloured(colours, tmp_path_factory):
+def wide(tmp_path_factory):
+    """A model with as few tokens, wide enough for quantization in groups of 64."""
+    return colours_bundle(tmp_path_factory.mktemp("bundles") / "wide", channels=64, grid_size=3)
+
+
+@pytest.fixture(scope="module")
+def coloured(few_tokens, tmp_path_factory):
     """A step-wise export that decodes nothing, and a whole picture's."""
     folder = tmp_path_factory.mktemp("exports")
-    components = Components(colours, "colours")
+    components = Components(few_tokens, "colours")
     for what in ("picture", "steps", "score"):
         export(components, folder / what, what)
     return folder
@@ -346,7 +357,7 @@ def test_mistakes_are_named(colours, filmed, unconditional, coloured, tmp_path):
 
 
 def test_a_flow_of_many_tokens_is_exported_in_steps(colours, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_starflow.export.plan.MOST_UNROLLED", 100)
+    monkeypatch.setattr("mlx_starflow.export.plan.MOST_UNROLLED", 25)
     components = Components(colours, "colours")
     assert export(components, tmp_path / "steps").what == "steps"
     with pytest.raises(UsageError, match="--what steps"):

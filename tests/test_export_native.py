@@ -54,8 +54,8 @@ def agree(
     return exports
 
 
-def test_a_small_starflow(host, colours, tmp_path):  # noqa: F811
-    agree(host, tmp_path, colours, "green")
+def test_a_small_starflow(host, few_tokens, tmp_path):  # noqa: F811
+    agree(host, tmp_path, few_tokens, "green")
 
 
 def test_a_small_tarflow_with_its_own_noise(host, classes, tmp_path):  # noqa: F811
@@ -70,10 +70,10 @@ def test_a_small_tarflow_with_its_own_noise(host, classes, tmp_path):  # noqa: F
     assert mx.abs(latent - seeded.latents).max().item() <= LATENT
 
 
-def test_a_learned_denoiser(host, colours, tmp_path):  # noqa: F811
-    config = Components(colours, "colours").flow_config
+def test_a_learned_denoiser(host, few_tokens, tmp_path):  # noqa: F811
+    config = Components(few_tokens, "colours").flow_config
     config = dataclasses.replace(config, denoiser=config.blocks[-1])
-    text = Components(colours, "colours").config.text
+    text = Components(few_tokens, "colours").config.text
     bundle = write_bundle(tmp_path / "bundle", config, text, "denoised")
     agree(host, tmp_path, bundle, "red")
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run  # noqa: F401
 from hub_client import ROOT
 
 REFERENCES = {
@@ -63,14 +64,14 @@ def test_a_flow_alone_asks_no_hub(offline, referring):
     assert float(done.stdout) < 0
 
 
-def test_info_asks_no_hub_and_says_where_companions_lead(offline, referring):
+def test_info_asks_no_hub_and_says_where_companions_lead(offline, run, referring):  # noqa: F811
     done = offline(str(ROOT / "cli.py"), "info", str(referring), "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["sizes"] == {"1:1": "64x64"}
     assert facts["components"]["vae"] == REFERENCES["vae"]
-    people = offline(str(ROOT / "cli.py"), "info", str(referring))
-    assert "vae: stabilityai/sd-vae-ft-ema on the hub, downloaded at first use" in people.stdout
+    people = run("info", referring)
+    assert "vae: stabilityai/sd-vae-ft-ema on the hub, downloaded at first use" in people.out
 
 
 def test_drawing_names_the_companion_that_is_missing(offline, referring):

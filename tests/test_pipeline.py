@@ -125,10 +125,10 @@ def test_a_random_seed_is_in_the_result(pipe):
 
 
 @pytest.mark.parametrize("each", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_threads_on_one_pipeline_and_on_their_own(colours, each):
+def test_threads_on_one_pipeline_and_on_their_own(few_tokens, each):
     """8 threads of several pictures: those that one thread draws, one after another."""
     jobs = [(PROMPTS[(i + seed) % 5], seed) for seed in range(8) for i in range(each)]
-    with sf.load(colours) as pipe:
+    with sf.load(few_tokens) as pipe:
         expected = [pipe.generate(prompt, seed=seed) for prompt, seed in jobs]
 
         def shared(job):
@@ -139,7 +139,7 @@ def test_threads_on_one_pipeline_and_on_their_own(colours, each):
     assert all(same(a, b) for a, b in zip(expected, found, strict=True))
 
     def separate(seed):
-        with sf.load(colours) as own:
+        with sf.load(few_tokens) as own:
             return [own.generate(prompt, seed=s) for prompt, s in jobs if s == seed]
 
     with ThreadPoolExecutor(8) as pool:
@@ -241,10 +241,14 @@ EXITS = {
 }
 
 
-@pytest.mark.parametrize("how", EXITS)
-def test_a_program_ends_in_peace(colours, how):
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(h, marks=pytest.mark.slow if h in ("closed", "forgotten") else ())
+     for h in EXITS],
+)  # fmt: skip
+def test_a_program_ends_in_peace(few_tokens, how):
     """MLX aborts a process if threads end without clearing their streams."""
-    program = f"import mlx_starflow as sf; pipe = sf.load({str(colours)!r}); {EXITS[how]}"
+    program = f"import mlx_starflow as sf; pipe = sf.load({str(few_tokens)!r}); {EXITS[how]}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -73,9 +73,10 @@ ALL_KINDS = ("--seed", "1", "2", "--grid", "--metadata")
 @pytest.mark.parametrize(
     "ranks", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_pictures_are_those_of_one_process(alone, colours, tmp_path, ranks):
+def test_pictures_are_those_of_one_process(alone, few_tokens, tmp_path, ranks):
     file = prompts(tmp_path, 3)
-    line = ["generate", "--prompt-file", file, *ALL_KINDS, "--save-latents", "z.npy", "-m", colours]
+    line = ["generate", "--prompt-file", file, *ALL_KINDS, "-m", few_tokens,
+            "--save-latents", "z.npy"]  # fmt: skip
     (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
     printed = alone(*line, "-o", "a.png", cwd=tmp_path / "one")
     ends = on_ranks(ranks, *COMMAND, *line, "-o", "a.png", cwd=tmp_path / "many")
@@ -255,8 +256,8 @@ def test_the_launcher_has_the_exit_status_and_ctrl_c_ends_all(colours, tmp_path)
     assert not list(folder.glob(".*.part"))
 
 
-def test_resume_refuses_what_is_of_another_job(run, colours, tmp_path):  # noqa: F811
-    line = ["generate", "--prompt-file", prompts(tmp_path, 2), "-m", colours, "-o", "a.png"]
+def test_resume_refuses_what_is_of_another_job(run, few_tokens, tmp_path):  # noqa: F811
+    line = ["generate", "--prompt-file", prompts(tmp_path, 2), "-m", few_tokens, "-o", "a.png"]
     assert run(*line, "--seed", "5").status == 0
     for more, says in (
         (["--seed", "5", "--guidance", "3"], "guidance"),

@@ -24,6 +24,9 @@ EXACT = {
 }
 
 
+SIZES = (1, 2, 1000)  # of windows
+
+
 def largest(a: mx.array) -> float:
     return mx.abs(a).max().item()
 
@@ -74,17 +77,19 @@ def test_every_sampler_is_the_definition(family, guidance):
         assert largest(patchify(x, flow.config) - expected) < ROUNDING * 1e-4, sampler
 
 
+# By default all sizes on one family, and one that divides no grid on all.
 @every_family
-@pytest.mark.parametrize("sampler", ["sliding", "jacobi"])
-def test_windows_of_any_size(family, sampler):
+@pytest.mark.parametrize("size", [7, *(pytest.param(s, marks=pytest.mark.slow) for s in SIZES)])
+def test_windows_of_any_size(family, size):
     flow = random_flow(FAMILIES[family])
     z, context = example(flow.config, guided=True)
     options = dict(guidance=1.5, max_sweeps=100, certify=False)
-    options["tolerance"] = 1e-12 if sampler == "jacobi" else 1e-5
     expected = invert(flow, z, context, guidance=1.5, sampler="sequential")
-    for window in (1, 2, 7, 1000):
-        x = invert(flow, z, context, sampler=sampler, block_size=window, **options)
-        assert largest(x - expected) < ROUNDING * 1e-4, window
+    for window in (size, *SIZES) if family == "released" else (size,):
+        for sampler, tolerance in (("sliding", 1e-5), ("jacobi", 1e-12)):
+            own = dict(sampler=sampler, tolerance=tolerance, block_size=window)
+            x = invert(flow, z, context, **own, **options)
+            assert largest(x - expected) < ROUNDING * 1e-4, own
 
 
 # a learned table of positions takes no other grid than the trained one
@@ -301,8 +306,15 @@ def test_bfloat16_keeps_its_own_promise():
     assert 1e-4 < drift < 0.3, f"drift of the bfloat16 latent: {drift:.3f} deviations"
 
 
-@every_family
-@pytest.mark.parametrize("sampler", ["sequential", "sliding"])
+# By default both samplers on one family.
+@pytest.mark.parametrize(
+    ("family", "sampler"),
+    [
+        pytest.param(f, s, marks=() if f == "released" or s == "sequential" else pytest.mark.slow)
+        for f in FAMILIES
+        for s in ("sequential", "sliding")
+    ],
+)
 def test_compiled_steps_are_the_plain_ones_and_are_traced_once(family, sampler, monkeypatch):
     from mlx_starflow.flow import Block
     from mlx_starflow.sampling import compiled
@@ -353,7 +365,10 @@ def test_rows_that_share_their_text_compute_it_once(family):
         assert largest(together[i : i + 1] - sample(z[i : i + 1], alone)) < most
 
 
-@pytest.mark.parametrize(("window", "prompt"), [(7, "a blue car in the desert"), (32, "a fox")])
+@pytest.mark.parametrize(
+    ("window", "prompt"),
+    [(7, "a blue car in the desert"), pytest.param(32, "a fox", marks=pytest.mark.slow)],
+)
 def test_the_residual_is_what_tokens_were_committed_at(window, prompt):
     # unchanged tokens keep the values that later ones were computed from: no repair is needed
     pipe = sf.load()

@@ -6,16 +6,18 @@ import subprocess
 import sys
 
 import pytest
+from command import run  # noqa: F401
 
 from mlx_starflow.device.precision import VARIABLE, forbid_tf32, tf32_allowed, tf32_in_use
 
-# Notes the variable at the moment at which mlx.core is imported, then runs an entry point.
+# Runs an entry point, and notes the variable at the moment at which mlx.core is imported: the end.
 WATCH = """
 import os, runpy, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "mlx.core" and not seen:
             seen.append(os.environ.get("MLX_ENABLE_TF32"))
+            raise SystemExit
 seen = []
 sys.meta_path.insert(0, Watch())
 try:
@@ -103,13 +105,9 @@ def test_what_mlx_makes_of_the_variable(monkeypatch, value, allowed):
     assert ("off" == tf32_in_use()) is not allowed
 
 
-def test_info_and_settings_tell(colours):
+def test_info_and_settings_tell(run, colours):  # noqa: F811
     import mlx_starflow as sf
 
-    done = python(
-        "import sys; sys.argv = ['x', 'info', '--json']; "
-        "from mlx_starflow.cli.app import main; main()"
-    )
-    assert json.loads(done.stdout)["tf32"] == "off"
+    assert json.loads(run("info", "--json").out)["tf32"] == tf32_in_use()
     with sf.load(colours) as pipe:
         assert pipe.generate("red", seed=1).metadata["tf32"] == tf32_in_use()

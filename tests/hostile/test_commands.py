@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from command import run  # noqa: F401
 from PIL import Image
 
+from convert import from_torch
 from mlx_starflow.errors import UsageError
 from mlx_starflow.files import visible
 from mlx_starflow.generation.settings import Settings
@@ -25,7 +25,6 @@ from mlx_starflow.hub.acquire import check_stored_model
 from mlx_starflow.pictures.clips import clip_metadata, save_clip
 from mlx_starflow.pictures.metadata import read_metadata, save_picture
 
-ROOT = Path(__file__).parents[2]
 ESCAPES = "\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\u202e"
 
 
@@ -154,11 +153,11 @@ def test_the_bar_still_draws_itself():
     assert sys.stdout is before
 
 
-def test_the_converter_shows_escapes_too(tmp_path):
-    command = [sys.executable, "-m", "convert.from_torch", str(tmp_path / f"a{ESCAPES}.pth")]
-    done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, cwd=ROOT)
-    told = (done.stdout + done.stderr).decode()
-    assert done.returncode == 2 and visible.visible(told) == told and "\\x1b" in told
+def test_the_converter_shows_escapes_too(tmp_path, capfd):
+    with pytest.raises(SystemExit) as ended:
+        from_torch.main([str(tmp_path / f"a{ESCAPES}.pth"), "-o", str(tmp_path / "out")])
+    told = "".join(capfd.readouterr())
+    assert ended.value.code == 2 and visible.visible(told) == told and "\\x1b" in told
 
 
 # Amounts

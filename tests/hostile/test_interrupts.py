@@ -27,11 +27,13 @@ sys.meta_path.insert(0, Interrupting())
 from mlx_starflow.cli.app import main
 main()
 """
-MODULES = ["mlx_starflow.device", "mlx_starflow.device.blas", "mlx_starflow.cli.app", "mlx.core",
-           "typer", "mlx_starflow.cli.info", "mlx_starflow.files"]  # fmt: skip
+MODULES = ["mlx_starflow.device", "mlx.core", "typer", "mlx_starflow.cli.info"]
+MORE = ["mlx_starflow.device.blas", "mlx_starflow.cli.app", "mlx_starflow.files"]
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    "module", [*MODULES, *(pytest.param(m, marks=pytest.mark.slow) for m in MORE)]
+)
 def test_an_interrupted_import_is_one_line(module, tmp_path):
     program = PROGRAM.format(name="/usr/bin/mlx-starflow", module=module)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
