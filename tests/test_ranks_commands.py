@@ -12,7 +12,7 @@ from command import run  # noqa: F401
 from PIL import Image
 from ranked import COMMAND, on_ranks
 from teaching import adapter, pictures
-from test_ranks import alone, difference
+from test_ranks import alone, difference  # noqa: F401
 from test_ranks_split import PROGRAM
 
 from mlx_starflow.adapters.files import WEIGHTS
@@ -48,24 +48,24 @@ def same_training(one: Path, other: Path) -> None:
     assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
 
 
-def trained(bundle: Path, folder: Path, name: str, ranks: int | None, *more) -> Path:
-    """A training in one process, or in shares on several ranks."""
+def trained(call, bundle: Path, folder: Path, name: str, ranks: int | None, *more) -> Path:
+    """A training in one process, by ``call``, or in shares on several ranks."""
     place = folder / name
     line = ["train", "--data", folder / "pictures", "-m", bundle, "--adapter-path", place]
     line += [*STEPS, *more]
     if ranks is None:
-        alone(*line, cwd=folder)
+        call(*line, cwd=folder)
     else:
         on_ranks(ranks, *COMMAND, *line, "--split", "tensor")
     return place
 
 
-def test_training_in_shares(many_heads, tmp_path):
+def test_training_in_shares(alone, many_heads, tmp_path):  # noqa: F811
     """The adapter of two ranks is that of one process."""
     pictures(tmp_path / "pictures", 6)
     more = ("--batch-size", 3, "--previews", 0)
-    one = trained(many_heads, tmp_path, "one", None, *more)
-    two = trained(many_heads, tmp_path, "two", 2, *more)
+    one = trained(alone, many_heads, tmp_path, "one", None, *more)
+    two = trained(alone, many_heads, tmp_path, "two", 2, *more)
     same_training(one, two)
     found = mx.load(str(two / WEIGHTS))
     moved = [mx.abs(a).max().item() for name, a in found.items() if name.endswith("lora_b")]
@@ -83,18 +83,18 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_of_training_in_shares(many_heads, tmp_path, way, ranks):
+def test_every_way_of_training_in_shares(alone, many_heads, tmp_path, way, ranks):  # noqa: F811
     """Also when the first half was made by one process, and the second is by another number."""
     pictures(tmp_path / "pictures", 8)
     more = ("--batch-size", 3, "--previews", 0, *WAYS[way])
-    one = trained(many_heads, tmp_path, "one", None, *more)
-    two = trained(many_heads, tmp_path, "two", ranks, *more)
+    one = trained(alone, many_heads, tmp_path, "one", None, *more)
+    two = trained(alone, many_heads, tmp_path, "two", ranks, *more)
     same_training(one, two)
     for preview in ("0000000.png", "0000004.png") if way == "previews" else ():
         same_picture(one / "previews" / preview, two / "previews" / preview)
     if way == "dora":
         begun = half(many_heads, tmp_path / "pictures", tmp_path / "three")
-        trained(many_heads, tmp_path, "three", ranks, *more, "--resume")
+        trained(alone, many_heads, tmp_path, "three", ranks, *more, "--resume")
         assert difference(one, begun) < EXACT
 
 

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from delayed_link import DelayedLink
 from ranked import COMMAND, Ranks, on_ranks
-from test_ranks import alone, ended_well, kill_when, prompts, same_pictures
+from test_ranks import alone, ended_well, kill_when, prompts, same_pictures  # noqa: F401
 from test_ranks_split import PROGRAM, check
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def places():
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def test_pictures_and_a_killed_rank(places, colours, tmp_path):
+def test_pictures_and_a_killed_rank(alone, places, colours, tmp_path):  # noqa: F811
     line = ["generate", "--prompt-file", prompts(tmp_path, 12), "--seed", "5", "-m", colours]
     one, many = tmp_path / "one", tmp_path / "many"
     alone(*line, "-o", one / "a.png", cwd=tmp_path)
