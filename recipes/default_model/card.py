@@ -19,6 +19,11 @@ def _distances(row: dict) -> str:
     return " / ".join(f"{d:.0f}" for d in row["distances"])
 
 
+def _polished(recipe: Recipe) -> str:
+    steps = recipe.polish.steps
+    return f", then {steps:,} steps of its decoder on latents from the flow" if steps else ""
+
+
 def render_card(run: Path, recipe: Recipe) -> str:
     """Return the card in Markdown, with the numbers of the reports in `run` and the settings."""
     vae, flow, judge, found = (
@@ -63,7 +68,8 @@ def render_card(run: Path, recipe: Recipe) -> str:
         gap=flow["held_out_bits"] / flow["train_bits"] - 1,
         sharp=found["sharpness"],
         told_apart=found["told_apart"],
-        polish_steps=recipe.polish.steps,
+        begun=recipe.begun,
+        polished=_polished(recipe),
         spread=found["diversity"],
         distances={k: _distances(v) for k, v in found["sharpness"].items() if k != "captions"},
     )

@@ -26,7 +26,7 @@ from .settings import Recipe
 from .text import build_tokenizer
 from .train import load_averaged, measured_bits, train_flow
 from .vae import fit_autoencoder
-from .warm_start import start_encoder, start_flow
+from .warm_start import start_encoder, start_flow, started_from
 
 STAGES = ("paint", "vae", "encode", "flow", "polish", "classifier", "export", "evaluate")
 _SPLITS = ("held_out", "train")
@@ -110,7 +110,7 @@ def _flow(run: Path, recipe: Recipe, log: Log) -> None:
 
 
 def _polish(run: Path, recipe: Recipe, log: Log) -> None:
-    if (run / "polish" / "vae").exists():
+    if not recipe.polish.steps or (run / "polish" / "vae").exists():
         return
     tokenizer = build_tokenizer(vocabulary()["words"])
     flow, encoder, _ = load_averaged(run / "flow", recipe.flow, recipe.text, len(tokenizer))
@@ -191,10 +191,17 @@ def main() -> None:
     parser.add_argument(
         "--stage", action="append", choices=STAGES, help="run only this stage; repeatable"
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="a bundle whose autoencoder, flow and encoder are trained further",
+    )
     options = parser.parse_args()
     name = "toy" if options.toy else "main"
     run = options.run or Path(__file__).parent / "runs" / name
     recipe = settings.toy() if options.toy else settings.full()
+    if options.start:
+        recipe = started_from(recipe, options.start)
     make(run, recipe, tuple(options.stage or STAGES))
 
 

@@ -60,11 +60,8 @@ class Trainer:
     def batch(self, latents: np.ndarray, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
         """This process's rows of the step's batch: noised latents and caption ids."""
         s, step = self.settings, self.step
-        first, last = (0, s.fresh_row) if step < s.fresh_step else (s.fresh_row, len(latents))
-        if not 0 < s.fresh_row < len(latents):
-            first, last = 0, len(latents)
-        epoch, place = divmod(step, (last - first) // s.batch)
-        order = np.random.default_rng([s.seed, 0, epoch]).permutation(last - first) + first
+        epoch, place = divmod(step, len(latents) // s.batch)
+        order = np.random.default_rng([s.seed, 0, epoch]).permutation(len(latents))
         rng = np.random.default_rng([s.seed, 1, step])
         x, ids = rows_of(latents, tokens, order[place * s.batch : (place + 1) * s.batch], rng)
         unknown = (rng.random(ids.shape) < _UNKNOWN_SHARE) & (ids.numpy() > UNKNOWN_ID)

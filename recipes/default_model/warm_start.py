@@ -6,6 +6,7 @@ New weights are set such that they have no effect at first, so that the result i
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .flow import FlowShape
+from .settings import Recipe
 
 _NEW_GAIN = 8.0  # gives new channels about the standard deviation of the old ones
+
+
+def started_from(recipe: Recipe, bundle: Path) -> Recipe:
+    """The recipe with autoencoder and flow started from a bundle of as many channels or fewer."""
+    channels = json.loads((bundle / "vae" / "config.json").read_text())["latent_channels"]
+    begun = {"start": str(bundle), "start_channels": channels}
+    return replace(recipe, vae=replace(recipe.vae, **begun), flow=replace(recipe.flow, **begun))
 
 
 def read_component(bundle: Path, name: str) -> dict[str, Tensor]:
