@@ -31,7 +31,8 @@ def drawn(pipe, prompts: int, noise: float = 0.0) -> tuple[float, list]:
     for i in range(prompts):
         prompt = [PROMPTS[i % len(PROMPTS)]]
         context = pipe.prompt_rows(prompt).for_sampling(prompt, 2.0)
-        z = mx.random.normal((1, 16, 16, 6), key=mx.random.key(i))
+        channels = pipe.flow.config.in_channels
+        z = mx.random.normal((1, 16, 16, channels), key=mx.random.key(i))
         steps = invert_steps(pipe.flow, z, context, SampleOptions(guidance=2.0))
         if noise:
             with noisy_products(noise):
@@ -150,7 +151,7 @@ def test_repairs_use_small_windows_and_end_when_nothing_is_gained(monkeypatch):
 
     monkeypatch.setattr(_Walk, "run", noted)
     monkeypatch.setattr(_Walk, "certify", failing)
-    z = mx.random.normal((1, 20, 20, 6), key=mx.random.key(0))  # 100 tokens
+    z = mx.random.normal((1, 20, 20, flow.config.in_channels), key=mx.random.key(0))  # 100 tokens
     options = SampleOptions(sampler="sliding", block_size=100)
     context = mx.zeros((1, 16, 128))
     first = next(e for e in invert_steps(flow, z, context, options) if isinstance(e, BlockResult))

@@ -25,8 +25,8 @@ class Golden:
     """One picture of the embedded model, by the sequential sampler in float32."""
 
     weights: str  # fingerprint of the flow
-    latents: np.ndarray  # (16, 16, 6)
-    denoised: np.ndarray  # (16, 16, 6)
+    latents: np.ndarray  # (16, 16, c)
+    denoised: np.ndarray  # (16, 16, c)
     picture: np.ndarray  # (128, 128, 3) uint8
     log_prob: float  # of the latents, nats
 

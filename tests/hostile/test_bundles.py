@@ -250,7 +250,7 @@ TOKENIZERS = {
     "a table of characters that is none": {
         "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     },
-    "a regular expression without end": {"pre_tokenizer": {
+    "a regular expression without end": {"normalizer": None, "pre_tokenizer": {
         "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False,
     }},
     "no unknown token": {"model": {"type": "WordLevel", "vocab": {"<pad>": 0}, "unk_token": "?"}},
