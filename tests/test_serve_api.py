@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -34,6 +35,17 @@ def drawn(server) -> dict:
 
 def opened(server, row: dict) -> Image.Image:
     return picture(server.get(row["url"]).content)
+
+
+def test_a_small_answer_is_sent_at_once(server):
+    """On a connection that stays open; TCP would keep back the end of an answer for 40 ms."""
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        assert server.get("/health").status_code == 200
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(20)) < 0.03
 
 
 def test_capabilities_are_those_of_the_model_and_the_server(server):

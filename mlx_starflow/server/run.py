@@ -55,7 +55,8 @@ def check(options: ServeOptions) -> None:
 def bind(options: ServeOptions) -> socket.socket:
     """Open the listening socket, before the model is loaded. Errors: UsageError."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol, asyncio sends small answers at once (TCP_NODELAY); without, 40 ms later.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((options.host, options.port))
