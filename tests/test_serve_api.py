@@ -45,7 +45,7 @@ def test_a_small_answer_is_sent_at_once(server):
         assert server.get("/health").status_code == 200
         return time.perf_counter() - began
 
-    assert min(seconds() for _ in range(20)) < 0.03
+    assert sorted(seconds() for _ in range(40))[20] < 0.03
 
 
 def test_capabilities_are_those_of_the_model_and_the_server(server):
