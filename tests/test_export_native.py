@@ -24,6 +24,8 @@ from recipes.default_model.tokenizer import build_core
 
 EMBEDDED = Path(sf.__file__).parent / "assets" / "default"
 
+pytestmark = pytest.mark.slow  # compiling the host takes long; CI has a step of its own for it
+
 
 def agree(
     native, folder, bundle, prompt, quantize=None, parts=("picture", "steps", "score"), ids=()
@@ -157,7 +159,6 @@ def test_mistakes_are_named(host, spoken, tmp_path):  # noqa: F811
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("quantize", [None, 4])
 def test_the_embedded_model(host, tmp_path, quantize):  # noqa: F811
     agree(host, tmp_path, EMBEDDED, "a fox in snow", quantize)
@@ -168,7 +169,6 @@ def test_the_embedded_model(host, tmp_path, quantize):  # noqa: F811
             assert written <= 1.5 * stored
 
 
-@pytest.mark.slow
 def test_tiles(host, tmp_path):  # noqa: F811
     exported = export(Components(EMBEDDED, "m"), tmp_path / "tiles", "steps", tile=8).path
     python = sf.exported.load(exported)
@@ -179,14 +179,12 @@ def test_tiles(host, tmp_path):  # noqa: F811
     assert np.abs(picture - np.array(drawn.images[0]).astype(int)).max() <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("quantize", [None, 4])
 def test_the_reference_pipeline(host, converted, tmp_path, quantize):  # noqa: F811
     ids = sf.load(converted).text_encoder.tokenizer.encode("a fox in snow", 10_000).ids
     agree(host, tmp_path, converted, "a fox in snow", quantize, ids=ids)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["tarflow_cond", "tarflow_uncond", "tarflow_vp"])
 @pytest.mark.parametrize("quantize", [None, 4])
 def test_the_reference_tarflows(host, tmp_path, case, quantize):  # noqa: F811

@@ -100,9 +100,7 @@ def test_python_code_that_runs_is_told_from_a_computation_and_from_waiting():
         stop.clear()
         thread = threading.Thread(target=work)
         thread.start()
-        for _ in range(
-            10 if expected else 1
-        ):  # a busy machine may give the thread no time
+        for _ in range(10 if expected else 1):  # a busy machine may give the thread no time
             looks = Looks()
             for _ in range(2 * LEAST):
                 looks.look()
