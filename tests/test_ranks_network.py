@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+from command import run  # noqa: F401
 from delayed_link import DelayedLink
 from ranked import COMMAND, Ranks, on_ranks
 from test_ranks import alone, ended_well, kill_when, prompts, same_pictures  # noqa: F401
