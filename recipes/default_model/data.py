@@ -33,6 +33,7 @@ def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda tex
     held_out = split == "held_out"
     count = settings.held_out if held_out else settings.train
     seed = settings.seed + (_HELD_OUT_SEED if held_out else 0)
+    first = 0 if held_out else settings.first
     shape = (count, settings.size, settings.size, 3)
     pictures = folder / f"{split}.npy"
     if not pictures.exists():
@@ -46,12 +47,12 @@ def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda tex
     lines.write_text("".join(kept))
     while done < count:
         n = min(_CHUNK, count - done)
-        images, texts, scenes = paint_many(n, seed, settings.size, settings.workers, start=done)
+        images, texts, scenes = paint_many(n, seed, settings.size, settings.workers, first + done)
         array[done : done + n] = images
         array.flush()
         with lines.open("a") as file:
             for i, (scene, text) in enumerate(zip(scenes, texts, strict=True)):
-                rng = np.random.default_rng([seed, done + i, 1])
+                rng = np.random.default_rng([seed, first + done + i, 1])
                 more = [caption(scene, rng) for _ in range(settings.captions - 1)]
                 row = {"scene": asdict(scene), "captions": [text, *more]}
                 file.write(json.dumps(row) + "\n")

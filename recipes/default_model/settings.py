@@ -10,6 +10,7 @@ from .flow import FlowShape
 @dataclass(frozen=True)
 class DataSettings:
     train: int = 60_000  # paintings
+    first: int = 0  # number of the first training painting; a further run can use new ones
     held_out: int = 1_000  # paintings that are not used for training, with other seeds
     size: int = 128  # pixels per side
     encoded: int = 60_000  # training paintings that are encoded for the flow
