@@ -34,6 +34,8 @@ class VAESettings:
     kl_weight: float = 1e-6
     edge_weight: float = 0.1  # of the gradient term
     patch_weight: float = 0.03  # of the distance of patch statistics
+    decoder_images: int = 0  # pictures of a last part, in which only the decoder is trained
+    decoder_learning_rate: float = 4e-4
     # A bundle to start from. The first `start_channels` latent channels are kept similar to the
     # bundle's, so that the flow can start from the bundle too.
     start: str = ""

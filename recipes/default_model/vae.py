@@ -53,7 +53,8 @@ def _schedule(settings: VAESettings) -> tuple[int, int]:
     return int(on_crops), int(settings.images * (1 - settings.crop_share) / settings.batch)
 
 
-def _batch(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) -> np.ndarray:
+def batch_of(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) -> np.ndarray:
+    """This process's pictures or crops (uint8, B × side × side × 3) of a step's batch."""
     rng = np.random.default_rng([settings.seed, step])
     size, side = pictures.shape[1], settings.crop
     n = settings.batch // 2 * (size // side) ** 2 if crops else settings.batch
@@ -67,7 +68,10 @@ def _batch(pictures: np.ndarray, settings: VAESettings, step: int, crops: bool) 
     return np.stack(rows[share(n)])
 
 
-def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator, anchor=None):
+def autoencoder_loss(
+    model, x: Tensor, settings: VAESettings, generator: torch.Generator, anchor=None
+):
+    """The loss of pictures x, their squared error and the distance of their patch statistics."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=half_precision(x.device.type)):
         mean = model.encode(x).latent_dist.mean
         # Noise makes the decoder robust against the small errors of latents from the flow.
@@ -158,9 +162,9 @@ def fit_autoencoder(
 
     for step in range(first, total):
         set_rates(optimizers, cosine(step, total, warm_up=50))
-        x = to_tensor(_batch(pictures, settings, step, step < on_crops), device)
+        x = to_tensor(batch_of(pictures, settings, step, step < on_crops), device)
         generator = step_generator(settings.seed + rank(), step, device)
-        loss, squared, apart = _loss(model, x, settings, generator, anchor)
+        loss, squared, apart = autoencoder_loss(model, x, settings, generator, anchor)
         model.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(model.parameters())
