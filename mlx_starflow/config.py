@@ -297,6 +297,18 @@ class SampleDefaults(Record):
 
 
 @dataclass(frozen=True)
+class CodecConfig(Record):
+    """How ``compress`` rounds the numbers of this model, see ``codec.weights``."""
+
+    _limits = {"step_weights": (0.01, 100)}
+
+    step_weights: tuple[float, ...]  # one for each number of a token
+
+    def __post_init__(self) -> None:
+        self._check_limits()
+
+
+@dataclass(frozen=True)
 class SourceConfig(Record):
     """Where converted weights came from."""
 
@@ -319,6 +331,7 @@ class ModelConfig(Record):
     clips: ClipConfig | None = None  # None: a model of pictures
     defaults: SampleDefaults = field(default_factory=SampleDefaults)
     source: SourceConfig | None = None
+    codec: CodecConfig | None = None
     licence: str = ""  # SPDX name or a sentence
     attribution: str = ""  # a sentence that copies must carry
     components: dict[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from PIL import Image
 
 import mlx_starflow as sf
 from mlx_starflow.codec import file
-from mlx_starflow.errors import CodecError, StarflowError, UsageError
-from mlx_starflow.exact import codec, codec_integers
+from mlx_starflow.errors import CodecError, ConfigError, StarflowError, UsageError
+from mlx_starflow.exact import codec, codec_cells, codec_integers
 from mlx_starflow.flow.grid import grid_of, patchify
 
 pytest.importorskip("constriction")
@@ -41,13 +42,17 @@ def test_numbers_come_back_exactly_and_cost_what_the_flow_says(family):
     flow = random_flow(FAMILIES[family])
     z, context = example(flow.config, batch=1)
     u, grid = tokens_of(flow, 2 * z, context)
-    code = codec.encode_tokens(flow, u, grid, context, STEP, seed=3)
-    q = codec.decode_tokens(flow, code.data, code.extent, grid, context, STEP, seed=3)
-    assert np.array_equal(q, code.symbols)
-    back = codec.tokens_of_symbols(flow, q, STEP, seed=3)
-    assert mx.abs(back - u).max().item() <= STEP / 2 + 1e-5
-    # One byte for the end, and what rounding mean and scale to their grids costs.
-    assert 8 * len(code.data) <= 1.005 * code.ideal_bits + 8
+    step = STEP * np.linspace(0.5, 2, flow.config.token_channels)
+    errors = []
+    for thrift in (0.0, codec_cells.THRIFT):
+        code = codec.encode_tokens(flow, u, grid, context, step, seed=3, thrift=thrift)
+        found = codec.decode_tokens(flow, code.data, code.extent, grid, context, step, seed=3)
+        assert np.array_equal(found.symbols, code.symbols)
+        assert mx.array_equal(found.tokens, code.tokens)
+        errors.append(np.abs(np.array(found.tokens - u)))
+        # One byte for the end, and what rounding mean and scale to their grids costs.
+        assert 8 * len(code.data) <= 1.005 * code.ideal_bits + 8
+    assert (errors[0] <= step + 1e-5).all()  # in the right cell, at the Gaussian's mean in it
 
 
 @pytest.mark.parametrize("family", ["released", "grouped_gated", "no_sos", "tarflow_classes"])
@@ -64,9 +69,9 @@ def test_ideal_bits_are_the_gaussians_own():
     for centre, width in ((0.3, 0.5), (4.0, 0.1), (-7.5, 2.0)):
         x = np.linspace(centre - width / 2, centre + width / 2, 20001)
         p = np.trapezoid(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), x)
-        found = codec.cell_bits(np.array([centre]), np.array([width]))[0]
+        found = codec_cells.cell_bits(np.array([centre]), np.array([width]))[0]
         assert found == pytest.approx(-np.log2(p), abs=1e-5)
-    far = codec.cell_bits(np.array([60.0]), np.array([0.5]))[0]
+    far = codec_cells.cell_bits(np.array([60.0]), np.array([0.5]))[0]
     assert far == pytest.approx(0.5 * 59.75**2 / np.log(2), rel=5e-3)
 
 
@@ -117,7 +122,7 @@ def test_pictures_come_back_the_better_the_smaller_the_step(model, request):
     sizes, errors = [], []
     for step in (1.0, 0.25, 0.01):
         data = sf.codec.compress(pipe, given, step=step, prompt=prompt)
-        back = sf.codec.decompress(pipe, data, denoise=False)
+        back = sf.codec.decompress(pipe, data)
         assert sf.codec.inspect(data).prompt == prompt
         sizes.append(len(data))
         wanted = np.asarray(given.convert(back.mode), float)
@@ -126,13 +131,62 @@ def test_pictures_come_back_the_better_the_smaller_the_step(model, request):
     assert errors[0] > errors[1] > errors[2] and errors[2] < 2
 
 
-DITHER_OF_SEED_5 = [[15318, 5932, -19150], [-3712, -16450, 11638]]  # in 2^-16 steps
+SHIFTS_OF_SEED_5 = [[15318, 5932, -19150], [-3712, -16450, 11638]]  # in 2^-16 grid points
+HALVES_OF_SEED_5 = [[1, 0, 1], [0, 0, 1]]
 
 
-def test_the_dither_is_the_same_everywhere():
-    drawn = codec_integers.dither(5, 2, 3)
-    assert (drawn * 2**16).astype(int).tolist() == DITHER_OF_SEED_5
-    assert abs(codec_integers.dither(0, 1000, 4).mean()) < 0.02
+def test_the_shifts_are_the_same_everywhere():
+    shifts = codec_integers.Shifts.of(5, 2, 3)
+    assert (shifts.mean * 2**16).astype(int).tolist() == SHIFTS_OF_SEED_5
+    assert shifts.half.tolist() == HALVES_OF_SEED_5
+    many = codec_integers.Shifts.of(0, 1000, 4)
+    assert abs(many.mean.mean()) < 0.02 and abs(many.half.mean() - 0.5) < 0.02
+
+
+def test_the_mean_in_a_cell_is_the_gaussians_own():
+    """Against an integral of the density; far out, at the edge."""
+    for q, deviation in ((0, 0.4), (1, 0.4), (-2, 3.0), (5, 1.1)):
+        x = np.linspace(q - 0.5, q + 0.5, 20001)
+        p = np.exp(-0.5 * (x / deviation) ** 2)
+        wanted = np.trapezoid(x * p, x) / np.trapezoid(p, x)
+        (found,) = codec_cells.cell_means(np.array([q]), np.array([deviation]))
+        assert found == pytest.approx(wanted, abs=1e-5)
+    assert codec_cells.cell_means(np.array([-900]), np.array([0.01]))[0] == -899.5
+
+
+def test_an_integer_is_chosen_that_costs_least():
+    """The nearest one, the next towards zero, or zero; the nearest if bits cost nothing."""
+    rng = np.random.default_rng(0)
+    x, deviation = 3 * rng.standard_normal(400), np.exp2(rng.uniform(-3, 2, 400))
+    nearest = np.floor(x + 0.5)
+    q = np.stack([nearest, nearest - np.sign(nearest), 0 * nearest])
+    cost = (x - q) ** 2 + 0.05 * codec_cells.cell_bits(q / deviation, 1 / deviation)
+    found = codec_cells.chosen(x, deviation, 0.05)
+    assert np.array_equal(found, q[cost.argmin(0), np.arange(400)])
+    assert (found != nearest).any()
+    assert np.array_equal(codec_cells.chosen(x, deviation, 0), nearest)
+
+
+def test_step_weights_are_measured_kept_and_part_of_the_model(colours, tmp_path):
+    """A number that changes the pixels less gets a larger step; a file needs the same weights."""
+    pipe = sf.load(colours)
+    weights = sf.codec.measured_step_weights(pipe, [picture(pipe, i) for i in range(2)])
+    assert len(weights) == pipe.flow.config.token_channels and min(weights) < 1 < max(weights)
+    assert np.log(weights).mean() == pytest.approx(0, abs=0.01)
+    data = sf.codec.compress(pipe, picture(pipe, 1))
+    other = tmp_path / "model"
+    shutil.copytree(colours, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(
+        json.dumps({**config, "codec": {"step_weights": [2 * w for w in weights]}})
+    )
+    weighted = sf.load(other)
+    assert len(sf.codec.compress(weighted, picture(pipe, 1))) < len(data)
+    with pytest.raises(CodecError, match="another model"):
+        sf.codec.decompress(weighted, data)
+    (other / "config.json").write_text(json.dumps({**config, "codec": {"step_weights": [1.0]}}))
+    with pytest.raises(ConfigError, match="1 step_weights"):
+        sf.codec.compress(sf.load(other), picture(pipe, 1))
 
 
 def test_target_bytes_are_kept(colours):
@@ -216,7 +270,7 @@ def test_what_a_file_says_cannot_make_a_reader_work(colours):
         bad = file.write(dataclasses.replace(header, **change), symbols, code)
         with pytest.raises(StarflowError):
             sf.codec.decompress(pipe, bad)
-    for bad in (b"", b"SFC", b"PK" + data, b"SFC\x02" + data[4:], bytes(17 << 20)):
+    for bad in (b"", b"SFC", b"PK" + data, b"SFC\x01" + data[4:], bytes(17 << 20)):
         with pytest.raises(CodecError):
             sf.codec.decompress(pipe, bad)
 

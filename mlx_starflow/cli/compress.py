@@ -29,7 +29,7 @@ SUFFIX = ".flow"
 EPILOG = """\b
 Examples:
   mlx-starflow compress fox.png --output fox.flow
-  mlx-starflow compress fox.png --step 0.5 --prompt "a fox in snow" --output fox.flow
+  mlx-starflow compress fox.png --step 0.8 --prompt "a fox in snow" --output fox.flow
   mlx-starflow compress paintings/ --target-bytes 300 --output small/
   mlx-starflow decompress fox.flow --output back.png
 
@@ -47,12 +47,12 @@ Output = Annotated[
 Step = Annotated[
     float | None,
     option("--step", panel=HOW, metavar="S", help="Width of the quantiser's cells: larger means "
-            "fewer bytes and more loss. Default: 0.25."),
+            "fewer bytes and more loss. Default: 0.5."),
 ]  # fmt: skip
 Quality = Annotated[
     float | None,
     option("--quality", panel=HOW, metavar="Q", min=0.0, max=100.0, help="Set the step by a "
-            "quality from 0 to 100: 50 is step 0.25, and 20 more halve the step."),
+            "quality from 0 to 100: 50 is step 0.5, and 20 more halve the step."),
 ]  # fmt: skip
 TargetBytes = Annotated[
     int | None,
@@ -65,8 +65,8 @@ Prompt = Annotated[
 ]  # fmt: skip
 Seed = Annotated[
     int | None,
-    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the dither. Default: the first "
-            "one with which other machines can decompress the file too."),
+    option("--seed", panel=HOW, metavar="N", min=0, help="Seed of the quantiser's grids. "
+            "Default: the first one with which other machines can decompress the file too."),
 ]  # fmt: skip
 Check = Annotated[
     bool,

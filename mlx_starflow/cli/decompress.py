@@ -52,13 +52,13 @@ Output = Annotated[
 Denoise = Annotated[
     bool,
     option("--denoise/--no-denoise", panel=HOW, help="Remove the noise of the quantisation from "
-            "the latents. Default: yes."),
+            "the latents, which makes the picture smoother. Default: no."),
 ]  # fmt: skip
 
 
 def decompress(
     files: Files,
-    denoise: Denoise = True,
+    denoise: Denoise = False,
     output: Output = None,
     *,
     choice: o.ModelChoice,

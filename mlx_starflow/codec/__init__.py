@@ -2,6 +2,7 @@
 
 from .pictures import Compressed, compress, compress_picture, decompress, inspect
 from .quality import DEFAULT_STEP, step_of_quality
+from .weights import measured_step_weights
 
 __all__ = [
     "DEFAULT_STEP",
@@ -10,5 +11,6 @@ __all__ = [
     "compress_picture",
     "decompress",
     "inspect",
+    "measured_step_weights",
     "step_of_quality",
 ]

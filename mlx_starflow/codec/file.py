@@ -2,13 +2,14 @@
 
     bytes  what
     3      magic "SFC"
-    1      version, 1
+    1      version, 2
     1      flags: bit 0: a prompt is stored; bits 4-7: the precision of the flow's matrices
     4      fingerprint of the model's weights (flow, autoencoder, text encoder)
     2      fingerprint of the arithmetic that wrote it (device, BLAS, versions), big-endian
     2      step of the quantiser in units of 1/1024, big-endian
     1      extent e: symbols are in the range -2^e ... 2^e
-    1-5    seed of the dither, then rows and columns of tokens, each a variable-length number
+    1-5    seed of the quantiser's grids; then rows and columns of tokens; each a variable-length
+           number
     ...    if a prompt is stored: its length, a variable-length number, and its text in UTF-8
     4      CRC-32 of everything before this field, the code and the symbols
     2      lower half of the CRC-32 of the whole file without this field
@@ -27,10 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CodecError
-from ..exact.codec import LARGEST_EXTENT, SMALLEST_EXTENT
+from ..exact.codec import SMALLEST_EXTENT
+from ..exact.codec_cells import LARGEST_EXTENT
 from .quality import UNITS
 
-MAGIC, VERSION = b"SFC", 1
+MAGIC, VERSION = b"SFC", 2
 PRECISIONS = ("float32", "float16", "bfloat16", "4-bit", "8-bit", "other")
 LONGEST_PROMPT = 4096  # bytes
 LARGEST_FILE = 16 << 20  # bytes, far more than any picture needs
@@ -48,7 +50,7 @@ class Header:
     precision: str  # one of PRECISIONS
     step_units: int  # the step in units of 1/1024
     extent: int  # symbols are in the range -2^extent ... 2^extent
-    seed: int  # of the dither
+    seed: int  # of the quantiser's grids
     rows: int  # of tokens
     columns: int
     prompt: str | None = None

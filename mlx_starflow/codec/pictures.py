@@ -18,12 +18,12 @@ from ..editing.inputs import contexts_of, latents_of, picture_sizes, prepared
 from ..errors import CodecError, NumericsError, UsageError
 from ..exact.codec import (
     Code,
+    Decoded,
     before_deep_block,
     before_shallow_blocks,
     decode_tokens,
     encode_tokens,
     ideal_bits,
-    tokens_of_symbols,
 )
 from ..exact.codec_integers import MARGIN
 from ..exact.denoise import denoise as remove_noise
@@ -34,8 +34,9 @@ from ..pictures.read import Picture
 from ..pipeline import Pipeline
 from . import file
 from .quality import DEFAULT_STEP, UNITS, step_units
+from .weights import step_weights
 
-SEEDS = 32  # number of dither seeds that are tried for a file that other machines can decode
+SEEDS = 32  # number of seeds that are tried for a file that other machines can decode
 _LEAST_HEADER, _COARSEST = 23, 8.0  # smallest header in bytes; largest step that is tried
 PER_OCTAVE = 16  # number of steps per factor of 2 that target_bytes considers
 _LARGEST_SEED = 2**32 - 1
@@ -54,6 +55,7 @@ class Compressed:
     portable: bool  # no parameter is close to a rounding boundary: other machines can decode it
     prompt: str | None
     symbols: np.ndarray  # (T, D), the coded integers
+    tokens: mx.array  # (1, T, D), what the decoder restores
 
 
 def compress(
@@ -86,10 +88,12 @@ def compress_picture(
     """Compress a picture with the flow as entropy model.
 
     image: a picture or its file, see ``fit``.
-    step: width of the quantiser's cells in units of the deep block's input; rounded to 1/1024.
+    step: width of the quantiser's cells in units of the deep block's input; rounded to 1/1024. It
+    is multiplied by the model's step weights, see ``measured_step_weights``.
     prompt: a caption of the picture; it is stored in the file. None or "": no prompt.
-    seed: of the dither. None: the first seed for which no parameter is close to a rounding
-    boundary, so that machines whose arithmetic differs in the last digits decode the same symbols.
+    seed: of the quantiser's grids. None: the first seed for which no parameter is close to a
+    rounding boundary, so that machines whose arithmetic differs in the last digits decode the same
+    symbols.
     target_bytes: largest size of the file; a step is then chosen instead of ``step``.
     fit: what to do with a picture of another size, see ``mlx_starflow.pictures.read.fitted``.
     Errors: UsageError, ImageError, NumericsError.
@@ -107,54 +111,56 @@ def compress_picture(
     u = before_deep_block(flow, patchify(x, flow.config), grid, context)
     mx.eval(u)
 
+    weights = step_weights(pipe)
+
     def at(units: int) -> Compressed:
-        code, used = _coded(flow, u, grid, context, units / UNITS, seed)
+        code, used = _coded(flow, u, grid, context, units / UNITS * weights, seed)
         return _assembled(pipe, code, grid, units, used, prompt)
 
     if target_bytes is None:
         return at(units)
-    return _within(target_bytes, at, lambda s: ideal_bits(flow, u, grid, context, s) / 8)
+    return _within(target_bytes, at, lambda s: ideal_bits(flow, u, grid, context, s * weights) / 8)
 
 
 @wired()
-def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = True) -> Image.Image:
+def decompress(pipe: Pipeline, data: bytes, *, denoise: bool = False) -> Image.Image:
     """The picture in a file that ``compress`` made.
 
-    denoise: remove the quantisation noise from the latents. Errors: CodecError if the file is
-    damaged, was made with another model, or does not decode to the right symbols on this machine.
-    A wrong picture is never returned.
+    denoise: remove the quantisation noise from the latents, as if it were Gaussian. Errors:
+    CodecError if the file is damaged, was made with another model, or does not decode to the right
+    symbols on this machine. A wrong picture is never returned.
     """
     header = file.read(data)[0]
-    symbols, grid, context = _decoded(pipe, data)
-    u = tokens_of_symbols(pipe.flow, symbols, header.step, header.seed)
-    return restored_pictures(pipe, u, grid, context, header.step, denoise)[0]
+    found, grid, context = _decoded(pipe, data)
+    return restored_pictures(pipe, found.tokens, grid, context, header.step, denoise)[0]
 
 
 @wired()
 def decoded_symbols(pipe: Pipeline, data: bytes) -> np.ndarray:
     """The symbols (T, D) in a file that ``compress`` made. Errors: CodecError."""
-    return _decoded(pipe, data)[0]
+    return _decoded(pipe, data)[0].symbols
 
 
-def _decoded(pipe: Pipeline, data: bytes) -> tuple[np.ndarray, Grid, Context]:
+def _decoded(pipe: Pipeline, data: bytes) -> tuple[Decoded, Grid, Context]:
     header, code = file.read(data)
     _check_model(pipe, header)
     grid, ratio = _grid(pipe, header)
     context = contexts_of(pipe, [header.prompt or ""], ratio)
-    symbols = decode_tokens(pipe.flow, code, header.extent, grid, context, header.step, header.seed)
-    if not file.matches(header, code, symbols):
+    step = header.step * step_weights(pipe)
+    found = decode_tokens(pipe.flow, code, header.extent, grid, context, step, header.seed)
+    if not file.matches(header, code, found.symbols):
         raise CodecError(_differs(header))
-    return symbols, grid, context
+    return found, grid, context
 
 
 def restored_pictures(
-    pipe: Pipeline, u: mx.array, grid: Grid, context: Context, step: float, denoise: bool = True
+    pipe: Pipeline, u: mx.array, grid: Grid, context: Context, step: float, denoise: bool = False
 ) -> list[Image.Image]:
     """The pictures of decoded tokens u (B, T, D), with one row of context per picture."""
     flow = pipe.flow
     x = unpatchify(before_shallow_blocks(flow, u, grid, context), grid, flow.config)
-    # Quantisation adds noise of standard deviation step / sqrt(12). The flow's score is that of
-    # data with noise of noise_std, so no more noise than this can be removed with it.
+    # Quantisation adds noise of standard deviation step / sqrt(12) or less. The flow's score is
+    # that of data with noise of noise_std, so no more noise than this can be removed with it.
     std = min(step / math.sqrt(12), flow.config.noise_std)
     if denoise and std > 0:
         x = remove_noise(flow, x, context, noise_std=std, method="score")
@@ -191,13 +197,14 @@ def _assembled(
         portable=code.margin >= MARGIN,
         prompt=prompt,
         symbols=code.symbols,
+        tokens=code.tokens,
     )
 
 
 def _coded(
-    flow: Flow, u: mx.array, grid: Grid, context: Context, step: float, seed: int | None
+    flow: Flow, u: mx.array, grid: Grid, context: Context, step: np.ndarray, seed: int | None
 ) -> tuple[Code, int]:
-    """The code, and the seed of its dither."""
+    """The code, and the seed of its grids."""
     for attempt in range(SEEDS) if seed is None else ():
         code = encode_tokens(flow, u, grid, context, step, attempt, MARGIN)
         if code is not None:
@@ -211,8 +218,8 @@ def _coded(
 def _within(
     target: int, at: Callable[[int], Compressed], estimate: Callable[[float], float]
 ) -> Compressed:
-    """The file with the smallest step that has at most ``target`` bytes. Steps are on a grid with
-    PER_OCTAVE per factor of 2; the search begins at the first whose estimated size fits."""
+    """A file of at most ``target`` bytes, such that the next smaller step gives more. Steps are on
+    a grid with PER_OCTAVE per factor of 2; the search begins where the estimated size fits."""
     steps = sorted({round(2 ** (i / PER_OCTAVE)) for i in range(15 * PER_OCTAVE)})
     low, high = 0, len(steps) - 1
     while low < high:
@@ -221,21 +228,24 @@ def _within(
             high = middle
         else:
             low = middle + 1
-    for units in steps[low:]:
-        made = at(units)
-        if len(made.data) <= target:
-            return made
-        if units > UNITS * _COARSEST:
-            break
-    raise UsageError(
-        f"target_bytes is {target}, but even with the largest step the file of this picture has "
-        f"{len(made.data)} bytes."
-    )
+    made = at(steps[low])
+    while len(made.data) > target:
+        low += 1
+        if low == len(steps) or steps[low] > UNITS * _COARSEST:
+            raise UsageError(
+                f"target_bytes is {target}, but even with the largest step the file of this "
+                f"picture has {len(made.data)} bytes."
+            )
+        made = at(steps[low])
+    while low and len((finer := at(steps[low - 1])).data) <= target:
+        made, low = finer, low - 1
+    return made
 
 
 def model_fingerprint(pipe: Pipeline) -> bytes:
-    """A hash of the stored weights of all components, 4 bytes."""
+    """A hash of the stored weights of all components and of the step weights, 4 bytes."""
     parts = [f"{name} {pipe.fingerprint_of(name)}" for name in COMPONENTS]
+    parts.append(f"step weights {step_weights(pipe).tolist()}")
     return hashlib.sha256("\n".join(parts).encode()).digest()[:4]
 
 

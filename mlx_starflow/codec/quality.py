@@ -6,7 +6,7 @@ from ..errors import UsageError
 
 UNITS = 1024  # a file stores the step in units of 1/1024
 LARGEST_UNITS = 2**16 - 1
-DEFAULT_STEP = 0.25
+DEFAULT_STEP = 0.5
 _OCTAVE = 20  # increase of quality that halves the step
 
 
@@ -21,8 +21,8 @@ def step_units(step: float) -> int:
 
 
 def step_of_quality(quality: float) -> float:
-    """The step for a quality from 0 (step 1.41, rough) over 50 (0.25) to 100 (0.044). Errors:
+    """The step for a quality from 0 (step 2.83, rough) over 50 (0.5) to 100 (0.088). Errors:
     UsageError."""
     if not 0 <= quality <= 100:
         raise UsageError(f"quality is {quality}; expected a number from 0 to 100.")
-    return 2 ** (0.5 - quality / _OCTAVE)
+    return 2 ** (1.5 - quality / _OCTAVE)

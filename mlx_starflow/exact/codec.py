@@ -1,20 +1,19 @@
-"""Entropy coding of the input of the deep block, quantised to a dithered grid.
+"""Entropy coding of the input of the deep block, quantised around the means that it predicts.
 
 Let u be the data after all shallow blocks, which is the input of the deep block. Under the model,
 each of its numbers is Gaussian given the tokens before:
 
     u_t ~ N(b_t(u_<t), sigma_t(u_<t)^2)
 
-u is rounded to the grid ``step * (q + dither)`` with integers q. An entropy coder writes each q
-with the probability that this Gaussian gives to its cell. Encoder and decoder run the same loop:
-the block gets the *rounded* tokens before t, one token at a time, always in a batch of one, so that
+u_t is rounded to the grid ``b_t + step * q`` with integers q. An entropy coder writes each q with
+the probability that this Gaussian gives to its cell. Encoder and decoder run the same loop: the
+block gets the *rounded* tokens before t, one token at a time, always in a batch of one, so that
 both compute the same numbers. ``codec_integers`` handles the last digits, which may differ on
 another machine.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -27,10 +26,11 @@ from ..flow.grid import Grid, reverse
 from ..sampling import SampleOptions
 from ..sampling.conditional import Conditional
 from ..sampling.sequential import sequential
-from . import codec_integers as integers
+from .codec_cells import LARGEST_EXTENT, THRIFT, cell_bits, cell_means, chosen
+from .codec_integers import Gaussians, Shifts
 from .codec_stream import Reader, Writer
 
-SMALLEST_EXTENT, LARGEST_EXTENT = 4, 20  # symbols lie in -2^extent ... 2^extent
+SMALLEST_EXTENT = 4  # symbols lie in -2^extent ... 2^extent
 _OPTIONS = SampleOptions(sampler="sequential", compile=False)
 
 
@@ -40,6 +40,7 @@ class Code:
 
     data: bytes
     symbols: np.ndarray  # (T, D) int32, in the deep block's order
+    tokens: mx.array  # (1, T, D) in raster order: what the decoder restores
     extent: int  # symbols lie in -2^extent ... 2^extent
     ideal_bits: float  # -sum log2 p of the symbols under the exact Gaussians
     margin: float  # least distance of a parameter from a rounding border, see codec_integers
@@ -65,65 +66,51 @@ def before_deep_block(flow: Flow, u: mx.array, grid: Grid, context: Context) -> 
     return u
 
 
-def quantised(u: np.ndarray, step: float, dither: np.ndarray) -> np.ndarray:
-    """The integers q (T, D) int32 of the cells that contain u (T, D). ``dither`` (T, D): in steps.
-    Errors: UsageError if a number is too large for the step."""
-    q = np.floor(u.astype(np.float64) / step - dither + 0.5)
-    if not np.abs(q).max() <= 1 << LARGEST_EXTENT:
-        raise UsageError(
-            f"At step {step:g} this picture needs integers larger than 2^{LARGEST_EXTENT}; use a "
-            "larger step."
-        )
-    return q.astype(np.int32)
-
-
-def restored(q: np.ndarray, step: float, dither: np.ndarray) -> np.ndarray:
-    """The centre of the cell of each q, float32, identical on every machine."""
-    return ((q + dither) * step).astype(np.float32)
-
-
 @wired()
 def encode_tokens(
     flow: Flow,
     u: mx.array,
     grid: Grid,
     context: Context,
-    step: float,
+    step: float | np.ndarray,
     seed: int,
     margin: float = 0.0,
+    thrift: float = THRIFT,
 ) -> Code | None:
     """Code the tokens u (1, T, D) of one picture, in raster order, as ``before_deep_block`` returns
     them.
 
-    context: one row. step: width of a cell, in the units of u. seed: of the dither. margin: if a
-    parameter is nearer than this to a rounding border, None is returned, and the caller tries
-    another seed. Errors: UsageError, NumericsError.
+    context: one row. step: width of a cell, in the units of u; one number, or one for each of the
+    D numbers of a token. seed: of the shifts, see ``codec_integers``. margin: if a parameter is
+    nearer than this to a rounding border, None is returned, and the caller tries another seed.
+    thrift: see ``codec_cells.chosen``. Errors: UsageError, NumericsError.
     """
     flip = flow.config.blocks[deep_block(flow)].flip
-    values = np.array(reverse(u) if flip else u)[0]
-    offsets = integers.dither(seed, *values.shape)
-    q = quantised(values, step, offsets)
-    extent = max(SMALLEST_EXTENT, int(np.abs(q).max()).bit_length())
-    inputs = restored(q, step, offsets)
-    conditionals = _Conditionals(flow, grid, context)
-    writer, ideal, least = Writer(extent), 0.0, 0.5
+    values = np.array(reverse(u) if flip else u)[0].astype(np.float64)
+    work = _Tokens(flow, grid, context, step, seed)
+    scales, ideal, least = [], 0.0, 0.5
     for t in range(grid.tokens):
-        sigma, b = conditionals.of(inputs[t - 1] if t else None, t)
-        scale_place = integers.scale_grid(sigma, step)
-        scale = integers.rounded(scale_place)
-        mean_place = integers.mean_grid(b, scale, step)
-        least = min(least, integers.margin(scale_place), integers.margin(mean_place))
+        sigma, b, gaussians = work.next()
+        least = min(least, gaussians.margin)
         if least < margin:
             return None
-        writer.put(q[t], scale, integers.rounded(mean_place), offsets[t])
-        ideal += cell_bits((inputs[t] - b) / sigma, step / sigma).sum()
-    return Code(writer.code(), q, extent, float(ideal), least)
+        q = chosen(values[t] / work.step - gaussians.mean, gaussians.deviation, thrift)
+        work.put(q)
+        scales.append(gaussians.scale)
+        ideal += cell_bits((work.tokens[t] - b) / sigma, work.step / sigma).sum()
+    extent = max(SMALLEST_EXTENT, int(np.abs(work.symbols).max()).bit_length())
+    writer = Writer(extent)
+    for q, scale in zip(work.symbols, scales, strict=True):
+        writer.put(q, scale)
+    return Code(writer.code(), work.symbols, work.restored(), extent, float(ideal), least)
 
 
-def tokens_of_symbols(flow: Flow, symbols: np.ndarray, step: float, seed: int) -> mx.array:
-    """The tokens u (1, T, D), in raster order, of coded symbols (T, D)."""
-    u = mx.array(restored(symbols, step, integers.dither(seed, *symbols.shape))[None])
-    return reverse(u) if flow.config.blocks[deep_block(flow)].flip else u
+@dataclass(frozen=True)
+class Decoded:
+    """What ``decode_tokens`` reads."""
+
+    symbols: np.ndarray  # (T, D) int32, in the deep block's order
+    tokens: mx.array  # (1, T, D) in raster order
 
 
 @wired()
@@ -133,29 +120,61 @@ def decode_tokens(
     extent: int,
     grid: Grid,
     context: Context,
-    step: float,
+    step: float | np.ndarray,
     seed: int,
-) -> np.ndarray:
-    """The symbols (T, D) int32 that ``encode_tokens`` coded, in the deep block's order.
+) -> Decoded:
+    """The symbols that ``encode_tokens`` coded, and the tokens that they stand for.
 
     Damaged data, or arithmetic that differs too much, give other symbols without an error, so the
     caller must compare a checksum. Errors: CodecError, NumericsError.
     """
     if not SMALLEST_EXTENT <= extent <= LARGEST_EXTENT:
         raise CodecError(f"The code has symbols up to 2^{extent}; the file is damaged.")
-    d = flow.config.token_channels
-    offsets = integers.dither(seed, grid.tokens, d)
-    q = np.zeros((grid.tokens, d), np.int32)
-    inputs = np.zeros((grid.tokens, d), np.float32)
-    conditionals = _Conditionals(flow, grid, context)
-    reader = Reader(data, extent)
-    for t in range(grid.tokens):
-        sigma, b = conditionals.of(inputs[t - 1] if t else None, t)
-        scale = integers.rounded(integers.scale_grid(sigma, step))
-        mean = integers.rounded(integers.mean_grid(b, scale, step))
-        q[t] = reader.take(scale, mean, offsets[t])
-        inputs[t] = restored(q[t], step, offsets[t])
-    return q
+    work, reader = _Tokens(flow, grid, context, step, seed), Reader(data, extent)
+    for _ in range(grid.tokens):
+        _, _, gaussians = work.next()
+        work.put(reader.take(gaussians.scale))
+    return Decoded(work.symbols, work.restored())
+
+
+class _Tokens:
+    """The loop of encoder and decoder: Gaussians of a token from the rounded tokens before it."""
+
+    def __init__(
+        self, flow: Flow, grid: Grid, context: Context, step: float | np.ndarray, seed: int
+    ) -> None:
+        size = grid.tokens, flow.config.token_channels
+        self.step = np.broadcast_to(np.asarray(step, np.float64), size[1:])
+        self.symbols = np.zeros(size, np.int32)
+        self.tokens = np.zeros(size, np.float32)  # the centres of the cells
+        self._means = np.zeros(size, np.float32)  # the Gaussians' means in the cells
+        self._flip = flow.config.blocks[deep_block(flow)].flip
+        self._conditionals = _Conditionals(flow, grid, context)
+        self._shifts = Shifts.of(seed, *size)
+        self._gaussians: Gaussians | None = None
+        self._t = -1
+
+    def next(self) -> tuple[np.ndarray, np.ndarray, Gaussians]:
+        """sigma and b (D,) of the next token as computed, and as rounded Gaussians."""
+        self._t += 1
+        previous = self.tokens[self._t - 1] if self._t else None
+        sigma, b = self._conditionals.of(previous, self._t)
+        self._gaussians = Gaussians.of(sigma, b, self.step, self._shifts, self._t)
+        return sigma, b, self._gaussians
+
+    def put(self, q: np.ndarray) -> None:
+        """Set the symbols (D,) of this token."""
+        if self._gaussians is None:
+            raise UsageError("put comes after next.")
+        t, mean, deviation = self._t, self._gaussians.mean, self._gaussians.deviation
+        self.symbols[t] = q
+        self.tokens[t] = self.step * (mean + q)
+        self._means[t] = self.step * (mean + cell_means(q, deviation))
+
+    def restored(self) -> mx.array:
+        """The tokens (1, T, D) in raster order: each number is the Gaussian's mean in its cell."""
+        u = mx.array(self._means[None])
+        return reverse(u) if self._flip else u
 
 
 def before_shallow_blocks(flow: Flow, u: mx.array, grid: Grid, context: Context) -> mx.array:
@@ -200,27 +219,15 @@ class _Conditionals:
         return sigma if self._deviation is None else sigma * self._deviation[t], b
 
 
-def ideal_bits(flow: Flow, u: mx.array, grid: Grid, context: Context, step: float) -> float:
+def ideal_bits(
+    flow: Flow, u: mx.array, grid: Grid, context: Context, step: float | np.ndarray
+) -> float:
     """An estimate of the bits that ``encode_tokens`` needs, from one parallel pass over
     u (1, T, D)."""
-    q = mx.round(u / step) * step
     index, block = _deepest(flow)
-    q = reverse(q) if flow.config.blocks[index].flip else q
-    sigma, b = Conditional(block, grid, context, 1, _OPTIONS).all_at_once(q)
-    return float(cell_bits(np.array((q - b) / sigma), np.array(step / sigma)).sum())
-
-
-def cell_bits(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """-log2 of the probability of cells under the standard normal distribution, accurate in the
-    tails. ``centre`` and ``width``: in standard deviations, any shape."""
-    centre, width = np.abs(centre.astype(np.float64)), width.astype(np.float64)
-    low, high = (centre - width / 2) / math.sqrt(2), (centre + width / 2) / math.sqrt(2)
-    p = 0.5 * (_erfc(low) - _erfc(high))
-    # Far in the tail: the asymptotic expansion of erfc at the nearer edge.
-    far = np.maximum(low, 5.0)
-    tail = (far**2 + np.log(2 * math.sqrt(math.pi) * far)) / math.log(2)
-    return np.where(low > 25, tail, -np.log2(np.maximum(p, 1e-300)))
-
-
-def _erfc(x: np.ndarray) -> np.ndarray:
-    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+    u = reverse(u) if flow.config.blocks[index].flip else u
+    sigma, b = Conditional(block, grid, context, 1, _OPTIONS).all_at_once(u)
+    steps = np.asarray(step, np.float64)
+    deviation = np.array(sigma) / steps
+    q = chosen((np.array(u) - np.array(b)) / steps, deviation)
+    return float(cell_bits(q / deviation, 1 / deviation).sum())

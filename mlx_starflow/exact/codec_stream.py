@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CodecError, UsageError
-from .codec_integers import deviation, mean_in_steps
+from .codec_integers import deviation_of
 
 _WORD = 4  # bytes of the coder's words
 
@@ -30,13 +30,14 @@ class Writer:
 
     def __init__(self, extent: int) -> None:
         """``extent``: symbols lie in -2^extent ... 2^extent."""
-        self._extent, self._model = extent, _model(extent)
+        self._model = _model(extent)
         self._encoder = coder().queue.RangeEncoder()
         self._calls: list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]] = []
 
-    def put(self, q: np.ndarray, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> None:
-        """Code symbols (n,) with Gaussians of these scale and mean indices (n,) and dither (n,)."""
-        parameters = _gaussian(scale, mean, dither, self._extent)
+    def put(self, q: np.ndarray, scale: np.ndarray) -> None:
+        """Code symbols (n,) with Gaussians around zero of these scales (n,), see
+        ``codec_integers``."""
+        parameters = _gaussian(scale)
         self._encoder.encode(q, self._model, *parameters)
         self._calls.append((q, parameters))
 
@@ -65,15 +66,13 @@ class Reader:
     """Decodes the output of a ``Writer``. Other bytes give arbitrary symbols or an error."""
 
     def __init__(self, data: bytes, extent: int) -> None:
-        self._extent, self._model = extent, _model(extent)
+        self._model = _model(extent)
         self._decoder = coder().queue.RangeDecoder(_words(data))
 
-    def take(self, scale: np.ndarray, mean: np.ndarray, dither: np.ndarray) -> np.ndarray:
-        """The next symbols (n,) int32; the arguments are those of ``Writer.put``. Errors:
-        CodecError."""
+    def take(self, scale: np.ndarray) -> np.ndarray:
+        """The next symbols (n,) int32, for the scales of ``Writer.put``. Errors: CodecError."""
         try:
-            parameters = _gaussian(scale, mean, dither, self._extent)
-            return self._decoder.decode(self._model, *parameters)
+            return self._decoder.decode(self._model, *_gaussian(scale))
         except (AssertionError, ValueError) as error:  # raised by the package for invalid data
             raise CodecError(f"The code cannot be read ({error}); the file is damaged.") from None
 
@@ -82,13 +81,9 @@ def _model(extent: int) -> Any:
     return coder().model.QuantizedGaussian(-(1 << extent), 1 << extent)
 
 
-def _gaussian(
-    scale: np.ndarray, mean: np.ndarray, dither: np.ndarray, extent: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations in steps. A mean far outside the range of symbols is moved
-    closer to it; the outermost symbol stays the most probable one."""
-    limit = float(1 << (extent + 1))
-    return np.clip(mean_in_steps(mean, scale) - dither, -limit, limit), deviation(scale)
+def _gaussian(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations in steps."""
+    return np.zeros(len(scale)), deviation_of(scale)
 
 
 def _words(data: bytes) -> np.ndarray:

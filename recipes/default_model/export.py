@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from .flow import FlowShape
 from .painter import vocabulary
@@ -88,4 +90,18 @@ def convert_bundle(folder: Path, bundle: Path, recipe: Recipe, dtype: str = "bfl
     path = bundle / "config.json"
     config = json.loads(path.read_text())
     config["defaults"] = {**config["defaults"], "guidance": recipe.guidance}
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def add_step_weights(bundle: Path, pictures: np.ndarray) -> None:
+    """Measure the step weights of ``compress`` with pictures (n, H, W, 3) and write them into the
+    bundle's config.json."""
+    import mlx_starflow as sf
+
+    with sf.load(bundle) as pipe:
+        images = [Image.fromarray(picture) for picture in pictures]
+        weights = sf.codec.measured_step_weights(pipe, images)
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["codec"] = {"step_weights": list(weights)}
     path.write_text(json.dumps(config, indent=2) + "\n")

@@ -17,7 +17,7 @@ from .card import write_card
 from .classifier import fit_classifier, load_classifier
 from .data import is_painted, open_pictures, paint_split, read_json, read_scenes, write_json
 from .evaluate import evaluate_bundle
-from .export import convert_bundle, export_files
+from .export import add_step_weights, convert_bundle, export_files
 from .latents import encode_split, open_latents, tokenize_split, write_latent_report
 from .painter import vocabulary
 from .parallel import launch, rank
@@ -26,6 +26,7 @@ from .settings import Recipe
 from .text import build_tokenizer
 from .train import load_averaged, measured_bits, train_flow
 from .vae import fit_autoencoder
+from .vae_decoder import fit_decoder
 from .warm_start import start_encoder, start_flow, started_from
 
 STAGES = ("paint", "vae", "encode", "flow", "polish", "classifier", "export", "evaluate")
@@ -56,10 +57,17 @@ def _vae_job(run: Path, recipe: Recipe, log: Log) -> None:
     fit_autoencoder(run / "vae", *pictures, recipe.vae, log)
 
 
+def _decoder_job(run: Path, recipe: Recipe, log: Log) -> None:
+    pictures = (open_pictures(run / "paint", split) for split in ("train", "held_out"))
+    fit_decoder(run / "decoder", run / "vae" / "vae", *pictures, recipe.vae, log)
+
+
 def _vae(run: Path, recipe: Recipe, log: Log) -> None:
     if not (run / "vae" / "report.json").exists():
         launch(_vae_job, (run, recipe, log), recipe.data.workers)
     log(f"vae {read_json(run / 'vae' / 'report.json')}")
+    if recipe.vae.decoder_images and not (run / "decoder" / "report.json").exists():
+        launch(_decoder_job, (run, recipe, log), recipe.data.workers)
 
 
 def _encode(run: Path, recipe: Recipe, log: Log) -> None:
@@ -124,7 +132,7 @@ def _polish(run: Path, recipe: Recipe, log: Log) -> None:
         recipe.guidance,
         log,
     )
-    model = AutoencoderKL.from_pretrained(run / "vae" / "vae")
+    model = AutoencoderKL.from_pretrained(_vae_folder(run))
     pictures = open_pictures(run / "paint", "train")
     polish_decoder(run / "polish", model, kinds, pictures, recipe.polish, log)
 
@@ -143,15 +151,16 @@ def _classifier(run: Path, recipe: Recipe, log: Log) -> None:
 
 
 def _vae_folder(run: Path) -> Path:
-    """The autoencoder to ship: the one with the polished decoder, if there is one."""
-    polished = run / "polish" / "vae"
-    return polished if polished.exists() else run / "vae" / "vae"
+    """The autoencoder to ship: the one with the decoder that was trained last."""
+    folders = (run / name / "vae" for name in ("polish", "decoder", "vae"))
+    return next(folder for folder in folders if folder.exists())
 
 
 def _export(run: Path, recipe: Recipe, log: Log) -> None:
     tokenizer = build_tokenizer(vocabulary()["words"])
     step = export_files(run / "export", run / "flow", _vae_folder(run), tokenizer, recipe)
     convert_bundle(run / "export", run / "bundle", recipe)
+    add_step_weights(run / "bundle", open_pictures(run / "paint", "held_out")[:8])
     size = sum(path.stat().st_size for path in (run / "bundle").rglob("*") if path.is_file())
     log(f"exported step {step}: {run / 'bundle'}, {size / 1e6:.1f} MB")
 

@@ -365,10 +365,8 @@ def compressed(folder: Path) -> Case:
     grid = Grid(4, 4)
 
     def signed(header: file.Header, code: bytes) -> bytes:
-        symbols = decode_tokens(
-            pipe.flow, code, header.extent, grid, None, header.step, header.seed
-        )
-        return file.write(header, symbols, code)
+        found = decode_tokens(pipe.flow, code, header.extent, grid, None, header.step, header.seed)
+        return file.write(header, found.symbols, code)
 
     def case(dice: random.Random) -> str:
         whole = dice.choice(honest)

@@ -19,7 +19,6 @@ from PIL import Image
 from mlx_starflow import StarflowError, codec
 from mlx_starflow.codec import file
 from mlx_starflow.codec.pictures import decoded_symbols
-from mlx_starflow.exact.codec import tokens_of_symbols
 from mlx_starflow.pipeline import Pipeline
 
 from ..likelihood.outliers import OUTLIERS
@@ -56,8 +55,7 @@ def elsewhere(pipe: Pipeline, pictures: np.ndarray, step: float) -> dict[str, di
         for i, pixels in enumerate(pictures):
             made = codec.compress_picture(pipe, Image.fromarray(pixels), step)
             Path(folder, f"{i:03d}.flow").write_bytes(made.data)
-            u = tokens_of_symbols(pipe.flow, made.symbols, made.step, made.seed)
-            inputs.append(np.array(u))
+            inputs.append(np.array(made.tokens))
         np.save(Path(folder, "inputs.npy"), np.concatenate(inputs))
         own = _seen(pipe.directory, folder, {})
         table = {}
