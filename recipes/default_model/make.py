@@ -210,7 +210,7 @@ def main() -> None:
     run = options.run or Path(__file__).parent / "runs" / name
     recipe = settings.toy() if options.toy else settings.full()
     if options.start:
-        recipe = started_from(recipe, options.start)
+        recipe = started_from(recipe if options.toy else settings.further(), options.start)
     make(run, recipe, tuple(options.stage or STAGES))
 
 

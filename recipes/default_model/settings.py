@@ -9,11 +9,11 @@ from .flow import FlowShape
 
 @dataclass(frozen=True)
 class DataSettings:
-    train: int = 60_000  # paintings
+    train: int = 120_000  # paintings
     first: int = 0  # number of the first training painting; a further run can use new ones
     held_out: int = 1_000  # paintings that are not used for training, with other seeds
     size: int = 128  # pixels per side
-    encoded: int = 60_000  # training paintings that are encoded for the flow
+    encoded: int = 120_000  # training paintings that are encoded for the flow
     flipped: bool = False  # also encode them mirrored
     captions: int = 6  # phrasings kept per painting
     seed: int = 1
@@ -25,7 +25,7 @@ class VAESettings:
     channels: tuple[int, ...] = (16, 32, 64, 128)
     latent_channels: int = 12
     norm_groups: int = 8
-    images: int = 18_000  # pictures of all steps; crops are counted by their pixels
+    images: int = 36_000  # pictures of all steps; crops are counted by their pixels
     crop: int = 64  # side of the crops in the first part of the training; later whole pictures
     crop_share: float = 0.75  # of the pictures, used as crops
     batch: int = 8  # whole pictures per step (steps with crops have half as many pixels)
@@ -36,6 +36,7 @@ class VAESettings:
     patch_weight: float = 0.03  # of the distance of patch statistics
     decoder_images: int = 0  # pictures of a last part, in which only the decoder is trained
     decoder_learning_rate: float = 4e-4
+    decoder_latent_noise: float = 0.08
     # A bundle to start from. The first `start_channels` latent channels are kept similar to the
     # bundle's, so that the flow can start from the bundle too.
     start: str = ""
@@ -61,7 +62,7 @@ class FlowSettings:
             channel_size=12, layers_per_block=(1, 1, 5), text_size=16, text_width=128
         )
     )
-    images: int = 182_400  # pictures of all steps
+    images: int = 640_000  # pictures of all steps
     batch: int = 64
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 2e-3  # Muon, for the matrices inside the layers
@@ -111,20 +112,52 @@ class Recipe:
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     guidance: float = 2.0  # default of the shipped model
     evaluated: int = 300  # prompts
-    # For the model card: where the shipped run started, and its cost.
-    begun: str = (
-        "The VAE, the flow and the text encoder were started from the first weights of this model "
-        "(6 latent channels, 14 subjects; 9,000 pictures for the VAE, 160,000 for the flow)."
-    )
-    compute: str = (
-        "Two cores of a server CPU with bfloat16 instructions, shared with other work: VAE 45 "
-        "minutes, encoding 5, flow 65. The schedules were changed while they ran: the VAE's from "
-        "24,000 to 18,000 pictures, the flow's between 2,600 and 4,400 steps."
-    )
+    begun: str = ""  # for the model card: where the run started
+    compute: str = ""  # for the model card: the cost
 
 
 def full() -> Recipe:
+    """Everything from the start, with about as many pictures as the shipped weights have seen."""
     return Recipe()
+
+
+def further() -> Recipe:
+    """The last run of the shipped weights, which began with the second ones (`--start`)."""
+    recipe = Recipe()
+    return replace(
+        recipe,
+        data=replace(recipe.data, first=60_000),
+        vae=replace(
+            recipe.vae,
+            images=10_000,
+            crop_share=0.6,
+            learning_rate=1.2e-3,
+            patch_weight=0.02,
+            decoder_images=4_000,
+            seed=12,
+        ),
+        flow=replace(
+            recipe.flow,
+            images=332_800,
+            learning_rate=8e-4,
+            matrix_learning_rate=1.6e-3,
+            seed=13,
+        ),
+        classifier=replace(recipe.classifier, images=100_000),
+        begun=BEGUN,
+        compute=COMPUTE,
+    )
+
+
+BEGUN = (
+    "The VAE, the flow and the text encoder were started from the second weights of this model "
+    "(VAE: 27,000 pictures before, the first 9,000 with 6 latent channels; flow: 342,400 before, the "
+    "first 160,000 with 14 subjects) and trained further on new paintings."
+)
+COMPUTE = (
+    "Two cores of a server CPU with bfloat16 instructions, shared with other work: VAE 13 minutes, "
+    "encoding 8, flow 58."
+)
 
 
 def toy() -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def fit_decoder(
         parameter.requires_grad_(True)
     rate = settings.decoder_learning_rate
     optimizers = build_optimizers(trained, is_matrix, rate, rate)
+    settings = replace(settings, latent_noise=settings.decoder_latent_noise)
     first, total = 0, settings.decoder_images // settings.batch
     if state := load_state(folder / "state.pt", device):
         model.load_state_dict(state["model"])
