@@ -20,8 +20,11 @@ def _distances(row: dict) -> str:
 
 
 def _polished(recipe: Recipe) -> str:
-    steps = recipe.polish.steps
-    return f", then {steps:,} steps of its decoder on latents from the flow" if steps else ""
+    alone, steps = recipe.vae.decoder_images, recipe.polish.steps
+    text = f", then {alone:,} for its decoder alone" if alone else ""
+    return text + (
+        f", then {steps:,} steps of its decoder on latents from the flow" if steps else ""
+    )
 
 
 def render_card(run: Path, recipe: Recipe) -> str:

@@ -151,8 +151,8 @@ def further() -> Recipe:
 
 BEGUN = (
     "The VAE, the flow and the text encoder were started from the second weights of this model "
-    "(VAE: 27,000 pictures before, the first 9,000 with 6 latent channels; flow: 342,400 before, the "
-    "first 160,000 with 14 subjects) and trained further on new paintings."
+    "(VAE: 27,000 pictures before, the first 9,000 with 6 latent channels; flow: 342,400 before, "
+    "the first 160,000 with 14 subjects) and trained further on new paintings."
 )
 COMPUTE = (
     "Two cores of a server CPU with bfloat16 instructions, shared with other work: VAE 13 minutes, "
@@ -167,7 +167,13 @@ def toy() -> Recipe:
             train=96, held_out=16, size=64, encoded=64, flipped=True, captions=2, workers=1
         ),
         vae=VAESettings(
-            channels=(8, 8, 8, 8), latent_channels=4, norm_groups=4, images=64, crop=32, batch=4
+            channels=(8, 8, 8, 8),
+            latent_channels=4,
+            norm_groups=4,
+            images=64,
+            crop=32,
+            batch=4,
+            decoder_images=8,
         ),
         text=TextSettings(width=32, layers=2, heads=2, head_dim=16, feed_forward=32),
         flow=replace(
