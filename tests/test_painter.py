@@ -13,6 +13,7 @@ from recipes.default_model.painter import (
     COLOURS,
     COUNTS,
     PLACES,
+    SPARE_SUBJECTS,
     SUBJECTS,
     Scene,
     caption,
@@ -75,7 +76,7 @@ def _alone(scene: Scene) -> list[Image.Image]:
     return [compose._subjects(scene, one, 128).getchannel("A") for one in alone]
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", (*SUBJECTS, *SPARE_SUBJECTS))
 def test_groups_keep_apart_and_inside_the_picture(subject):
     for seed, (count, size) in enumerate(product(COUNTS, ("medium", "big"))):
         for place in ("sea", "meadow"):
@@ -88,7 +89,7 @@ def test_groups_keep_apart_and_inside_the_picture(subject):
             assert not any(edge.any() for edge in edges), scene
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("subject", (*SUBJECTS, *SPARE_SUBJECTS))
 def test_the_widths_that_the_layout_counts_on_are_true(subject):
     left = right = 0.0
     for turn in (-1.0, 0.0, 1.0):

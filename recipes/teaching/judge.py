@@ -1,8 +1,9 @@
-"""A small network that classifies subject and style of a picture of 64x64 pixels. Needs PyTorch."""
+"""A small network that classifies subject, place and style of a picture. Needs PyTorch."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,47 +12,70 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..default_model.classifier import Judge, prepare
-from ..default_model.painter import paint
+from ..default_model.painter import SPARE_SUBJECTS, paint
 from .styles import SIZE, STYLES, scenes, styled, vocabulary
 
-SIDE, BATCH, STEPS, PAINTED, HELD_OUT = 64, 64, 600, 5000, 400
+SIDE, BATCH, STEPS, PAINTED, HELD_OUT = 64, 64, 2000, 12000, 700
+SPARE = 10  # one scene in so many shows a subject that the embedded model does not know
 WIDTHS = (16, 32, 64, 96)
 
 
+def kinds() -> dict[str, tuple[str, ...]]:
+    """The possible answers."""
+    known = vocabulary()
+    subjects = (*known["subject"], *SPARE_SUBJECTS)
+    return {"subject": subjects, "place": tuple(known["place"]), "style": STYLES}
+
+
 def new_judge() -> Judge:
-    """An untrained classifier of subject and style."""
-    return Judge(WIDTHS, {"subject": vocabulary()["subject"], "style": STYLES})
+    """An untrained classifier."""
+    return Judge(WIDTHS, kinds())
 
 
-def paintings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paintings in every style (styles, N, 64, 64, 3) and their subjects (N,)."""
-    known, found, subjects = vocabulary()["subject"], [], []
-    for scene, _ in scenes(count, seed):
+def load_judge(path: Path) -> Judge:
+    """The classifier that ``fit`` saved."""
+    judge = new_judge()
+    judge.load_state_dict(torch.load(path, weights_only=True))
+    return judge.eval()
+
+
+def paintings(count: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Paintings in every style (styles, N, 64, 64, 3); their subjects and places (N,)."""
+    answers, found = kinds(), []
+    labels: dict[str, list[int]] = {"subject": [], "place": []}
+    for i, (scene, _) in enumerate(scenes(count, seed)):
+        if i % SPARE == 0:
+            scene = replace(scene, subject=SPARE_SUBJECTS[i // SPARE % len(SPARE_SUBJECTS)])
         picture = paint(scene, SIZE)
         half = [styled(picture, s).resize((SIDE, SIDE), Image.Resampling.BOX) for s in STYLES]
         found.append(np.stack([np.asarray(p) for p in half]))
-        subjects.append(known.index(scene.subject))
-    return np.stack(found, axis=1), np.array(subjects)
+        for kind, known in labels.items():
+            known.append(answers[kind].index(getattr(scene, kind)))
+    return np.stack(found, axis=1), {kind: np.array(v) for kind, v in labels.items()}
 
 
 def fit(path: Path) -> None:
     """Train a classifier, save it, and print its accuracies on held-out paintings."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    (pictures, subjects), held = paintings(PAINTED, 101), paintings(HELD_OUT, 102)
+    (pictures, labels), held = paintings(PAINTED, 101), paintings(HELD_OUT, 102)
     judge, rng = new_judge(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS)
     for _ in range(STEPS):
-        rows, style = rng.integers(len(subjects), size=BATCH), rng.integers(len(STYLES), size=BATCH)
+        rows, style = (
+            rng.integers(pictures.shape[1], size=BATCH),
+            rng.integers(len(STYLES), size=BATCH),
+        )
         x = prepare(pictures[style, rows])
         mirror = torch.from_numpy(rng.random(BATCH) < 0.5)[:, None, None, None]
         x = torch.where(mirror, x.flip(-1), x)
         x = torch.roll(x, tuple(int(n) for n in rng.integers(-4, 5, 2)), (2, 3))
         x = x + 0.12 * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(x)
         said = judge(x)
-        loss = F.cross_entropy(said["subject"], torch.from_numpy(subjects[rows]))
-        loss = loss + 0.3 * F.cross_entropy(said["style"], torch.from_numpy(style))
+        loss = 0.3 * F.cross_entropy(said["style"], torch.from_numpy(style))
+        for kind, known in labels.items():
+            loss = loss + F.cross_entropy(said[kind], torch.from_numpy(known[rows]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -62,13 +86,18 @@ def fit(path: Path) -> None:
 
 
 @torch.no_grad()
-def shares(judge: Judge, pictures: np.ndarray, subjects: np.ndarray, style: int) -> str:
-    """The shares of pictures (N, 64, 64, 3) for which the classifier predicts the given subjects
-    and the style."""
+def told(judge: Judge, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """The numbers of the answers (N,) for pictures (N, H, W, 3), by kind."""
     parts = [judge(prepare(pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)]
-    said = {kind: torch.cat([p[kind] for p in parts]).argmax(1).numpy() for kind in parts[0]}
-    subject, own = (said["subject"] == subjects).mean(), (said["style"] == style).mean()
-    return f"subject {subject:.3f}, style {own:.3f}"
+    return {kind: torch.cat([p[kind] for p in parts]).argmax(1).numpy() for kind in parts[0]}
+
+
+def shares(judge: Judge, pictures: np.ndarray, labels: dict[str, np.ndarray], style: int) -> str:
+    """The shares of pictures (N, 64, 64, 3) for which the classifier predicts the labels and the
+    style."""
+    said = told(judge, pictures)
+    found = [f"{kind} {(said[kind] == known).mean():.3f}" for kind, known in labels.items()]
+    return ", ".join([*found, f"style {(said['style'] == style).mean():.3f}"])
 
 
 def main() -> None:
@@ -81,10 +110,10 @@ def main() -> None:
     if given.what == "fit":
         fit(given.judge)
         return
-    judge = new_judge()
-    judge.load_state_dict(torch.load(given.judge, weights_only=True))
     with np.load(given.drawn) as drawn:
-        print(shares(judge.eval(), drawn["pictures"], drawn["subjects"], STYLES.index(given.style)))
+        labels = {"subject": drawn["subjects"]}
+        style = STYLES.index(given.style)
+        print(shares(load_judge(given.judge), drawn["pictures"], labels, style))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A subject that the embedded model does not know: paint it, draw it with an adapter, and count how
-often the recipe's classifier recognizes it (needs PyTorch).
+often the classifier of ``judge`` recognizes it (needs PyTorch).
 
-python -m recipes.teaching.subjects paint runs/castle --subject castle --count 12 --seed 1
-python -m recipes.teaching.subjects draw runs/castle-adapter runs/castle-drawn --subject castle
-python -m recipes.teaching.subjects count runs/castle-drawn.npz CLASSIFIER --subject castle
+python -m recipes.teaching.subjects paint runs/robot --subject robot --count 12 --seed 1
+python -m recipes.teaching.subjects draw runs/robot-adapter runs/robot-drawn --subject robot
+python -m recipes.teaching.subjects count runs/robot-drawn.npz runs/judge.pt --subject robot
 """
 
 from __future__ import annotations
@@ -60,16 +60,18 @@ def draw(
     np.savez(out.with_suffix(".npz"), pictures=np.stack([np.asarray(p) for p in pictures]))
 
 
-def count_recognized(file: Path, classifier: Path, subject: str) -> tuple[int, int, int]:
+def count_recognized(file: Path, judge: Path, subject: str) -> tuple[int, int, int]:
     """Pictures in which the classifier recognizes the subject, and the place of ``prompts``; and
     all pictures."""
-    from ..default_model.classifier import KINDS, load_classifier, predict  # imports PyTorch
+    from .judge import kinds, load_judge, told  # imports PyTorch
 
     with np.load(file) as held:
         pictures = held["pictures"]
-    found, places = predict(load_classifier(classifier), pictures), vocabulary()["place"]
-    asked = np.array([KINDS["place"].index(places[i % len(places)]) for i in range(len(pictures))])
-    right = found["subject"] == KINDS["subject"].index(subject)
+    found, places, answers = told(load_judge(judge), pictures), vocabulary()["place"], kinds()
+    asked = np.array(
+        [answers["place"].index(places[i % len(places)]) for i in range(len(pictures))]
+    )
+    right = found["subject"] == answers["subject"].index(subject)
     return int(right.sum()), int((found["place"] == asked).sum()), len(pictures)
 
 
@@ -86,7 +88,7 @@ def main() -> None:
     drawn.add_argument("--scale", type=float, default=1.0)
     drawn.add_argument("--guidance", type=float)
     counted.add_argument("file", type=Path)
-    counted.add_argument("classifier", type=Path, help="folder of the recipe's classifier")
+    counted.add_argument("judge", type=Path, help="written by judge fit")
     for part in (painted, drawn, counted):
         part.add_argument("--subject", required=True)
     given = parser.parse_args()
@@ -95,7 +97,7 @@ def main() -> None:
     elif given.what == "draw":
         draw(given.adapter, given.out, given.subject, given.count, given.scale, given.guidance)
     else:
-        right, placed, total = count_recognized(given.file, given.classifier, given.subject)
+        right, placed, total = count_recognized(given.file, given.judge, given.subject)
         print(f"{given.subject}: {right} of {total}, place: {placed} of {total}")
 
 

@@ -2,7 +2,18 @@
 
 from .captions import caption, vocabulary
 from .compose import paint
-from .scene import COLOURS, COUNTS, PLACES, SIZES, SUBJECTS, TIMES, WEATHERS, Scene, random_scene
+from .scene import (
+    COLOURS,
+    COUNTS,
+    PLACES,
+    SIZES,
+    SPARE_SUBJECTS,
+    SUBJECTS,
+    TIMES,
+    WEATHERS,
+    Scene,
+    random_scene,
+)
 from .shards import paint_many, write_shards
 from .words import understood
 
@@ -11,6 +22,7 @@ __all__ = [
     "COUNTS",
     "PLACES",
     "SIZES",
+    "SPARE_SUBJECTS",
     "SUBJECTS",
     "TIMES",
     "WEATHERS",

@@ -58,6 +58,9 @@ NATURAL: dict[str, RGB] = {
     "balloon": NAMED["red"],
     "rocket": (222, 226, 232),
     "star": (250, 212, 56),
+    "robot": (128, 170, 190),
+    "teapot": (86, 148, 206),
+    "snail": (206, 122, 72),
 }
 
 

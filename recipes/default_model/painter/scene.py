@@ -12,6 +12,8 @@ SUBJECTS = (
     "girl", "boy", "house", "castle", "lighthouse", "boat", "car", "train", "bicycle", "balloon",
     "rocket", "star",
 )  # fmt: skip
+# Random scenes never show these; a trained model can be taught them later.
+SPARE_SUBJECTS = ("robot", "teapot", "snail")
 PLACES = (
     "snow", "forest", "desert", "beach", "meadow", "mountains", "city", "sea", "sky", "night sky",
 )  # fmt: skip
@@ -57,7 +59,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("subject", SUBJECTS),
+            ("subject", (*SUBJECTS, *SPARE_SUBJECTS)),
             ("place", PLACES),
             ("colour", (None, *COLOURS)),
             ("size", SIZES),

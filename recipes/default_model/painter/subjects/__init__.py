@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..palette import Coat
 from ..pen import Pen
-from . import animals, buildings, farm, nature, people, vehicles, winged
+from . import animals, buildings, farm, nature, people, spare, vehicles, winged
 
 # Width in units of the subject's height; a test measures it.
 WIDTH = {
@@ -13,13 +13,14 @@ WIDTH = {
     "duck": 1.03, "bird": 0.81, "fish": 1.24, "butterfly": 1.13, "tree": 0.89, "flower": 0.74,
     "mushroom": 0.99, "snowman": 0.97, "girl": 0.85, "boy": 0.67, "house": 1.07, "castle": 1.11,
     "lighthouse": 0.71, "boat": 1.17, "car": 1.39, "train": 1.39, "bicycle": 1.3, "balloon": 0.8,
-    "rocket": 0.71, "star": 1.03,
+    "rocket": 0.71, "star": 1.03, "robot": 0.9, "teapot": 1.38, "snail": 1.32,
 }  # fmt: skip
 FLYING_WIDTH = {"bird": 1.16, "rocket": 1.0}  # with spread wings; tilted
 # x of the drawing's centre, in units of the height (0: at the origin).
 CENTRE = {
     "fox": 0.15, "cat": 0.08, "dog": 0.025, "rabbit": 0.045, "lion": 0.1, "horse": 0.07,
-    "pig": 0.06, "sheep": 0.02, "duck": 0.05, "fish": -0.045, "train": 0.03,
+    "pig": 0.06, "sheep": 0.02, "duck": 0.05, "fish": -0.045, "train": 0.03, "teapot": 0.017,
+    "snail": 0.028,
 }  # fmt: skip
 # Wide subjects are drawn smaller, so that all cover a similar share of the picture.
 SCALE = {
@@ -38,7 +39,8 @@ _DRAWERS = {
     "girl": people.girl, "boy": people.boy, "house": buildings.house, "castle": buildings.castle,
     "lighthouse": buildings.lighthouse, "boat": vehicles.boat, "car": vehicles.car,
     "train": vehicles.train, "bicycle": vehicles.bicycle, "balloon": vehicles.balloon,
-    "rocket": vehicles.rocket,
+    "rocket": vehicles.rocket, "robot": spare.robot, "teapot": spare.teapot,
+    "snail": spare.snail,
 }  # fmt: skip
 _FLYING = ("bird", "rocket")  # have another drawing in the air
 _LIT = ("house", "castle", "lighthouse")  # with light behind the windows at night
