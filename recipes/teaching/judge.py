@@ -63,10 +63,8 @@ def fit(path: Path) -> None:
     optimizer = torch.optim.AdamW(judge.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS)
     for _ in range(STEPS):
-        rows, style = (
-            rng.integers(pictures.shape[1], size=BATCH),
-            rng.integers(len(STYLES), size=BATCH),
-        )
+        rows = rng.integers(pictures.shape[1], size=BATCH)
+        style = rng.integers(len(STYLES), size=BATCH)
         x = prepare(pictures[style, rows])
         mirror = torch.from_numpy(rng.random(BATCH) < 0.5)[:, None, None, None]
         x = torch.where(mirror, x.flip(-1), x)
