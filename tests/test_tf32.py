@@ -36,6 +36,7 @@ ENTRIES = {
     "cli.py": "sys.argv = ['cli.py', 'info']; runpy.run_path('cli.py', run_name='__main__')",
     "converter": "sys.argv = ['x', '--help']; "
     "runpy.run_module('convert.from_torch', run_name='__main__')",
+    "a module of the converter": "import convert.bundle",
 }
 
 
