@@ -11,7 +11,7 @@ from .settings import Recipe
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 
 
-def _size(folder: Path) -> str:
+def folder_size(folder: Path) -> str:
     return f"{sum(p.stat().st_size for p in folder.iterdir() if p.is_file()) / 1e6:.1f} MB"
 
 
@@ -45,13 +45,13 @@ def render_card(run: Path, recipe: Recipe) -> str:
         tokens=shape.grid**2,
         token_size=shape.token_size,
         soft_clip=shape.soft_clip,
-        flow_size=_size(bundle / "flow"),
+        flow_size=folder_size(bundle / "flow"),
         text_layers=recipe.text.layers,
         text_width=recipe.text.width,
         text_size=shape.text_size,
-        encoder_size=_size(bundle / "text_encoder"),
+        encoder_size=folder_size(bundle / "text_encoder"),
         latent_channels=recipe.vae.latent_channels,
-        vae_size=_size(bundle / "vae"),
+        vae_size=folder_size(bundle / "vae"),
         train=recipe.data.train,
         captions=recipe.data.captions,
         held_out=recipe.data.held_out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,12 +30,39 @@ def write_json(path: Path, value) -> None:
 
 def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda text: None) -> None:
     """Paint one split chunk by chunk; a later call continues after the last finished chunk."""
-    folder.mkdir(parents=True, exist_ok=True)
     held_out = split == "held_out"
     count = settings.held_out if held_out else settings.train
     seed = settings.seed + (_HELD_OUT_SEED if held_out else 0)
     first = 0 if held_out else settings.first
-    shape = (count, settings.size, settings.size, 3)
+
+    def paint_rows(start: int, stop: int) -> tuple[np.ndarray, list[dict]]:
+        painted = paint_many(stop - start, seed, settings.size, settings.workers, first + start)
+        images, texts, scenes = painted
+        rows = []
+        for i, (scene, text) in enumerate(zip(scenes, texts, strict=True)):
+            rng = np.random.default_rng([seed, first + start + i, 1])
+            more = [caption(scene, rng) for _ in range(settings.captions - 1)]
+            rows.append({"scene": asdict(scene), "captions": [text, *more]})
+        return images, rows
+
+    store_split(folder, split, (count, settings.size, settings.size, 3), paint_rows, say)
+
+
+def store_split(
+    folder: Path,
+    split: str,
+    shape: tuple[int, ...],
+    paint_rows: Callable[[int, int], tuple[np.ndarray, list[dict]]],
+    say=lambda text: None,
+    chunk: int = _CHUNK,
+) -> None:
+    """Write SPLIT.npy of this shape, uint8, and a line of SPLIT.jsonl for each of its rows.
+
+    ``paint_rows(start, stop)`` returns the pictures and the lines of a range. A later call
+    continues after the last finished chunk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = shape[0]
     pictures = folder / f"{split}.npy"
     if not pictures.exists():
         np.lib.format.open_memmap(pictures, "w+", np.uint8, shape).flush()
@@ -46,16 +74,12 @@ def paint_split(folder: Path, split: str, settings: DataSettings, say=lambda tex
     kept = lines.read_text().splitlines(keepends=True)[:done] if lines.exists() else []
     lines.write_text("".join(kept))
     while done < count:
-        n = min(_CHUNK, count - done)
-        images, texts, scenes = paint_many(n, seed, settings.size, settings.workers, first + done)
+        n = min(chunk, count - done)
+        images, rows = paint_rows(done, done + n)
         array[done : done + n] = images
         array.flush()
         with lines.open("a") as file:
-            for i, (scene, text) in enumerate(zip(scenes, texts, strict=True)):
-                rng = np.random.default_rng([seed, first + done + i, 1])
-                more = [caption(scene, rng) for _ in range(settings.captions - 1)]
-                row = {"scene": asdict(scene), "captions": [text, *more]}
-                file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in rows)
         done += n
         write_json(folder / f"{split}.json", {"done": done, "count": count})
         say(f"painted {split} {done}/{count}")

@@ -17,6 +17,12 @@ from .text import save_encoder
 from .train import load_averaged
 
 CHECKPOINT = "paintings_128x128.pth"
+# Kinds of words in the painter's vocabulary → in a bundle's.
+_SPOKEN = {
+    "subjects": "subject", "places": "place", "colours": "colour", "sizes": "size",
+    "counts": "count", "times": "time", "weathers": "weather", "motions": "motion",
+    "words": "words",
+}  # fmt: skip
 
 
 def published_settings(shape: FlowShape, image_size: int, noise_std: float) -> dict:
@@ -43,6 +49,18 @@ def published_settings(shape: FlowShape, image_size: int, noise_std: float) -> d
     }
 
 
+def clip_settings(shape: FlowShape, frames: int, fps: int, scale: float) -> dict:
+    """The further settings of a model of clips; ``frames``: of the training clips, in pictures."""
+    return {
+        "vid_size": f"{frames}:{fps}",
+        "fps_cond": 1,
+        "pt_seq_len": shape.grid,
+        "temporal_causal": 1,
+        "shallow_block_local": int(shape.local),
+        "vae": f"vae:{scale}",
+    }
+
+
 def write_checkpoint(path: Path, state: dict, settings: dict) -> None:
     """Write the ``.pth`` file and a YAML file with the same name."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +71,19 @@ def write_checkpoint(path: Path, state: dict, settings: dict) -> None:
 
 def export_files(folder: Path, flow_folder: Path, vae: Path, tokenizer, recipe: Recipe) -> int:
     """Write checkpoint, YAML, ``vae`` and ``text_encoder`` into `folder`; returns the step."""
-    flow, encoder, step = load_averaged(flow_folder, recipe.flow, recipe.text, len(tokenizer))
     settings = published_settings(recipe.flow.shape, recipe.data.size, recipe.flow.noise_std)
-    write_checkpoint(folder / CHECKPOINT, flow.state_dict(), settings)
+    parts = load_averaged(flow_folder, recipe.flow, recipe.text, len(tokenizer))
+    return write_parts(folder / CHECKPOINT, parts, settings, vae, tokenizer)
+
+
+def write_parts(checkpoint: Path, parts: tuple, settings: dict, vae: Path, tokenizer) -> int:
+    """Write the flow, and beside it ``vae`` and ``text_encoder``; returns the training step.
+
+    ``parts``: flow, encoder and step, as ``load_averaged`` returns them.
+    """
+    flow, encoder, step = parts
+    folder = checkpoint.parent
+    write_checkpoint(checkpoint, flow.state_dict(), settings)
     shutil.rmtree(folder / "vae", ignore_errors=True)
     shutil.copytree(vae, folder / "vae")
     save_encoder(encoder, tokenizer, folder / "text_encoder")
@@ -64,32 +92,46 @@ def export_files(folder: Path, flow_folder: Path, vae: Path, tokenizer, recipe: 
 
 def convert_bundle(folder: Path, bundle: Path, recipe: Recipe, dtype: str = "bfloat16") -> None:
     """Run the converter on the exported files; add the vocabulary and the default guidance."""
+    name = "paintings", "Weights made by the mlx-starflow project from its own paintings."
+    convert_parts(folder / CHECKPOINT, bundle, name, dtype, vocabulary(), recipe.guidance)
+
+
+def convert_parts(
+    checkpoint: Path,
+    bundle: Path,
+    name: tuple[str, str],
+    dtype: str,
+    words: dict[str, list[str]],
+    guidance: float,
+) -> None:
+    """Run the converter on the files of ``write_parts``.
+
+    ``name``: of the model, and its attribution. ``words``: the model's vocabulary, by kind.
+    ``guidance``: the bundle's default.
+    """
     from convert.bundle import convert_steps
     from convert.options import ConvertOptions
 
     options = ConvertOptions(
-        checkpoint=folder / CHECKPOINT,
+        checkpoint=checkpoint,
         output=bundle,
-        config=(folder / CHECKPOINT).with_suffix(".yaml"),
-        vae=str(folder / "vae"),
-        text_encoder=str(folder / "text_encoder"),
+        config=checkpoint.with_suffix(".yaml"),
+        vae=str(checkpoint.parent / "vae"),
+        text_encoder=str(checkpoint.parent / "text_encoder"),
         dtype=dtype,
-        name="paintings",
+        name=name[0],
         licence="MIT",
-        attribution="Weights made by the mlx-starflow project from its own paintings.",
+        attribution=name[1],
         overwrite=True,
         verify=True,
     )
     for _ in convert_steps(options):
         pass
-    words = vocabulary()
-    spoken = {"subject": "subjects", "place": "places", "colour": "colours", "size": "sizes"}
-    spoken |= {"count": "counts", "time": "times", "weather": "weathers", "words": "words"}
-    table = {name: words[key] for name, key in spoken.items()}
+    table = {_SPOKEN[key]: words[key] for key in _SPOKEN if key in words}
     (bundle / "vocabulary.json").write_text(json.dumps(table, indent=1) + "\n")
     path = bundle / "config.json"
     config = json.loads(path.read_text())
-    config["defaults"] = {**config["defaults"], "guidance": recipe.guidance}
+    config["defaults"] = {**config["defaults"], "guidance": guidance}
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -1,7 +1,8 @@
 """STARFlow in PyTorch: autoregressive affine blocks over latent tokens, text before the image.
 
 The state-dict keys are those of STARFlow checkpoints, so a saved model converts like any other.
-Shapes: latents (B, C, H, W), tokens (B, T, D), text (B, L, W).
+Shapes: latents (B, C, H, W), tokens (B, T, D), text (B, L, W). A clip of N latent frames is
+(B, N, C, H, W); its tokens are those of its frames one after another.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class FlowShape:
     cond_top_only: bool = True
     use_final_norm: bool = True
     soft_clip: float = 4.0
+    frames: int = 1  # latent frames of a clip; 1 = pictures
+    # In clips a reversed block reverses the tokens inside each frame (temporal_causal), and local
+    # blocks, all but the deep one, read each frame as a sequence of its own.
+    local: bool = False
 
     @property
     def token_size(self) -> int:
@@ -117,9 +122,17 @@ class Layer(nn.Module):
 class Block(nn.Module):
     """One autoregressive affine transformation of a token sequence, in the block's token order."""
 
-    def __init__(self, shape: FlowShape, layers: int, reverse: bool, conditioned: bool):
+    def __init__(
+        self,
+        shape: FlowShape,
+        layers: int,
+        reverse: bool,
+        conditioned: bool,
+        local: bool = False,
+    ):
         super().__init__()
         self.shape, self.reverse, self.conditioned = shape, reverse, conditioned
+        self.local = local
         width, tokens = shape.channels, shape.token_size
         if layers == 0:
             return
@@ -140,6 +153,19 @@ class Block(nn.Module):
     @property
     def is_identity(self) -> bool:
         return not hasattr(self, "attn_blocks")
+
+    def into(self, tokens: Tensor, frames: int = 1) -> Tensor:
+        """(B, T, D) in raster order → the block's sequences, in the block's token order."""
+        by_frame = tokens.reshape(len(tokens) * frames, -1, tokens.shape[2])
+        by_frame = by_frame.flip(1) if self.reverse else by_frame
+        return by_frame if self.local else by_frame.reshape(tokens.shape)
+
+    def back(self, sequences: Tensor, frames: int = 1) -> Tensor:
+        """The inverse of ``into``."""
+        batch = len(sequences) // frames if self.local else len(sequences)
+        by_frame = sequences.reshape(batch * frames, -1, sequences.shape[2])
+        by_frame = by_frame.flip(1) if self.reverse else by_frame
+        return by_frame.reshape(batch, -1, sequences.shape[2])
 
     def place(self, h: Tensor, start: int) -> Tensor:
         """Add the learned position table, which is flipped together with the tokens."""
@@ -165,11 +191,12 @@ class Block(nn.Module):
         sigma = F.softplus(a + SOFTPLUS_SHIFT)
         return sigma, sigma.log(), mean
 
-    def forward(self, u: Tensor, text: Tensor | None, table: Tensor | None):
+    def forward(self, u: Tensor, text: Tensor | None, table: Tensor | None, frames: int = 1):
         """Tokens in raster order → (tokens in raster order, logdet (B, T, D) in block order)."""
         if self.is_identity:
             return u, torch.zeros(len(u), device=u.device)
-        u = u.flip(1) if self.reverse else u
+        shape = u.shape
+        u = self.into(u, frames)
         inputs = u
         if self.shape.sos:
             inputs = torch.cat([self.sos_embed.expand(len(u), 1, -1), u[:, :-1]], 1)
@@ -183,7 +210,7 @@ class Block(nn.Module):
             out = F.pad(out[:, :-1], (0, 0, 1, 0))
         sigma, log_sigma, mean = self.affine(out)
         v = (u - mean) / sigma
-        return (v.flip(1) if self.reverse else v), -log_sigma
+        return self.back(v, frames), -log_sigma.reshape(shape)
 
 
 class STARFlow(nn.Module):
@@ -197,43 +224,52 @@ class STARFlow(nn.Module):
                 layers,
                 reverse=(i % 2 == 1) == shape.right_to_left,
                 conditioned=shape.text_size > 0 and (i == last or not shape.cond_top_only),
+                local=shape.local and i != last,
             )
             for i, layers in enumerate(shape.layers_per_block)
         )
 
-    def tables(self, height: int, width: int, device) -> tuple[Tensor | None, Tensor | None]:
-        """Rotary tables (without text, with text in front) for a grid of height × width tokens."""
+    def tables(
+        self, height: int, width: int, device, frames: int = 1
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Rotary tables (without text, with text in front) for frames of height × width tokens.
+
+        The first is that of one frame if the blocks that it is for are local.
+        """
         shape = self.shape
         if not shape.rope:
             return None, None
         full = rotary_table(
-            shape.head_dim, height, width, float(shape.grid), shape.text_size, device
+            shape.head_dim, height, width, float(shape.grid), shape.text_size, device, frames
         )
-        return full[:, shape.text_size :], full
+        plain = full[:, shape.text_size :]
+        return plain[:, : height * width] if shape.local else plain, full
 
     def patchify(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, T, D); inside a token (row, column, channel), channel fastest."""
-        b, c, h, w = x.shape
+        """(B, C, H, W) or (B, N, C, H, W) → (B, T, D); inside a token (row, column, channel),
+        channel fastest."""
+        batch, (c, h, w) = len(x), x.shape[-3:]
         p = self.shape.patch_size
-        x = x.view(b, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1)
-        return x.reshape(b, (h // p) * (w // p), p * p * c)
+        x = x.reshape(-1, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1)
+        return x.reshape(batch, -1, p * p * c)
 
-    def unpatchify(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """(B, T, D) → (B, C, H, W) for a latent of height × width."""
-        p, c = self.shape.patch_size, self.shape.channel_size
-        x = tokens.view(len(tokens), height // p, width // p, p, p, c).permute(0, 5, 1, 3, 2, 4)
-        return x.reshape(len(tokens), c, height, width)
+    def unpatchify(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+        """(B, T, D) → a latent or clip of this shape."""
+        p, (c, height, width) = self.shape.patch_size, shape[-3:]
+        x = tokens.reshape(-1, height // p, width // p, p, p, c).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(shape)
 
     def forward(self, x: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Latent (B, C, H, W) → noise of the same shape and each block's log-determinants."""
+        """Latent (B, C, H, W) or clip (B, N, C, H, W) → noise of the same shape and each block's
+        log-determinants."""
         height, width = x.shape[-2:]
-        p = self.shape.patch_size
-        plain, with_text = self.tables(height // p, width // p, x.device)
+        p, frames = self.shape.patch_size, x.shape[1] if x.ndim == 5 else 1
+        plain, with_text = self.tables(height // p, width // p, x.device, frames)
         u, logdets = self.patchify(x.float()), []
         for block in self.blocks:
-            u, logdet = block(u, text, with_text if block.conditioned else plain)
+            u, logdet = block(u, text, with_text if block.conditioned else plain, frames)
             logdets.append(logdet)
-        return self.unpatchify(u, height, width), logdets
+        return self.unpatchify(u, x.shape), logdets
 
 
 def log_prob(flow: STARFlow, x: Tensor, text: Tensor | None = None) -> Tensor:

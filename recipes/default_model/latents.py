@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,35 +30,57 @@ def encode_split(
     """Write SPLIT.npy (n, C, h, w) and, if `settings.flipped`, SPLIT.flipped.npy: the scaled means
     of the latents in float16. A later call continues after the last finished chunk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     pictures, scale = open_pictures(paint, split), model.config.scaling_factor
     if split == "train":
         pictures = pictures[: settings.encoded]
     for name, flip in ((split, False), (f"{split}.flipped", True)):
         if flip and (split == "held_out" or not settings.flipped):
             continue
-        path = folder / f"{name}.npy"
-        if path.exists():
-            continue
-        parts = []
-        for start in range(0, len(pictures), _CHUNK):
-            chunk = folder / f"{name}.{start}.part.npy"
-            if not chunk.exists():
-                latents = encode_pictures(model, pictures[start : start + _CHUNK], device, flip)
-                partial = folder / "partial.npy"
-                np.save(partial, (latents * scale).half().numpy())
-                partial.replace(chunk)
-                say(f"encoded {name} {min(start + _CHUNK, len(pictures))}/{len(pictures)}")
-            parts.append(chunk)
-        np.save(folder / "partial.npy", np.concatenate([np.load(part) for part in parts]))
-        (folder / "partial.npy").replace(path)
-        for part in parts:
-            part.unlink()
+
+        def encode(rows: np.ndarray, flip: bool = flip) -> Tensor:
+            return encode_pictures(model, rows, device, flip) * scale
+
+        store_latents(folder, name, pictures, encode, say)
+
+
+def store_latents(
+    folder: Path,
+    name: str,
+    pictures: np.ndarray,
+    encode: Callable[[np.ndarray], Tensor],
+    say=lambda text: None,
+    length: int = _CHUNK,
+) -> None:
+    """Write NAME.npy, the latents of pictures or clips in float16, in chunks of ``length`` rows. A
+    later call continues after the last finished chunk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, partial = folder / f"{name}.npy", folder / f"{name}.partial.npy"
+    if path.exists():
+        return
+    parts = []
+    for start in range(0, len(pictures), length):
+        chunk = folder / f"{name}.{start}.part.npy"
+        if not chunk.exists():
+            latents = encode(pictures[start : start + length])
+            np.save(partial, latents.half().numpy())
+            partial.replace(chunk)
+            say(f"encoded {name} {min(start + length, len(pictures))}/{len(pictures)}")
+        parts.append(chunk)
+    np.save(partial, np.concatenate([np.load(part) for part in parts]))
+    partial.replace(path)
+    for part in parts:
+        part.unlink()
 
 
 def tokenize_split(folder: Path, paint: Path, split: str, tokenizer, length: int) -> None:
+    """Write SPLIT.tokens.npy for the captions of a split."""
+    store_tokens(folder, split, read_scenes(paint, split)[1], tokenizer, length)
+
+
+def store_tokens(
+    folder: Path, split: str, captions: list[list[str]], tokenizer, length: int
+) -> None:
     """Write SPLIT.tokens.npy (n, captions, length) uint16; a few training captions have <unk>."""
-    _, captions = read_scenes(paint, split)
     ids = tokenize(tokenizer, [text for texts in captions for text in texts], length)
     if split == "train":
         ids = with_unknown(ids, _UNKNOWN_SHARE, torch.Generator().manual_seed(0))
@@ -84,9 +107,12 @@ def rows_of(
     return torch.from_numpy(latents[rows].astype(np.float32)), torch.from_numpy(ids)
 
 
-def write_latent_report(folder: Path, split: str) -> None:
-    latents, _ = open_latents(folder, split)
+def write_latent_report(folder: Path, split: str, latents: np.ndarray | None = None) -> None:
+    """Write the deviation and the mean of the channels of latents (n, ..., C, h, w)."""
+    if latents is None:
+        latents, _ = open_latents(folder, split)
     sample = latents[:: max(1, len(latents) // 4000)].astype(np.float32)
+    sample = sample.reshape(-1, *sample.shape[-3:])
     write_json(
         folder / "report.json",
         {

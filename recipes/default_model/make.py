@@ -183,23 +183,34 @@ _RUN: dict[str, Callable[[Path, Recipe, Log], None]] = {
 }
 
 
-def make(run: Path, recipe: Recipe, stages: tuple[str, ...] = STAGES) -> None:
-    """Run the stages in order. Writes the bundle to RUN/bundle, the report to RUN/evaluate."""
+def run_stages(run: Path, recipe, functions: dict[str, Callable], stages: tuple[str, ...]) -> None:
+    """Run the chosen stages, in the order of ``functions``, with a log in RUN/log.txt."""
     run.mkdir(parents=True, exist_ok=True)
     log = Log(run / "log.txt")
-    for stage in STAGES:
+    for stage, function in functions.items():
         if stage in stages:
             log(f"stage {stage}")
-            _RUN[stage](run, recipe, log)
+            function(run, recipe, log)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the embedded model.")
+def make(run: Path, recipe: Recipe, stages: tuple[str, ...] = STAGES) -> None:
+    """Run the stages in order. Writes the bundle to RUN/bundle, the report to RUN/evaluate."""
+    run_stages(run, recipe, _RUN, stages)
+
+
+def stage_parser(description: str, stages: tuple[str, ...]) -> argparse.ArgumentParser:
+    """A parser of the options that all recipes have."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--toy", action="store_true", help="tiny sizes, to test the stages")
     parser.add_argument("--run", type=Path, help="folder of this run")
     parser.add_argument(
-        "--stage", action="append", choices=STAGES, help="run only this stage; repeatable"
+        "--stage", action="append", choices=stages, help="run only this stage; repeatable"
     )
+    return parser
+
+
+def main() -> None:
+    parser = stage_parser("Make the embedded model.", STAGES)
     parser.add_argument(
         "--start",
         type=Path,

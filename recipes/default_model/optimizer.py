@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .parallel import rank, world
+from .parallel import average_gradients, rank, world
 from .state import half_precision
 
 
@@ -79,6 +79,16 @@ def build_optimizers(
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return built
+
+
+def descend(loss: Tensor, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    """One step of all optimizers, with gradients averaged over the processes and clipped at 1."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(model.parameters())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:

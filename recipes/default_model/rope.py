@@ -9,11 +9,19 @@ TEXT_ANGLES = 8  # of the head_dim / 2 angles, those that follow the text positi
 
 
 def rotary_table(
-    head_dim: int, height: int, width: int, extent: float, text_size: int, device=None
+    head_dim: int,
+    height: int,
+    width: int,
+    extent: float,
+    text_size: int,
+    device=None,
+    frames: int = 1,
 ) -> Tensor:
     """Cosines and sines (2, L + T, head_dim / 2) for [text; image tokens in raster order].
 
-    Positions are scaled to the side `extent` of the training grid, for every grid and text length.
+    Of a clip these are the tokens of its frames, one frame after another; the text axis then also
+    counts the frames. Positions are scaled to the side `extent` of the training grid, for every
+    grid and text length.
     """
     angles = head_dim // 2
     spatial = angles - TEXT_ANGLES if text_size else angles
@@ -23,10 +31,11 @@ def rotary_table(
     columns = (torch.arange(width, dtype=torch.float64) * scale)[None].expand(height, width)
     parts = [rows.reshape(-1, 1) * f, columns.reshape(-1, 1) * f]
     if not text_size:
-        table = torch.cat(parts, 1)
+        table = torch.cat(parts, 1).repeat(frames, 1)
     else:
-        image = torch.cat([*parts, torch.zeros(height * width, TEXT_ANGLES)], 1)
         g = 10000.0 ** (-torch.arange(TEXT_ANGLES, dtype=torch.float64) / TEXT_ANGLES)
+        numbers = torch.arange(frames, dtype=torch.float64).repeat_interleave(height * width)
+        image = torch.cat([torch.cat(parts, 1).repeat(frames, 1), numbers[:, None] * g], 1)
         places = torch.arange(text_size, dtype=torch.float64) / text_size * extent
         text = torch.cat([torch.zeros(text_size, spatial), places[:, None] * g], 1)
         table = torch.cat([text, image], 0)

@@ -18,11 +18,17 @@ def _guided(sigma, mean, weight: float):
 
 
 def _invert_block(
-    block: Block, v: Tensor, text: Tensor | None, table, guidance: float, temperature: float
+    block: Block,
+    v: Tensor,
+    text: Tensor | None,
+    table,
+    guidance: float,
+    temperature: float,
+    frames: int,
 ) -> Tensor:
     if block.is_identity:
         return v
-    v = v.flip(1) if block.reverse else v
+    v = block.into(v, frames)
     copies = 2 if guidance > 0 and block.conditioned else 1
     caches: list[dict] = [{} for _ in block.attn_blocks]
     start = 0
@@ -52,8 +58,7 @@ def _invert_block(
         if copies == 2:
             sigma, mean = _guided(sigma, mean, guidance)
         tokens.append(sigma * v[:, t : t + 1] + mean)
-    u = torch.cat(tokens, 1)
-    return u.flip(1) if block.reverse else u
+    return block.back(torch.cat(tokens, 1), frames)
 
 
 @torch.no_grad()
@@ -64,16 +69,17 @@ def invert(
     guidance: float = 0.0,
     attention_temperature: float = 1.0,
 ) -> list[Tensor]:
-    """Noise z (B, C, H, W) → the latents after 0, 1, … K inverted blocks; the last is the sample.
+    """Noise z (B, C, H, W) or, for clips, (B, N, C, H, W) → the latents after 0, 1, … K inverted
+    blocks; the last is the sample.
 
     With guidance > 0 `text` has 2B rows: the captions, then the null captions.
     """
     height, width = z.shape[-2:]
-    p = flow.shape.patch_size
-    plain, with_text = flow.tables(height // p, width // p, z.device)
+    p, frames = flow.shape.patch_size, z.shape[1] if z.ndim == 5 else 1
+    plain, with_text = flow.tables(height // p, width // p, z.device, frames)
     u, stages = flow.patchify(z), [z]
     for block in reversed(flow.blocks):
         table = with_text if block.conditioned else plain
-        u = _invert_block(block, u, text, table, guidance, attention_temperature)
-        stages.append(flow.unpatchify(u, height, width))
+        u = _invert_block(block, u, text, table, guidance, attention_temperature, frames)
+        stages.append(flow.unpatchify(u, z.shape))
     return stages

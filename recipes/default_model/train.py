@@ -57,7 +57,7 @@ class Trainer:
         )
         self.step = 0
 
-    def batch(self, latents: np.ndarray, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
+    def batch(self, latents: np.ndarray, tokens: np.ndarray) -> tuple[Tensor, ...]:
         """This process's rows of the step's batch: noised latents and caption ids."""
         s, step = self.settings, self.step
         epoch, place = divmod(step, len(latents) // s.batch)
@@ -67,14 +67,29 @@ class Trainer:
         unknown = (rng.random(ids.shape) < _UNKNOWN_SHARE) & (ids.numpy() > UNKNOWN_ID)
         ids[torch.from_numpy(unknown)] = UNKNOWN_ID
         dropped = torch.from_numpy(rng.random(len(ids)) < s.caption_dropout)
-        ids[dropped] = null_ids(ids.shape[1])
+        ids[dropped] = self.null(ids.shape[1])
+        x, *more = self.cut(x, ids, rng)
         x = x + s.noise_std * torch.randn(x.shape, generator=step_generator(s.seed, step))
-        return x[share(s.batch)].to(self.device), ids[share(s.batch)].to(self.device)
+        return tuple(rows[share(s.batch)].to(self.device) for rows in (x, *more))
+
+    def null(self, length: int) -> Tensor:
+        """The token ids (1, length) of the null caption."""
+        return null_ids(length)
+
+    def cut(self, x: Tensor, ids: Tensor, rng: np.random.Generator | None) -> tuple[Tensor, ...]:
+        """The part of the latents and captions to train on, and further arguments of ``loss``.
+
+        ``rng``: None for a fixed part, to measure with.
+        """
+        return x, ids
+
+    def evaluate(self, x: Tensor, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The flow's noise and log-determinants."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=half_precision(self.device)):
+            return self.flow(x, encode(self.encoder, ids))
 
     def loss(self, x: Tensor, ids: Tensor) -> Tensor:
-        with torch.autocast(self.device, torch.bfloat16, enabled=half_precision(self.device)):
-            z, logdets = self.flow(x, encode(self.encoder, ids))
-        return nats_per_dimension(z, logdets).mean()
+        return nats_per_dimension(*self.evaluate(x, ids)).mean()
 
     def update(self, latents: np.ndarray, tokens: np.ndarray) -> float:
         s = self.settings
@@ -127,12 +142,10 @@ class Trainer:
         torch._foreach_copy_([p.detach() for _, p in self.named], self.average)
         rows = np.linspace(0, len(latents) - 1, count).astype(int)
         x, ids = rows_of(latents, tokens, rows, np.random.default_rng(0))
+        x, *more = self.cut(x, ids, None)
         x = x + self.settings.noise_std * torch.randn(x.shape, generator=step_generator(0, 0))
-        x, ids = x[share(count)], ids[share(count)]
-        parts = [
-            self.loss(a.to(self.device), b.to(self.device))
-            for a, b in zip(x.split(64), ids.split(64), strict=True)
-        ]
+        mine = [rows[share(count)].to(self.device).split(64) for rows in (x, *more)]
+        parts = [self.loss(*part) for part in zip(*mine, strict=True)]
         mean = torch.stack(parts).mean().cpu()
         if world() > 1:
             dist.all_reduce(mean)
@@ -151,6 +164,7 @@ def train_flow(
     say=lambda line: None,
     stop_after: int | None = None,
     begin=None,
+    kind: type[Trainer] = Trainer,
 ) -> None:
     """Train to the end (or to step `stop_after`); state and averages are saved in `folder`.
 
@@ -158,7 +172,7 @@ def train_flow(
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = settings.images // settings.batch
-    trainer = Trainer(settings, text, words, total, begin)
+    trainer = kind(settings, text, words, total, begin)
     if state := load_state(folder / "state.pt", trainer.device):
         trainer.load(state)
     began = saved = time.monotonic()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .data import write_json
-from .optimizer import build_optimizers, cosine, set_rates
-from .parallel import agree, average_gradients, rank, share
+from .optimizer import build_optimizers, cosine, descend, set_rates
+from .parallel import agree, rank, share
 from .settings import VAESettings
 from .state import half_precision, load_state, pick_device, save_state, step_generator
 from .vae_loss import picture_loss
@@ -165,12 +165,7 @@ def fit_autoencoder(
         x = to_tensor(batch_of(pictures, settings, step, step < on_crops), device)
         generator = step_generator(settings.seed + rank(), step, device)
         loss, squared, apart = autoencoder_loss(model, x, settings, generator, anchor)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(model.parameters())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(loss, model, optimizers)
         if rank() == 0 and (step % 100 == 0 or step == total - 1):
             psnr = reconstruction_psnr(model, held_out[:64], device) if step % 500 == 0 else None
             say(

@@ -120,11 +120,12 @@ def _noun_phrase(scene: Scene, rng: np.random.Generator, bare: bool) -> str:
     return _article(phrase) + after
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def caption(scene: Scene, rng: np.random.Generator, action: str = "") -> str:
     """One caption of the scene, in lower case.
 
     It always names the subject, nearly always a place that is not usual for the subject and a
     colour that is not natural, and mostly size, count, time and weather that are not the defaults.
+    ``action``: what the subject does, such as "walks to the left".
     """
     says_place = rng.random() > (0.3 if scene.place in HOME[scene.subject] else 0.015)
     told_time = scene.place != "night sky" and rng.random() < (
@@ -133,6 +134,8 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     told_weather = rng.random() < (0.94 if scene.weather != "clear" else 0.04)
     tags = rng.random() < 0.22
     noun = _noun_phrase(scene, rng, bare=tags and rng.random() < 0.7)
+    if action:
+        noun += f" {action}"
     if tags:
         parts = [noun]
         if says_place:

@@ -49,14 +49,16 @@ def _carry(pen: Pen, scene: Scene, layout: Layout) -> None:
         pen.oval(x, y + lift + 0.012, half + 0.055, 0.062, (70, 160, 212))
 
 
-def _background(scene: Scene, layout: Layout, size: int, rng: np.random.Generator) -> Image.Image:
+def _background(
+    scene: Scene, layout: Layout, size: int, rng: np.random.Generator, for_stars=None
+) -> Image.Image:
     side, deep, horizon = size * _SUPERSAMPLE, scene.place == "night sky", HORIZON[scene.place]
     image = sky(side, scene.time, scene.weather, deep, horizon)
     pen = Pen(image, light=SCENERY_LIGHT["night" if deep else scene.time])
     if deep:
         stars(pen, rng, 42, 1.0)
     elif scene.time == "night" and scene.weather == "clear":
-        stars(pen, rng, 12, horizon * 0.8)
+        stars(pen, for_stars or rng, 12, horizon * 0.8)
     x = 0.16 + 0.14 * rng.random()
     sun_or_moon(pen, scene.time, scene.weather, x if rng.random() < 0.5 else 1 - x, deep, horizon)
     if not deep or scene.weather != "clear":
@@ -159,17 +161,35 @@ def _front_water(picture: np.ndarray, scene: Scene, layout: Layout) -> np.ndarra
     return picture + (foam - picture) * (0.7 * crest * near)[:, :, None]
 
 
-def paint(scene: Scene, size: int = 128) -> Image.Image:
-    """Paint the scene as an RGB picture of size x size pixels; the result is deterministic."""
-    layout = plan(scene, np.random.default_rng([scene.seed, 1]))
-    background = _background(scene, layout, size, np.random.default_rng([scene.seed, 2]))
-    picture = np.asarray(background, np.float32)
+def paint_background(
+    scene: Scene, layout: Layout, size: int, own_stars: bool = False
+) -> np.ndarray:
+    """The picture (size, size, 3) without its subjects: sky, place and their support.
+
+    ``own_stars``: draw the stars with other random numbers, so that a land has the same shape by
+    day and at night.
+    """
+    rng = np.random.default_rng([scene.seed, 2])
+    for_stars = np.random.default_rng([scene.seed, 4]) if own_stars else None
+    return np.asarray(_background(scene, layout, size, rng, for_stars), np.float32)
+
+
+def add_subjects(picture: np.ndarray, scene: Scene, layout: Layout) -> np.ndarray:
+    """The background with the subjects of a layout, without weather; (size, size, 3) float32."""
     if layout.support not in ("water",):
         picture = _contact_shadow(picture, scene, layout)
     if scene.subject == "star":
         picture = _glow(picture, layout)
-    picture = _merge(picture, _subjects(scene, layout, size), layout.spots[0].height)
+    subjects = _subjects(scene, layout, picture.shape[0])
+    picture = _merge(picture, subjects, layout.spots[0].height)
     if layout.support == "water":
         picture = _front_water(picture, scene, layout)
+    return picture
+
+
+def paint(scene: Scene, size: int = 128) -> Image.Image:
+    """Paint the scene as an RGB picture of size x size pixels; the result is deterministic."""
+    layout = plan(scene, np.random.default_rng([scene.seed, 1]))
+    picture = add_subjects(paint_background(scene, layout, size), scene, layout)
     picture = lay_weather(picture, scene.weather, scene.time, scene.seed)
     return Image.fromarray(np.clip(picture + 0.5, 0, 255).astype(np.uint8))

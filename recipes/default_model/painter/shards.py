@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +37,18 @@ def _paint_range(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[str],
     return images, texts, scenes
 
 
+def spread(function: Callable, jobs: list[tuple], workers: int) -> Iterator:
+    """The results of ``function`` for every job, in order, computed in ``workers`` processes."""
+    if workers <= 1 or len(jobs) == 1:
+        yield from map(function, jobs)
+        return
+    # "spawn", because a forked copy of a process with threads of a deep-learning library can
+    # hang. An executor raises an error if a worker cannot start; a Pool would wait forever.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(function, jobs)
+
+
 def paint_many(
     n: int, seed: int, size: int = 128, workers: int = 2, start: int = 0
 ) -> tuple[np.ndarray, list[str], list[Scene]]:
@@ -56,14 +68,7 @@ def paint_many(
             texts.extend(part_texts)
             scenes.extend(part_scenes)
 
-    if workers <= 1 or len(jobs) == 1:
-        gather(map(_paint_range, jobs))
-    else:
-        # "spawn", because a forked copy of a process with threads of a deep-learning library can
-        # hang. An executor raises an error if a worker cannot start; a Pool would wait forever.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            gather(pool.map(_paint_range, jobs))
+    gather(spread(_paint_range, jobs, workers))
     return images, texts, scenes
 
 

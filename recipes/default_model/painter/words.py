@@ -7,6 +7,7 @@ model as the same tokens. ``understood`` applies the rules in Python.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .scene import COLOURS, SUBJECTS, TIMES, WEATHERS
@@ -143,9 +144,32 @@ def names(subject: str) -> tuple[str, ...]:
     return (subject, *_WORDS.get(subject, ()))
 
 
-def _meanings() -> list[tuple[str, tuple[str, ...]]]:
+Meanings = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The words that a model knows. The default: those of pictures; the fields add to them.
+
+    ``meanings``: token → phrases and words, replaced before those of pictures.
+    """
+
+    told: tuple[str, ...] = ()
+    meanings: Meanings = ()
+    untold: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Every token that captions consist of, in a fixed order."""
+        return (*TOKENS, *self.told)
+
+
+PICTURES = Lexicon()
+
+
+def _meanings(lexicon: Lexicon) -> list[tuple[str, tuple[str, ...]]]:
     """(token, phrases or words with this meaning), phrases first, with plurals of subjects."""
-    table = []
+    table = list(lexicon.meanings)
     for token, phrases in _PHRASES:
         if token.split()[-1] in SUBJECTS:
             table.append((f"{token} {PLURAL}", tuple(map(plural, phrases))))
@@ -159,8 +183,8 @@ def _meanings() -> list[tuple[str, tuple[str, ...]]]:
     return table
 
 
-@lru_cache(maxsize=1)
-def rules() -> tuple[tuple[str, str], ...]:
+@lru_cache(maxsize=4)
+def rules(lexicon: Lexicon = PICTURES) -> tuple[tuple[str, str], ...]:
     """(pattern, replacement) pairs, to be applied in this order to a prompt in lower case.
 
     The patterns match the same text in Python's ``re`` and in the tokenizers library.
@@ -172,23 +196,23 @@ def rules() -> tuple[tuple[str, str], ...]:
     # Punctuation separates phrases ("a flower, grey, sky" has no grey sky), hyphens do not.
     found = [(r"[-_\u2010\u2011]+", " "), (r"[^\w\s]+", " ; ")]
     found += [(any_of(_ARTICLES), " "), (r"\s+", " ")]
-    found += [(any_of(phrases), token) for token, phrases in _meanings()]
-    found.append((any_of(_UNTOLD), " "))
-    told = "|".join(re.escape(token) for token in TOKENS)
+    found += [(any_of(phrases), token) for token, phrases in _meanings(lexicon)]
+    found.append((any_of((*_UNTOLD, *lexicon.untold)), " "))
+    told = "|".join(re.escape(token) for token in lexicon.tokens)
     found.append((rf"(?:\b(?!(?:{told})\b)\w+[\s;]*)+", f" {UNKNOWN} "))
     return (*found, (";", " "))
 
 
-def understood(text: str) -> list[str]:
+def understood(text: str, lexicon: Lexicon = PICTURES) -> list[str]:
     """The tokens of a prompt, with UNKNOWN for unknown words."""
     text = text.lower()
-    for pattern, token in rules():
+    for pattern, token in rules(lexicon):
         text = re.sub(pattern, token, text)
     return text.split()
 
 
-def known_words() -> list[str]:
+def known_words(lexicon: Lexicon = PICTURES) -> list[str]:
     """Every known word, sorted, numbers as digits included."""
-    phrases = [*_ARTICLES, *_UNTOLD, *TOKENS]
-    phrases += [phrase for _, options in _meanings() for phrase in options]
+    phrases = [*_ARTICLES, *_UNTOLD, *lexicon.untold, *lexicon.tokens]
+    phrases += [phrase for _, options in _meanings(lexicon) for phrase in options]
     return sorted({word for phrase in phrases for word in phrase.split()} - {PLURAL, "nightsky"})
