@@ -36,6 +36,7 @@ SIZES = (40, 60, 100, 200)  # numbers of pictures of a reference
 PARTS = ("false-alarms", "kinds", "defects")
 FOLDER = Path("recipes/default_model/runs/watching")
 _CHUNK = 20
+_REFERENCES = 10  # random references for the kinds of outliers
 
 
 def main() -> None:
@@ -127,13 +128,25 @@ def _interval(n: int, p: float) -> tuple[float, float]:
 
 def kinds(pipe: Pipeline, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """The share of detected pictures of each kind of outlier at the false-alarm rate RATE, with all
-    statistics together and with each alone."""
-    reference = _reference(pipe, options)
+    statistics together and with each alone: means over random references, and the range of the
+    first."""
+    ordinary = measured(
+        pipe, options.folder, "ordinary", list(paint_known(pipe, options.count, SEED)[0])
+    )
+    chosen = np.random.default_rng(5)
+    references = [
+        ordinary.take(chosen.choice(len(ordinary), options.reference, replace=False))
+        for _ in range(_REFERENCES)
+    ]
     paintings = paint_known(pipe, options.each, SEED + 2)[0]
     rng, result = np.random.default_rng(7), {}
     for name, change in {"paintings": lambda p, _: p, **OUTLIERS}.items():
         pictures = [np.ascontiguousarray(change(p, rng)) for p in paintings]
-        result[name] = _detected(reference, measured(pipe, options.folder, name, pictures))
+        found = measured(pipe, options.folder, name, pictures)
+        rows = [_detected(reference, found) for reference in references]
+        result[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        every = [row["detected"] for row in rows]
+        result[name] |= {"one reference: from": min(every), "to": max(every)}
     return result
 
 
