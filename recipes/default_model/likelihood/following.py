@@ -54,7 +54,7 @@ def _kept(right: np.ndarray, scores: np.ndarray, n: int) -> dict[str, float]:
     kept = scores.reshape(prompts, total // n, n).argmax(axis=2)[:, None, :, None]
     grouped = right.reshape(prompts, kinds, total // n, n)
     shares = np.take_along_axis(grouped, kept, axis=3).mean(axis=(0, 2, 3))
-    return dict(zip((*KINDS, "all three"), shares.tolist(), strict=True))
+    return dict(zip((*KINDS, "all at once"), shares.tolist(), strict=True))
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
