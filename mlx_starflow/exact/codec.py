@@ -95,7 +95,7 @@ def encode_tokens(
         if least < margin:
             return None
         q = chosen(values[t] / work.step - gaussians.mean, gaussians.deviation, thrift)
-        work.put(q)
+        work.put(q, gaussians)
         scales.append(gaussians.scale)
         ideal += cell_bits((work.tokens[t] - b) / sigma, work.step / sigma).sum()
     extent = max(SMALLEST_EXTENT, int(np.abs(work.symbols).max()).bit_length())
@@ -133,7 +133,7 @@ def decode_tokens(
     work, reader = _Tokens(flow, grid, context, step, seed), Reader(data, extent)
     for _ in range(grid.tokens):
         _, _, gaussians = work.next()
-        work.put(reader.take(gaussians.scale))
+        work.put(reader.take(gaussians.scale), gaussians)
     return Decoded(work.symbols, work.restored())
 
 
@@ -151,7 +151,6 @@ class _Tokens:
         self._flip = flow.config.blocks[deep_block(flow)].flip
         self._conditionals = _Conditionals(flow, grid, context)
         self._shifts = Shifts.of(seed, *size)
-        self._gaussians: Gaussians | None = None
         self._t = -1
 
     def next(self) -> tuple[np.ndarray, np.ndarray, Gaussians]:
@@ -159,17 +158,14 @@ class _Tokens:
         self._t += 1
         previous = self.tokens[self._t - 1] if self._t else None
         sigma, b = self._conditionals.of(previous, self._t)
-        self._gaussians = Gaussians.of(sigma, b, self.step, self._shifts, self._t)
-        return sigma, b, self._gaussians
+        return sigma, b, Gaussians.of(sigma, b, self.step, self._shifts, self._t)
 
-    def put(self, q: np.ndarray) -> None:
-        """Set the symbols (D,) of this token."""
-        if self._gaussians is None:
-            raise UsageError("put comes after next.")
-        t, mean, deviation = self._t, self._gaussians.mean, self._gaussians.deviation
+    def put(self, q: np.ndarray, gaussians: Gaussians) -> None:
+        """Set the symbols (D,) of this token, whose Gaussians ``next`` returned."""
+        t, mean = self._t, gaussians.mean
         self.symbols[t] = q
         self.tokens[t] = self.step * (mean + q)
-        self._means[t] = self.step * (mean + cell_means(q, deviation))
+        self._means[t] = self.step * (mean + cell_means(q, gaussians.deviation))
 
     def restored(self) -> mx.array:
         """The tokens (1, T, D) in raster order: each number is the Gaussian's mean in its cell."""

@@ -11,10 +11,10 @@ from .data import temporal_scale
 from .settings import Recipe
 
 CHECKPOINT = "moving_paintings_64x64.pth"
-_NAME = (
-    "moving paintings",
-    "Weights made by the mlx-starflow project from its own moving paintings.",
-)
+_ABOUT = {
+    "name": "moving paintings",
+    "attribution": "Weights made by the mlx-starflow project from its own moving paintings.",
+}
 
 
 def export_files(folder: Path, run: Path, tokenizer, recipe: Recipe) -> int:
@@ -30,7 +30,7 @@ def export_files(folder: Path, run: Path, tokenizer, recipe: Recipe) -> int:
 def convert_bundle(folder: Path, bundle: Path, recipe: Recipe) -> None:
     """Convert the exported files; the autoencoder is stored in half precision."""
     words, guidance = clip_vocabulary(), recipe.guidance
-    convert_parts(folder / CHECKPOINT, bundle, _NAME, "bfloat16", words, guidance)
+    convert_parts(folder / CHECKPOINT, bundle, _ABOUT, "bfloat16", words, guidance)
     halve(bundle / "vae")
 
 

@@ -92,21 +92,24 @@ def write_parts(checkpoint: Path, parts: tuple, settings: dict, vae: Path, token
 
 def convert_bundle(folder: Path, bundle: Path, recipe: Recipe, dtype: str = "bfloat16") -> None:
     """Run the converter on the exported files; add the vocabulary and the default guidance."""
-    name = "paintings", "Weights made by the mlx-starflow project from its own paintings."
-    convert_parts(folder / CHECKPOINT, bundle, name, dtype, vocabulary(), recipe.guidance)
+    about = {
+        "name": "paintings",
+        "attribution": "Weights made by the mlx-starflow project from its own paintings.",
+    }
+    convert_parts(folder / CHECKPOINT, bundle, about, dtype, vocabulary(), recipe.guidance)
 
 
 def convert_parts(
     checkpoint: Path,
     bundle: Path,
-    name: tuple[str, str],
+    about: dict[str, str],
     dtype: str,
     words: dict[str, list[str]],
     guidance: float,
 ) -> None:
     """Run the converter on the files of ``write_parts``.
 
-    ``name``: of the model, and its attribution. ``words``: the model's vocabulary, by kind.
+    ``about``: name and attribution of the model. ``words``: the model's vocabulary, by kind.
     ``guidance``: the bundle's default.
     """
     from convert.bundle import convert_steps
@@ -119,9 +122,8 @@ def convert_parts(
         vae=str(checkpoint.parent / "vae"),
         text_encoder=str(checkpoint.parent / "text_encoder"),
         dtype=dtype,
-        name=name[0],
         licence="MIT",
-        attribution=name[1],
+        **about,
         overwrite=True,
         verify=True,
     )
