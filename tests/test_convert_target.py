@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -135,4 +136,25 @@ def test_two_runs_at_once_do_not_disturb_each_other(tmp_path):
         (other / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="--overwrite"):  # the other one was quicker
         first.__exit__(None, None, None)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_work_directory_is_not_cleared_up_before_it_is_locked(tmp_path, monkeypatch):
+    target, original, others = tmp_path / "out", Path.mkdir, []
+
+    def other():
+        with staged_directory(tmp_path / "out") as work:
+            (work / "config.json").write_text("{}")
+
+    def mkdir(path, *arguments, **options):
+        original(path, *arguments, **options)
+        if "partial-work" in path.name and not others:
+            others.append(threading.Thread(target=other))
+            others[0].start()
+            others[0].join(0.3)  # it may take all the time it wants to
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(UsageError, match="--overwrite"), staged_directory(target) as work:
+        others[0].join()
+        (work / "config.json").write_text("{}")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mlx_starflow.bundle.staging import OLD, clear_up, partial_name, work_directory
+from mlx_starflow.bundle.staging import OLD, alone, clear_up, partial_name, work_directory
 from mlx_starflow.config import COMPONENTS
 from mlx_starflow.errors import ConfigError, StarflowError, UsageError
 from mlx_starflow.files.json import read_json
@@ -35,7 +34,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     """
     target = Path(os.path.abspath(target))  # "." has no name and no sibling
     try:
-        with _alone(target.parent):
+        with alone(target.parent):
             _check_target(target, overwrite)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         _check_target(target, overwrite)  # a parent that cannot be locked
@@ -108,7 +107,7 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     target = Path(os.path.abspath(target))  # "." has no name and no sibling
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.parent):
+        with alone(target.parent):
             clear_up(target)
             _check_target(target, overwrite)
     except OSError as error:
@@ -120,21 +119,9 @@ def staged_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
             raise ConfigError(f"{target} cannot be written: {error.strerror}.") from error
         yield work
         _sync(work)
-        with _alone(target.parent):  # several conversions may end at once
+        with alone(target.parent):  # several conversions may end at once
             _check_target(target, overwrite)
             _put_in_place(work, target)
-
-
-@contextmanager
-def _alone(parent: Path) -> Iterator[None]:
-    """Hold a lock on a directory, if the file system supports it."""
-    lock = os.open(parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _sync(directory: Path) -> None:

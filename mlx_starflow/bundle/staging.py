@@ -23,7 +23,8 @@ def new_directory(target: Path) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    clear_up(target)
+    with alone(target.parent):
+        clear_up(target)
     with work_directory(target) as work:
         yield work
         os.replace(work, target)
@@ -35,15 +36,31 @@ def work_directory(target: Path) -> Iterator[Path]:
     that the process is alive. Errors: OSError."""
     work, lock = partial_name(target, "work"), None
     try:  # from here on, an interrupt may occur at any moment
-        work.mkdir()
-        lock = os.open(work, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(target.parent):  # no clear_up sees it before its lock is held
+            work.mkdir()
+            lock = os.open(work, os.O_RDONLY)
+            _lock(lock)
         yield work
     finally:
         if lock is not None:
             os.close(lock)
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def alone(parent: Path) -> Iterator[None]:
+    """Hold the lock of a directory, if the file system supports it. Errors: OSError."""
+    lock = os.open(parent, os.O_RDONLY)
+    try:
+        _lock(lock)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int) -> None:
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def partial_name(target: Path, kind: str) -> Path:
@@ -54,6 +71,7 @@ def partial_name(target: Path, kind: str) -> Path:
 def clear_up(target: Path) -> None:
     """Remove the temporary directories of processes that have ended; their lock is free.
 
+    The caller holds the lock of the parent directory (``alone``).
     If a process was killed while it replaced the target, the old target is put back.
     """
     for path in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
