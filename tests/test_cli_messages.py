@@ -15,6 +15,7 @@ from teaching import adapter
 from test_cli_pictures import SIDE, picture
 
 from mlx_starflow.bundle.vocabulary import FILE
+from mlx_starflow.hub.locate import EMBEDDED
 from mlx_starflow.pictures.metadata import read_metadata
 from mlx_starflow.sampling import BlockReport, BlockResult
 
@@ -256,7 +257,7 @@ def test_the_embedded_model_is_introduced_once_and_after_success(
     model = tmp_path / "model"
     shutil.copytree(colours, model)
     (model / FILE).write_text(json.dumps({"words": ["red"]}))
-    monkeypatch.setattr("mlx_starflow.hub.locate.EMBEDDED", model)
+    monkeypatch.setitem(EMBEDDED, "default", model)
     monkeypatch.setenv("MLX_STARFLOW_CACHE", str(tmp_path / "cache"))
     failed = run("generate", "no such colour", "--seed", 1)
     assert failed.status == 2 and "embedded model" not in failed.err

@@ -19,6 +19,7 @@ from PIL import Image
 from teaching import pictures
 
 import mlx_starflow as sf
+from mlx_starflow.hub.locate import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -89,11 +90,10 @@ def films(sentences, tmp_path_factory):
 
 
 @pytest.fixture
-def place(sentences, tmp_path, monkeypatch):
-    """A directory in which a tiny model replaces the embedded one."""
-    # hub.locate last: a module imported after it was patched would keep the tiny model.
-    for module in ("cli.info", "cli.models", "hub.locate"):
-        monkeypatch.setattr(f"mlx_starflow.{module}.EMBEDDED", sentences)
+def place(sentences, films, tmp_path, monkeypatch):
+    """A directory in which tiny models replace the embedded ones."""
+    monkeypatch.setitem(EMBEDDED, "default", sentences)
+    monkeypatch.setitem(EMBEDDED, "clips", films)
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path / "my-drawings", 6, 64)
     pictures(tmp_path / "my-cat", 6, 64, captions=False)

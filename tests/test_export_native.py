@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -20,9 +19,10 @@ from mlx_starflow.device.activations import on_gpu
 from mlx_starflow.exact.noise import seeded_noise
 from mlx_starflow.export import export
 from mlx_starflow.generation.components import Components
+from mlx_starflow.hub.locate import EMBEDDED
 from recipes.default_model.tokenizer import build_core
 
-EMBEDDED = Path(sf.__file__).parent / "assets" / "default"
+DEFAULT = EMBEDDED["default"]
 
 pytestmark = pytest.mark.slow  # compiling the host takes long; CI has a step of its own for it
 
@@ -83,7 +83,7 @@ def test_a_learned_denoiser(host, few_tokens, tmp_path):  # noqa: F811
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
     """The embedded model's text encoder and tokenizer."""
-    return export(Components(EMBEDDED, "m"), tmp_path_factory.mktemp("text") / "text", "text").path
+    return export(Components(DEFAULT, "m"), tmp_path_factory.mktemp("text") / "text", "text").path
 
 
 def test_its_tokenizer_is_that_of_the_embedded_model(host, spoken):  # noqa: F811
@@ -161,16 +161,16 @@ def test_mistakes_are_named(host, spoken, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("quantize", [None, 4])
 def test_the_embedded_model(host, tmp_path, quantize):  # noqa: F811
-    agree(host, tmp_path, EMBEDDED, "a fox in snow", quantize)
+    agree(host, tmp_path, DEFAULT, "a fox in snow", quantize)
     if quantize is None:
-        stored = sum(p.stat().st_size for p in EMBEDDED.rglob("*") if p.is_file())
+        stored = sum(p.stat().st_size for p in DEFAULT.rglob("*") if p.is_file())
         for what in ("picture", "steps", "score"):
             written = sum(p.stat().st_size for p in (tmp_path / what).rglob("*") if p.is_file())
             assert written <= 1.5 * stored
 
 
 def test_tiles(host, tmp_path):  # noqa: F811
-    exported = export(Components(EMBEDDED, "m"), tmp_path / "tiles", "steps", tile=8).path
+    exported = export(Components(DEFAULT, "m"), tmp_path / "tiles", "steps", tile=8).path
     python = sf.exported.load(exported)
     assert python.data["decoder"]["kind"] == "tiles"
     noise = seeded_noise(python.data["noise"]["shape"][1:], [7])

@@ -142,7 +142,7 @@ def test_text_encoders(gpu, tmp_path, kind, size, expected):
 
 
 def test_a_vae_computes_in_float32(gpu):
-    assert types_of(Components(EMBEDDED, "default").vae, "vae") == (set(), {mx.float32})
+    assert types_of(Components(EMBEDDED["default"], "default").vae, "vae") == (set(), {mx.float32})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

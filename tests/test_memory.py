@@ -110,7 +110,9 @@ def test_the_estimate_is_within_15_percent_of_the_peak(options, pictures):
     with sf.load(**options) as pipe:
         pipe.generate("a fox in snow", seed=1, **words)
         peaks = pipe.generate("a fox in snow", seed=1, **words).metadata["peak_memory_bytes"]
-    components = Components(EMBEDDED, "default", options.get("dtype"), options.get("quantize"))
+    components = Components(
+        EMBEDDED["default"], "default", options.get("dtype"), options.get("quantize")
+    )
     need = memory_need(components, request(components, "a fox in snow", **words)).peak(False)
     assert need == pytest.approx(max(peaks.values()) - before, rel=0.15)
 

@@ -9,7 +9,7 @@ from mlx_starflow.hub.locate import EMBEDDED
 
 
 def test_unknown_words():
-    vocabulary = read_vocabulary(EMBEDDED)
+    vocabulary = read_vocabulary(EMBEDDED["default"])
     assert vocabulary.unknown("A Fox, in snow") == []
     assert vocabulary.unknown("a zebra juggles 42 foxes, a zebra") == ["zebra", "juggles", "42"]
     assert "fox" in vocabulary.kinds["subject"] and "night sky" in vocabulary.kinds["place"]

@@ -19,7 +19,7 @@ from ..flow.split import Split
 from ..generation.events import BlockDone, BlockProgress, Event, Finished, Preview
 from ..generation.noise_file import noise_record
 from ..generation.result import Result
-from ..hub.known import EMBEDDED
+from ..hub.known import DEFAULT
 from ..pictures.arrays import write_whole
 from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
@@ -75,7 +75,7 @@ def run(job: Job, console: Console, loaded: Pipeline | None = None) -> Report:
             progress = Progress(console, len(left))
             for number in left:
                 draw_batch(job, job.batches[number], pipe, console, progress.follow, report)
-            if job.model in (None, EMBEDDED):
+            if job.model in (None, DEFAULT):
                 introduce(pipe, console)
         ended = [(r["converged"], r["residual"]) for r in report.records]
         warn_not_converged(ended, console, advice_for(job.options))

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 from PIL import Image
 
 from ..generation.events import Event
-from ..hub.known import EMBEDDED
+from ..hub.known import DEFAULT
 from ..pictures.arrays import write_whole
 from ..pictures.opening import picture_in
 from ..pipeline import Pipeline
@@ -69,7 +69,7 @@ def run_over_ranks(job: Job, console: Console, group: Group) -> Report:
                 lambda item, made: kept.keep(left[item], made),
                 in_order=not distinct_names(job),
             )
-            if group.rank == 0 and job.model in (None, EMBEDDED):
+            if group.rank == 0 and job.model in (None, DEFAULT):
                 introduce(pipe, console)
         report = kept.report()
         warn_not_converged([(r["converged"], r["residual"]) for r in report.records], console)

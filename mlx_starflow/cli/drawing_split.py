@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..flow.split import TENSOR, Split
 from ..generation.events import Event
-from ..hub.known import EMBEDDED
+from ..hub.known import DEFAULT
 from ..ranks import Group, agree
 from ..ranks.engine import mlx_group
 from .console import Console, Progress
@@ -60,7 +60,7 @@ def run_split(job: Job, console: Console, group: Group, kind: str) -> Report:
                     with _place(one, group, folder) as (mine, found):
                         target = report if group.rank == 0 else found
                         draw_batch(mine, job.batches[number], pipe, console, follow, target)
-            if group.rank == 0 and job.model in (None, EMBEDDED):
+            if group.rank == 0 and job.model in (None, DEFAULT):
                 introduce(pipe, console)
         warn_not_converged([(r["converged"], r["residual"]) for r in report.records], console)
         if job.grid and group.rank == 0:

@@ -21,8 +21,8 @@ from ..generation.components import Components
 from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
 from ..hub.download import hub_cache
-from ..hub.known import known_model
-from ..hub.locate import EMBEDDED
+from ..hub.known import DEFAULT, known_model
+from ..hub.locate import EMBEDDED, is_here
 from ..hub.resolve import resolve
 from ..pictures.metadata import read_metadata
 from ..version import __version__
@@ -51,8 +51,8 @@ def info(subject: Subject = None, json_: o.Json = False, debug: o.Debug = False)
     if subject is None:
         facts = machine()
         if json_:  # as text it would be too long
-            embedded = (EMBEDDED / "config.json").is_file()
-            facts |= capabilities(Components(EMBEDDED, "default") if embedded else None)
+            default = Components(EMBEDDED[DEFAULT], DEFAULT) if is_here(DEFAULT) else None
+            facts |= capabilities(default)
     elif Path(subject).is_file():
         facts = read_metadata(subject)
     else:
@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
         "model_cache": str(cache_directory()),
         "download_cache": str(hub_cache()),
         "models": {
-            **({"default": str(EMBEDDED)} if (EMBEDDED / "config.json").is_file() else {}),
+            **{name: str(path) for name, path in EMBEDDED.items() if is_here(name)},
             **{f"{m.name} ({m.precision})": m.problem or str(m.path) for m in cached_models()},
         },
     }

@@ -18,9 +18,8 @@ from ..files.counted import counted
 from ..hub.cache import CachedModel, cache_directory, cached_models, remove_cached
 from ..hub.clean import leftovers, remove
 from ..hub.download import hub_cache, in_cache
-from ..hub.known import EMBEDDED as EMBEDDED_NAME
-from ..hub.known import KNOWN, KnownModel, known_model
-from ..hub.locate import EMBEDDED
+from ..hub.known import CLIPS, DEFAULT, KNOWN, KnownModel, known_model
+from ..hub.locate import EMBEDDED, is_here
 from . import options as o
 from .console import Console
 from .failures import interruptible
@@ -29,6 +28,10 @@ from .help import SectionedCommand
 from .tables import aligned
 
 CARD = "MODEL_CARD.md"
+ABOUT = {
+    DEFAULT: "the small model of pictures inside the package",
+    CLIPS: "the small model of clips inside the package",
+}
 
 models = typer.Typer(
     help="List, show, download and remove models; empty the cache.",
@@ -52,7 +55,7 @@ def _default(context: typer.Context) -> None:
 @models.command("list", cls=SectionedCommand)
 def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
     """List the known models, which of them are on this disk, and the adapters here."""
-    rows = [_row(EMBEDDED_NAME, "the small model inside the package", _embedded())]
+    rows = [_row(name, ABOUT[name], _embedded(name)) for name in EMBEDDED]
     cached = cached_models()
     for model in KNOWN:
         here = [f"{m.precision}, {m.bytes / 1e9:.1f} GB" for m in cached if m.name == model.name]
@@ -74,13 +77,13 @@ def show_model(name: Name, json_: o.Json = False, debug: o.Debug = False) -> Non
     """Show a model's source, licence and size, and what is on this disk."""
     from .info import lines, model_facts
 
-    if name == EMBEDDED_NAME:
-        facts = model_facts(EMBEDDED_NAME)
-        vocabulary = read_vocabulary(EMBEDDED)
+    if name in EMBEDDED:
+        facts, bundle = model_facts(name), EMBEDDED[name]
+        vocabulary = read_vocabulary(bundle)
         if vocabulary is not None:
             facts["vocabulary"] = {k: list(v) for k, v in vocabulary.kinds.items()}
-        if (EMBEDDED / CARD).is_file():
-            facts["card"] = (EMBEDDED / CARD).read_text(encoding="utf-8")
+        if (bundle / CARD).is_file():
+            facts["card"] = (bundle / CARD).read_text(encoding="utf-8")
     else:
         model = _known(name)
         downloaded = in_cache(_repositories(model))
@@ -111,7 +114,7 @@ def download_model(
     name: Name, quantize: o.Quantize = None, quiet: o.Quiet = False, debug: o.Debug = False
 ) -> None:
     """Download and convert a model, after showing size and licence. Continues broken downloads."""
-    if name != EMBEDDED_NAME and "/" not in name:
+    if name not in EMBEDDED and "/" not in name:
         _known(name)
     with interruptible(lambda: "the download is kept, and the same command continues it"):
         path = acquire(name, quantize.recipe if quantize else None, Console(quiet))
@@ -121,8 +124,8 @@ def download_model(
 @models.command("remove", cls=SectionedCommand)
 def remove_model(name: Name, debug: o.Debug = False) -> None:
     """Remove the converted copies of a model. Downloaded files stay in the hub's cache."""
-    if name == EMBEDDED_NAME:
-        raise UsageError("The default model is part of the package and cannot be removed.")
+    if name in EMBEDDED:
+        raise UsageError(f"The model {name!r} is part of the package and cannot be removed.")
     model = _known(name)
     copies = _copies(model)
     if not copies:
@@ -190,10 +193,8 @@ def _copies(model: KnownModel) -> list[CachedModel]:
     return [m for m in cached_models() if m.name == model.name]
 
 
-def _embedded() -> list[str]:
-    if not (EMBEDDED / "config.json").is_file():
-        return []
-    return [f"{bytes_in(EMBEDDED) / 1e6:.0f} MB"]
+def _embedded(name: str) -> list[str]:
+    return [f"{bytes_in(EMBEDDED[name]) / 1e6:.0f} MB"] if is_here(name) else []
 
 
 def _row(name: str, description: str, here: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import mlx.core as mx
 from ..errors import StarflowError, UsageError
 from ..files.fields import Fields
 from ..generation.stored import StoredSettings
+from ..hub.known import CLIPS
 from ..pictures.clips import clip_metadata
 from . import options as o
 from .arguments import all_seeds
@@ -180,6 +182,8 @@ def video(
     )
     if stored is not None:
         work = replayed(work, stored, changed, str(config_from_metadata))
+    elif work.model is None:
+        work = dataclasses.replace(work, model=CLIPS)
     if cache_limit_gb is not None:
         mx.set_cache_limit(int(cache_limit_gb * 2**30))
     report = film(work, console)

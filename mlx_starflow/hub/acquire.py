@@ -10,7 +10,8 @@ from ..errors import HubError, ModelNotFoundError, StarflowError, UsageError
 from ..files.fields import shown
 from .converter import converter_module
 from .download import Tell
-from .known import EMBEDDED, KNOWN, known_model
+from .known import KNOWN, known_model
+from .locate import EMBEDDED
 from .resolve import Sources, resolve, resolve_component
 
 
@@ -36,10 +37,10 @@ def check_stored_model(name: str | None, where: str) -> None:
     """Raise a UsageError if a model that is named in a file is not complete on this disk.
 
     Settings in a picture of somebody else must not start a download. They may select only the
-    default model, and models that are on this disk with all components. ``where``: the file, for
+    embedded models, and models that are on this disk with all components. ``where``: the file, for
     messages.
     """
-    if name in (None, EMBEDDED):
+    if name is None or name in EMBEDDED:
         return
     try:
         bundle = resolve(name)

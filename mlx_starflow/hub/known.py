@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-EMBEDDED = "default"  # the small model inside the package
+DEFAULT = "default"  # the small model of pictures inside the package
+CLIPS = "clips"  # and that of clips
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 

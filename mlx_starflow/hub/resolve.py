@@ -32,8 +32,8 @@ from .download import (
     missing_files,
 )
 from .integrity import blob_is_whole
-from .known import EMBEDDED, KNOWN, KnownModel, known_model
-from .locate import locate
+from .known import DEFAULT, KNOWN, KnownModel, known_model
+from .locate import EMBEDDED, locate
 from .resumable import partial_bytes
 
 BUNDLE_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", "SHA256SUMS")
@@ -70,7 +70,8 @@ def resolve(
 ) -> Path:
     """The directory of the bundle of a model.
 
-    ``model`` is, in this order: None or "default" for the embedded model; a directory; the name of
+    ``model`` is, in this order: None for the embedded model of pictures; the name of an embedded
+    model; a directory; the name of
     a known model, whose converted copy in the cache is used, or made by downloading and converting;
     a hub repository that contains a bundle.
 
@@ -81,9 +82,9 @@ def resolve(
     tell: receives DownloadPlan, DownloadProgress and ConversionStarted.
     Errors: ModelNotFoundError, HubError, and those of the conversion.
     """
-    name = EMBEDDED if model is None else str(model)
+    name = DEFAULT if model is None else str(model)
     path = Path(name).expanduser()
-    if name == EMBEDDED or path.is_dir():
+    if name in EMBEDDED or path.is_dir():
         return locate(model)
     if path.is_file():
         raise ModelNotFoundError(
@@ -94,7 +95,7 @@ def resolve(
         return _known(known, converter, quantize, tell)
     if is_repository(name):
         return _repository(name, converter is not None, tell)
-    names = ", ".join([EMBEDDED, *(m.name for m in KNOWN)])
+    names = ", ".join([*EMBEDDED, *(m.name for m in KNOWN)])
     raise ModelNotFoundError(
         f"{name}: no directory of this name, no known model ({names}), and no hub repository "
         "(owner/name)."
