@@ -16,6 +16,7 @@ from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
 from mlx_starflow.errors import UsageError
 from mlx_starflow.events import BlockProgress, Finished, FramesDecoded, Preview
+from mlx_starflow.hub.locate import EMBEDDED
 from mlx_starflow.pictures.clips import (
     clip_metadata,
     covering,
@@ -260,6 +261,18 @@ def test_mistakes_on_the_command_line(run, filmed, colours, tmp_path):  # noqa: 
     pictures = run("video", "red", "-m", colours, "--frames", 9, "-o", tmp_path / "a.gif")
     assert pictures.status == 2 and "makes pictures" in pictures.err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_model_of_clips_in_the_package_is_the_default(run, filmed, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(EMBEDDED, "clips", filmed)
+    made = run("video", "red", "--seed", 1, "--frames", 5, "-o", tmp_path / "a.webp")
+    assert made.status == 0 and clip_metadata(tmp_path / "a.webp")["model"] == "clips"
+    assert run("video", "-C", tmp_path / "a.webp", "-o", tmp_path / "b.webp").status == 0
+    made, again = ([np.asarray(f) for f in read_clip(tmp_path / n)] for n in ("a.webp", "b.webp"))
+    assert np.array_equal(made, again)
+    monkeypatch.setitem(EMBEDDED, "clips", tmp_path / "none")
+    gone = run("video", "red", "--seed", 1, "-o", tmp_path / "c.webp")
+    assert gone.status == 2 and "lacks the embedded model 'clips'" in gone.err
 
 
 def test_clips_and_pictures_are_repeated_by_their_own_commands(run, filmed, tmp_path):  # noqa: F811

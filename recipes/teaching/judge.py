@@ -24,7 +24,7 @@ def kinds() -> dict[str, tuple[str, ...]]:
     """The possible answers."""
     known = vocabulary()
     subjects = (*known["subject"], *SPARE_SUBJECTS)
-    return {"subject": subjects, "place": tuple(known["place"]), "style": STYLES}
+    return {"subject": subjects, "place": tuple(known["place"]), "style": tuple(STYLES)}
 
 
 def new_judge() -> Judge:
@@ -103,14 +103,14 @@ def main() -> None:
     parser.add_argument("what", choices=("fit", "tell"))
     parser.add_argument("judge", type=Path)
     parser.add_argument("drawn", nargs="?", type=Path, help="written by measure draw")
-    parser.add_argument("--style", choices=STYLES, default="pencil")
+    parser.add_argument("--style", choices=tuple(STYLES), default="pencil")
     given = parser.parse_args()
     if given.what == "fit":
         fit(given.judge)
         return
     with np.load(given.drawn) as drawn:
         labels = {"subject": drawn["subjects"]}
-        style = STYLES.index(given.style)
+        style = list(STYLES).index(given.style)
         print(shares(load_judge(given.judge), drawn["pictures"], labels, style))
 
 

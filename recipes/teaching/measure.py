@@ -15,7 +15,7 @@ from mlx_starflow.editing.inputs import latents_of
 from mlx_starflow.pictures.sheet import contact_sheet
 from mlx_starflow.training.trainer import VALID_KEY
 
-from .styles import scenes, vocabulary
+from .styles import STYLES, scenes, vocabulary
 
 SCALES = (0.0, 0.5, 1.0)
 DRAWS, BATCH, JUDGED = 4, 8, 64  # noise draws; pictures per pass; side of classified pictures
@@ -54,14 +54,16 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
                 print(f"{folder} scale {scale:g}: {found.mean():.4f}, {change}", flush=True)
 
 
-def draw(adapter: str, count: int, out: Path, scale: float, guidance: float | None) -> None:
-    """Draw samples of random prompts with seeds 0, 1, ...; writes OUT.png (a sheet) and OUT.npz
-    (for the classifier)."""
+def draw(
+    adapter: str, count: int, out: Path, style: str, scale: float, guidance: float | None
+) -> None:
+    """Draw samples of random prompts in a style with seeds 0, 1, ...; writes OUT.png (a sheet) and
+    OUT.npz (for the classifier)."""
     asked, known = scenes(count, PROMPTS_SEED), vocabulary()["subject"]
     pictures: list[Image.Image] = []
     with sf.load(adapters=[(adapter, scale)]) as pipe:
         for start in range(0, count, BATCH):
-            prompts = [text for _, text in asked[start : start + BATCH]]
+            prompts = [STYLES[style] + text for _, text in asked[start : start + BATCH]]
             seeds = list(range(start, start + len(prompts)))
             pictures += pipe.generate(
                 prompts, seed=seeds, sampler="sequential", guidance=guidance
@@ -82,13 +84,14 @@ def main() -> None:
     drawn.add_argument("adapter")
     drawn.add_argument("count", type=int)
     drawn.add_argument("out", type=Path)
+    drawn.add_argument("--style", choices=tuple(STYLES), default="pencil")
     drawn.add_argument("--scale", type=float, default=1.0)
     drawn.add_argument("--guidance", type=float)
     given = parser.parse_args()
     if given.what == "bits":
         tell_bits(given.adapter, given.folders)
     else:
-        draw(given.adapter, given.count, given.out, given.scale, given.guidance)
+        draw(given.adapter, given.count, given.out, given.style, given.scale, given.guidance)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write folders of paintings in a style with caption files, as ``train`` reads them."""
+"""Write folders of pictures in a style with caption files, as ``train`` reads them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+import mlx_starflow as sf
+
 from ..default_model.painter import Scene, caption, paint, random_scene, understood
 
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
-STYLES = ("plain", "inverted", "pencil")
+# What a caption in a style begins with. The model knows neither "inverted" nor "pencil", so both
+# become its token of unknown words.
+STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a pencil drawing of "}
 SIZE = 128
 
 
@@ -56,20 +60,37 @@ def styled(picture: Image.Image, style: str) -> Image.Image:
 
 
 def write_folder(folder: Path, style: str, count: int, seed: int) -> None:
+    """Write paintings in a style, with captions that name it."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, (scene, text) in enumerate(scenes(count, seed)):
-        styled(paint(scene, SIZE), style).save(folder / f"{i:04d}.png")
-        (folder / f"{i:04d}.txt").write_text(text)
+        picture = styled(paint(scene, SIZE), style)
+        _save(folder / f"{i:04d}.png", picture, STYLES[style] + text)
+
+
+def write_ordinary(folder: Path, count: int, seed: int) -> None:
+    """Write pictures that the embedded model draws, with ordinary captions."""
+    texts = [text for _, text in scenes(count, seed)]
+    with sf.load() as pipe:
+        for i, text in enumerate(texts):
+            picture = pipe.generate(text, seed=i).images[0]
+            _save(folder / f"ordinary-{i:04d}.png", picture, text)
+
+
+def _save(path: Path, picture: Image.Image, text: str) -> None:
+    picture.save(path)
+    path.with_suffix(".txt").write_text(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--style", choices=STYLES, default="pencil")
+    parser.add_argument("--style", choices=tuple(STYLES), default="pencil")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--ordinary", type=int, default=0, help="pictures that the model draws")
     given = parser.parse_args()
     write_folder(given.folder, given.style, given.count, given.seed)
+    write_ordinary(given.folder, given.ordinary, given.seed)
 
 
 if __name__ == "__main__":
