@@ -17,7 +17,9 @@ from mlx_starflow.adapters.files import CONFIG, WEIGHTS
 from mlx_starflow.adapters.saving import write_arrays
 from mlx_starflow.errors import ImageError
 from mlx_starflow.generation.components import Components
+from mlx_starflow.pictures.metadata import save_picture
 from mlx_starflow.training import checkpoint
+from mlx_starflow.training.data import read_examples
 from mlx_starflow.training.events import Ended, Evaluated, Stepped
 from mlx_starflow.training.options import TrainOptions
 from mlx_starflow.training.run import Task, train
@@ -257,6 +259,21 @@ def test_other_layouts(run, colours, tmp_path):  # noqa: F811
     made = run("train", "--data", folder, "--prompt", "red", "-m", colours, *ONE_STEP,
                "--adapter-path", "b")  # fmt: skip
     assert made.status == 0 and "5 pictures for training and 3 held" in made.err, made.err
+
+
+def test_a_drawn_picture_brings_its_prompt(tmp_path):
+    """Its own caption file comes first, and its prompt comes before the one for all pictures."""
+    data, drawn = pictures(tmp_path / "data", 1), {"generator": "mlx-starflow"}
+    picture = Image.new("RGB", (16, 16))
+    for name, settings in (
+        ("a", drawn | {"prompt": "two red\nboats"}), ("b", drawn), ("c", drawn | {"prompt": "a"}),
+    ):  # fmt: skip
+        save_picture(picture, data / f"{name}.png", settings)
+    (data / "c.txt").write_text("a cat")
+    found, _, _ = read_examples(data, "blue")
+    prompts = {e.path.stem: e.prompts for e in found}
+    assert prompts["a"] == ("two red boats",) and prompts["b"] == ("blue",)
+    assert prompts["c"] == ("a cat",)
 
 
 def test_a_full_disk_leaves_the_last_file(tmp_path, monkeypatch):

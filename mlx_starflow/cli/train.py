@@ -45,10 +45,11 @@ Examples:
   mlx-starflow train --data my-drawings --resume
   mlx-starflow train -c train.yaml --learning-rate 5e-4
 
-The folder holds pictures with a caption file NAME.txt for each, or a train.jsonl with lines of
-{"image": ..., "prompt": ...}, or pictures without captions and one --prompt for all. A tenth of the
-pictures is held out, or those in valid/ or valid.jsonl. Training stops when the bits per dimension
-of the held-out pictures no longer improve, and the best adapter is kept.
+The folder holds pictures with a caption file NAME.txt for each (a picture that this program drew
+needs none: its prompt is stored in it), or a train.jsonl with lines of {"image": ..., "prompt":
+...}, or pictures without captions and one --prompt for all. A tenth of the pictures is held out, or
+those in valid/ or valid.jsonl. Training stops when the bits per dimension of the held-out pictures
+no longer improve, and the best adapter is kept.
 """
 Data = Annotated[
     Path | None, option("--data", panel=WHAT, metavar="DIR", help="A folder of pictures.")

@@ -1,9 +1,9 @@
 """Read pictures with captions from a folder, and report the pictures that cannot be used.
 
 Three layouts are accepted: a NAME.txt beside every picture; a train.jsonl with lines of
-{"image": ..., "prompt": ...}; or a folder of pictures and one prompt for all of them. The held-out
-pictures are those in valid/ or valid.jsonl; without these, a tenth is selected at random by the
-seed.
+{"image": ..., "prompt": ...}; or a folder of pictures and one prompt for all of them. A picture
+that this program drew has its prompt in it and needs no NAME.txt. The held-out pictures are those
+in valid/ or valid.jsonl; without these, a tenth is selected at random by the seed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ..errors import ImageError, StarflowError, UsageError
 from ..files.fields import Fields, shown
 from ..files.json import JSONError, parse_object
 from ..files.regular import inside, read_regular
+from ..pictures.metadata import settings_in
+from ..pictures.opening import opened
 from ..pictures.read import Picture, fitted, open_picture, pictures_in
 
 CAPTION_BYTES = 1 << 20
@@ -172,13 +174,23 @@ def _caption(picture: Path, notes: Notes) -> str | None:
     try:
         text = read_regular(picture.with_suffix(".txt"), CAPTION_BYTES).decode("utf-8").strip()
     except FileNotFoundError:
-        return None
+        return _stored_prompt(picture)
     except (OSError, UnicodeDecodeError):
         notes.add("Caption ignored, because it is not UTF-8 text", f"{picture.stem}.txt")
         return None
     if not text:
         notes.add("Empty caption, used as an empty prompt", f"{picture.stem}.txt")
     return " ".join(text.split())
+
+
+def _stored_prompt(picture: Path) -> str | None:
+    """The prompt in the settings of a picture that this program drew."""
+    try:
+        with opened(picture) as image:
+            prompt = (settings_in(image) or {}).get("prompt")
+    except ImageError:
+        return None
+    return " ".join(prompt.split()) if isinstance(prompt, str) else None
 
 
 def _from_lines(folder: Path, lines: Path, prompt: str | None) -> list[Example]:
