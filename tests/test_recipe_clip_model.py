@@ -59,7 +59,7 @@ def test_a_resumed_autoencoder_is_the_uninterrupted_one(tmp_path):
     from recipes.clip_model.settings import toy
     from recipes.clip_model.vae import fit_autoencoder
 
-    settings = replace(toy().vae, clips=16, frames=5, long_frames=9)
+    settings = toy().vae
     clips = np.random.default_rng(0).integers(0, 256, (6, 9, 32, 32, 3)).astype(np.uint8)
     states = []
     for name, stops in (("whole", [None]), ("parts", [1, 3, None])):

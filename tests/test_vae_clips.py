@@ -20,10 +20,11 @@ from mlx_starflow.vae.wan_blocks import Past
 CONFIG = WanConfig(4, 5, 3, (0.1, -0.2, 0.3), (0.5, 1.0, 2.0), temporal_scale=0.6)
 
 
-@pytest.fixture(scope="module")
-def vae() -> AutoencoderWan:
+@pytest.fixture(scope="module", params=[(1, 2, 4, 4), (1, 1, 2, 2)], ids=["published", "narrow"])
+def vae(request) -> AutoencoderWan:
     """Random weights, biases and gammas included."""
-    vae, key = AutoencoderWan(CONFIG), iter(mx.random.split(mx.random.key(0), 400))
+    config = dataclasses.replace(CONFIG, multiples=request.param)
+    vae, key = AutoencoderWan(config), iter(mx.random.split(mx.random.key(0), 400))
 
     def drawn(name: str, value: mx.array) -> mx.array:
         std = 0.2 if value.ndim == 1 else 1.5 / (value.size / value.shape[0]) ** 0.5
@@ -72,14 +73,15 @@ def test_nothing_depends_on_later_frames(vae):
 def test_frame_zero_is_not_seen_by_the_doubling_of_time(vae):
     """With everything but the up time convolutions' past equal, frames 1 ... see zeros before."""
     up = vae.decoder.up_blocks[0].upsampler
-    x = mx.random.normal((1, 2, 2, 3, 20), key=mx.random.key(7))
+    width = vae.config.decoder_base_dim * vae.config.decoder_multiples[0]
+    x = mx.random.normal((1, 2, 2, 3, width), key=mx.random.key(7))
     other = mx.concatenate([x[:, :1] + 1, x[:, 1:]], axis=1)
     a, b = up(x, Past()), up(other, Past())
     assert mx.array_equal(a[:, 1:], b[:, 1:]) and not mx.allclose(a[:, 0], b[:, 0])
 
 
 def test_temporal_scale_is_of_frames_after_the_first(vae):
-    plain = AutoencoderWan(dataclasses.replace(CONFIG, temporal_scale=1.0))
+    plain = AutoencoderWan(dataclasses.replace(vae.config, temporal_scale=1.0))
     plain.update(vae.parameters())
     x = plain.encode(clip())
     scaled = mx.concatenate([x[:, :1], 0.6 * x[:, 1:]], axis=1)
@@ -128,7 +130,11 @@ def test_what_does_not_fit_is_refused(vae):
 def test_settings():
     settings = CONFIG.to_dict()
     assert read_vae_config(settings, "vae/config.json") == CONFIG
-    for key, value in (("latents_mean", [1.0]), ("latents_std", [0.0, 1, 1]), ("base_dim", 0)):
+    for key, value in (
+        ("latents_mean", [1.0]), ("latents_std", [0.0, 1, 1]), ("base_dim", 0),
+        ("multiples", [1, 2, 4]), ("multiples", [1, 2, 4, 0]), ("multiples", [1, 1, 1, 2]),
+        ("multiples", [1, 2, 3, 3]), ("multiples", [1, 1, 8, 8]),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=key):
             read_vae_config(settings | {key: value}, "vae/config.json")
 
@@ -137,7 +143,7 @@ def test_memory_is_that_of_the_frames_kept(vae, monkeypatch):
     past = [Past(), Past()]
     vae.decoder.upper(vae.decoder.middle(latent(), past[0]), past[1])
     kept = sum(a.size for p in past for a in p.arrays())
-    assert kept == wan_kept_numbers(CONFIG, 2, 3)
+    assert kept == wan_kept_numbers(vae.config, 2, 3)
     released = WanConfig(160, 256, 48, (0.0,) * 48, (1.0,) * 48)
     assert wan_kept_numbers(released, 30, 53) == pytest.approx(726e6, rel=0.01)
     monkeypatch.setattr(memory, "on_gpu", lambda: True)

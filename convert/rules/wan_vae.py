@@ -34,7 +34,6 @@ _STD = (
 _FIXED: dict[str, Any] = {
     "is_residual": True,
     "patch_size": 2,
-    "dim_mult": [1, 2, 4, 4],
     "num_res_blocks": 2,
     "in_channels": 12,
     "out_channels": 12,
@@ -89,6 +88,7 @@ def diffusers_config(data: dict[str, Any], where: str) -> WanConfig:
             "base_dim": fields.whole("base_dim", 160),
             "decoder_base_dim": fields.whole("decoder_base_dim", 256),
             "latent_channels": fields.whole("z_dim", 48),
+            "multiples": data.get("dim_mult", (1, 2, 4, 4)),
             "latents_mean": data.get("latents_mean", _MEAN),
             "latents_std": data.get("latents_std", _STD),
         },

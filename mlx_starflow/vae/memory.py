@@ -42,16 +42,18 @@ def wan_decoding_bytes(vae: WanConfig, height: int, width: int) -> int:
     cells, kept = height * width, wan_kept_numbers(vae, height, width)
     if cells > WAN_LARGE:
         cells = min(height, WAN_TILE) * min(width, WAN_TILE)
-    # The last stage begins with four frames, eight times as large, of twice the last width.
-    numbers = 4 * 64 * cells * 2 * vae.decoder_base_dim
+    # The last stage begins with four frames, eight times as large, of the width before it.
+    numbers = 4 * 64 * cells * max(vae.decoder_multiples[2:]) * vae.decoder_base_dim
     copies = _WAN_COPIES_GPU if on_gpu() else _WAN_COPIES_CPU
     return 4 * (numbers * copies + kept) + 2 * output
 
 
 def wan_kept_numbers(vae: WanConfig, height: int, width: int) -> int:
     """Numbers in the frames that the decoder keeps: the last two inputs of every convolution."""
-    d = vae.decoder_base_dim
-    middle = vae.latent_channels + 4 * 4 * d
-    # Channels of the inputs of a stage's convolutions (in space, in time), by its resolution.
-    stages = [6 * 4 * d + 4 * d, 6 * 4 * d + 4 * d, 4 * d + 5 * 2 * d, 2 * d + 5 * d + d]
+    widths = [vae.decoder_base_dim * k for k in vae.decoder_multiples]
+    middle = vae.latent_channels + 4 * widths[0]
+    # Channels of the inputs of a stage's convolutions (six in space, in time one for a stage that
+    # doubles the frames, and the last of all), by its resolution.
+    a, b, c, d = widths
+    stages = [6 * a + a, a + 5 * b + b, b + 5 * c, c + 5 * d + d]
     return 2 * height * width * (middle + sum(c * 4**i for i, c in enumerate(stages)))

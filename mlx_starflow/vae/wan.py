@@ -27,11 +27,8 @@ from .wan_blocks import (
     averaged,
     repeated,
 )
-from .wan_config import DECODER_WIDTHS, ENCODER_WIDTHS, PATCH, WanConfig
+from .wan_config import DECODER_STEPS, ENCODER_STEPS, PATCH, WanConfig
 
-# Factors of each stage in time and along each side in space; None: the stage does not resample.
-ENCODER_STEPS = ((1, 2), (2, 2), (2, 2), (1, 1))
-DECODER_STEPS = ((2, 2), (2, 2), (1, 2), None)
 # By default, a latent with more cells than this is decoded in tiles of TILE by TILE cells. All
 # published sizes are below it.
 LARGE = 64 * 64
@@ -74,7 +71,7 @@ class WanEncoder(nn.Module):
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        widths = [config.base_dim * k for k in ENCODER_WIDTHS]
+        widths = [config.base_dim * k for k in config.multiples]
         self.conv_in = CausalConv(3 * PATCH * PATCH, widths[0])
         self.down_blocks = [
             DownStage(widths[max(i - 1, 0)], width, ENCODER_STEPS[i])
@@ -98,7 +95,7 @@ class WanDecoder(nn.Module):
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        widths = [config.decoder_base_dim * k for k in DECODER_WIDTHS]
+        widths = [config.decoder_base_dim * k for k in config.decoder_multiples]
         self.conv_in = CausalConv(config.latent_channels, widths[0])
         self.mid_block = Middle(widths[0])
         self.up_blocks = [

@@ -20,15 +20,23 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of the autoencoder's training."""
+
+    frames: int  # of a clip; 1: pictures
+    batch: int  # clips per step
+    steps: int
+
+
+@dataclass(frozen=True)
 class VAESettings:
-    base_dim: int = 8  # width of the encoder; the stages have 1, 2, 4, 4 times as many channels
-    decoder_base_dim: int = 16
+    base_dim: int = 24  # width of the encoder; the stages have 1, 1, 2, 2 times as many channels
+    decoder_base_dim: int = 32
+    widths: tuple[int, ...] = (1, 1, 2, 2)
     latent_channels: int = 48
-    clips: int = 42_000  # clips of all steps; long ones are counted by their frames
-    frames: int = 9  # of the clips in the first part of the training
-    long_frames: int = 17  # of those in the last part
-    long_share: float = 0.25  # of the clips
-    batch: int = 8  # short clips per step
+    # Pictures first, because they show more scenes for the same cost; long clips last. A step of
+    # any part costs about as much as one of the others.
+    parts: tuple[Part, ...] = (Part(1, 56, 2500), Part(5, 14, 2000), Part(17, 4, 1500))
     learning_rate: float = 2e-3
     latent_noise: float = 0.1  # in training; relative to the channels' standard deviations
     kl_weight: float = 1e-6
@@ -36,6 +44,11 @@ class VAESettings:
     patch_weight: float = 0.03  # of the distance of patch statistics
     motion_weight: float = 0.1  # of the differences of neighbouring frames
     seed: int = 22
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest clips of the training."""
+        return max(part.frames for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class Recipe:
                 patch_size=1,
                 channels=192,
                 head_dim=64,
-                layers_per_block=(2, 1, 6),
+                layers_per_block=(1, 1, 6),
                 text_size=16,
                 text_width=128,
                 frames=5,
@@ -103,7 +116,11 @@ def toy() -> Recipe:
         whole,
         data=replace(whole.data, train=24, held_out=8, frames=25, captions=2, workers=1),
         vae=replace(
-            whole.vae, base_dim=4, decoder_base_dim=4, latent_channels=4, clips=24, batch=4
+            whole.vae,
+            base_dim=4,
+            decoder_base_dim=4,
+            latent_channels=4,
+            parts=(Part(1, 8, 2), Part(5, 4, 2), Part(9, 2, 2)),
         ),
         text=TextSettings(width=32, layers=2, heads=2, head_dim=16, feed_forward=32),
         flow=replace(

@@ -17,7 +17,7 @@ from ..default_model.state import half_precision, pick_device, step_generator
 from ..default_model.vae import is_matrix
 from ..default_model.vae_loss import patch_statistics, picture_loss
 from .fitting import fit
-from .settings import VAESettings
+from .settings import Part, VAESettings
 
 _DEAD = 1e-6  # the least variance, so that a logarithm exists
 
@@ -31,7 +31,7 @@ def new_autoencoder(settings: VAESettings):
         base_dim=settings.base_dim,
         decoder_base_dim=settings.decoder_base_dim,
         z_dim=c,
-        dim_mult=[1, 2, 4, 4],
+        dim_mult=list(settings.widths),
         num_res_blocks=2,
         attn_scales=[],
         temperal_downsample=[False, True, True],
@@ -44,6 +44,20 @@ def new_autoencoder(settings: VAESettings):
         latents_mean=[0.0] * c,
         latents_std=[1.0] * c,
     )
+
+
+@torch.no_grad()
+def begin_with_pictures(model) -> None:
+    """Let an untrained model process each frame for itself: zero the weights of earlier frames in
+    convolutions over three frames, and let those that halve or double the frames copy them."""
+    for name, layer in model.named_modules():
+        if not isinstance(layer, torch.nn.Conv3d) or layer.kernel_size[0] != 3:
+            continue
+        layer.weight[:, :, :2] = 0
+        if name.endswith("time_conv"):
+            out, c = layer.weight.shape[:2]
+            layer.weight[:, :, 2, 0, 0] = torch.eye(c).repeat(out // c, 1)
+            layer.bias.zero_()
 
 
 def lay_out(model, channels_last: bool) -> None:
@@ -73,22 +87,23 @@ def as_pictures(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _schedule(settings: VAESettings) -> tuple[int, int]:
-    """Numbers of steps on short and on long clips; all steps have about as many frames."""
-    steps = settings.clips / settings.batch
-    return round(steps * (1 - settings.long_share)), round(steps * settings.long_share)
+def _part(settings: VAESettings, step: int) -> Part:
+    """The part of the training that a step belongs to."""
+    for part in settings.parts:
+        step -= part.steps
+        if step < 0:
+            return part
+    raise ValueError("The step is after the end of the training.")
 
 
-def _batch(clips: np.ndarray, settings: VAESettings, step: int, long: bool) -> np.ndarray:
-    rng = np.random.default_rng([settings.seed, step])
-    frames = settings.long_frames if long else settings.frames
-    count = max(2, settings.batch * settings.frames // frames) if long else settings.batch
+def _batch(clips: np.ndarray, settings: VAESettings, step: int) -> np.ndarray:
+    rng, part = np.random.default_rng([settings.seed, step]), _part(settings, step)
     rows = []
-    for i in rng.integers(len(clips), size=count):
-        start = rng.integers(clips.shape[1] - frames + 1)
-        part = clips[i, start : start + frames]
-        rows.append(part[:, :, ::-1] if rng.random() < 0.5 else part)
-    return np.stack(rows[share(count)])
+    for i in rng.integers(len(clips), size=part.batch):
+        start = rng.integers(clips.shape[1] - part.frames + 1)
+        clip = clips[i, start : start + part.frames]
+        rows.append(clip[:, :, ::-1] if rng.random() < 0.5 else clip)
+    return np.stack(rows[share(part.batch)])
 
 
 def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator):
@@ -106,8 +121,12 @@ def _loss(model, x: Tensor, settings: VAESettings, generator: torch.Generator):
     some = torch.randperm(len(shown), generator=generator, device=x.device)[: len(shown) // 3]
     apart = patch_statistics(shown[some], painted[some], generator)
     loss = loss + settings.patch_weight * apart
-    moved = F.l1_loss(y.diff(dim=2), x.diff(dim=2))
-    loss = loss + settings.motion_weight * moved
+    if x.shape[2] > 1:
+        moved = F.l1_loss(y.diff(dim=2), x.diff(dim=2))
+        loss = loss + settings.motion_weight * moved
+    else:  # layers between frames are not used; a gradient of zero leaves them as they are
+        unused = [p.sum() for name, p in model.named_parameters() if "time_conv" in name]
+        loss = loss + 0 * sum(unused)
     return loss + settings.kl_weight * mean.float().square().mean(), squared
 
 
@@ -168,22 +187,23 @@ def fit_autoencoder(
     device = pick_device()
     torch.manual_seed(settings.seed)
     model = new_autoencoder(settings).to(device)
+    begin_with_pictures(model)
     lay_out(model, channels_last=True)
     named, rate = list(model.named_parameters()), settings.learning_rate
     optimizers = build_optimizers(named, is_matrix, rate, rate)
-    short, long = _schedule(settings)
+    total = sum(part.steps for part in settings.parts)
 
     def loss_at(step: int) -> tuple[Tensor, str]:
-        x = to_tensor(_batch(clips, settings, step, step >= short), device)
+        x = to_tensor(_batch(clips, settings, step), device)
         generator = step_generator(settings.seed + rank(), step, device)
         loss, squared = _loss(model, x, settings, generator)
         text = f"train psnr {-10 * math.log10(squared.item() / 4):.2f}"
         if rank() == 0 and step % 500 == 0 and device == "cpu":
-            text += f" held-out psnr {psnr_by_frame(model, held_out[:16, : settings.long_frames])}"
+            text += f" held-out psnr {psnr_by_frame(model, held_out[:16, : settings.longest])}"
         return loss, text
 
     done = fit(
-        folder, model, optimizers, short + long, loss_at, lambda t: say(f"vae {t}"),
+        folder, model, optimizers, total, loss_at, lambda t: say(f"vae {t}"),
         stop_after=stop_after,
     )  # fmt: skip
     if done and rank() == 0:
@@ -191,7 +211,7 @@ def fit_autoencoder(
 
 
 def _finish(folder, model, clips, held_out, settings: VAESettings) -> None:
-    sample = clips[:: max(1, len(clips) // 500), : settings.long_frames]
+    sample = clips[:: max(1, len(clips) // 500), : settings.longest]
     means = encode_means(model, sample)
     first = means[:, 0].transpose(0, 1).flatten(1)
     set_statistics(model, first.mean(1), first.std(1) + _DEAD**0.5)
@@ -204,13 +224,13 @@ def _finish(folder, model, clips, held_out, settings: VAESettings) -> None:
     lay_out(model, channels_last=False)
     model.save_pretrained(folder / "vae")
     latents = scaled(means, model, later)
-    held = held_out[:200, : settings.long_frames]
+    held = held_out[:200, : settings.longest]
     write_json(
         folder / "report.json",
         {
             "held_out_psnr": psnr_by_frame(model, held),
             "temporal_scale": later,
             "std_by_frame": [round(v, 3) for v in latents.std((0, 2, 3, 4)).tolist()],
-            "clips_seen": settings.clips,
+            "clips_seen": sum(part.batch * part.steps for part in settings.parts),
         },
     )
