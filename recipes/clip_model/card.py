@@ -7,7 +7,7 @@ from pathlib import Path
 from ..default_model.card import folder_size
 from ..default_model.data import read_json
 from .scenes import COLOURS, MOTIONS, PLACES, SUBJECTS
-from .settings import Recipe
+from .settings import Part, Recipe
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 
@@ -48,7 +48,7 @@ def render_card(run: Path, recipe: Recipe) -> str:
         train=recipe.data.train,
         held_out=recipe.data.held_out,
         captions=recipe.data.captions,
-        vae_clips=recipe.vae.clips,
+        vae_parts="; ".join(_part(part) for part in recipe.vae.parts),
         flow_clips=flow["clips_seen"],
         stills=recipe.flow.stills,
         continued=recipe.flow.continued,
@@ -67,6 +67,11 @@ def render_card(run: Path, recipe: Recipe) -> str:
         train_bits=flow["train_bits"],
         held_out_bits=flow["held_out_bits"],
     )
+
+
+def _part(part: Part) -> str:
+    many = f"{part.batch * part.steps:,}"
+    return f"{many} pictures" if part.frames == 1 else f"{many} clips of {part.frames} frames"
 
 
 def write_card(run: Path, recipe: Recipe) -> None:
