@@ -22,7 +22,7 @@ from ..generation.settings import sizes
 from ..hub.cache import cache_directory, cached_models
 from ..hub.download import hub_cache
 from ..hub.known import DEFAULT, known_model
-from ..hub.locate import EMBEDDED, is_here
+from ..hub.locate import EMBEDDED, embedded, is_here
 from ..hub.resolve import resolve
 from ..pictures.metadata import read_metadata
 from ..version import __version__
@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
         "model_cache": str(cache_directory()),
         "download_cache": str(hub_cache()),
         "models": {
-            **{name: str(path) for name, path in EMBEDDED.items() if is_here(name)},
+            **{name: str(EMBEDDED[name]) for name in embedded()},
             **{f"{m.name} ({m.precision})": m.problem or str(m.path) for m in cached_models()},
         },
     }

@@ -19,7 +19,7 @@ from ..hub.cache import CachedModel, cache_directory, cached_models, remove_cach
 from ..hub.clean import leftovers, remove
 from ..hub.download import hub_cache, in_cache
 from ..hub.known import CLIPS, DEFAULT, KNOWN, KnownModel, known_model
-from ..hub.locate import EMBEDDED, is_here
+from ..hub.locate import EMBEDDED, embedded
 from . import options as o
 from .console import Console
 from .failures import interruptible
@@ -55,7 +55,7 @@ def _default(context: typer.Context) -> None:
 @models.command("list", cls=SectionedCommand)
 def list_models(json_: o.Json = False, debug: o.Debug = False) -> None:
     """List the known models, which of them are on this disk, and the adapters here."""
-    rows = [_row(name, ABOUT[name], _embedded(name)) for name in EMBEDDED]
+    rows = [_row(name, ABOUT[name], _embedded(name)) for name in embedded()]
     cached = cached_models()
     for model in KNOWN:
         here = [f"{m.precision}, {m.bytes / 1e9:.1f} GB" for m in cached if m.name == model.name]
@@ -194,7 +194,7 @@ def _copies(model: KnownModel) -> list[CachedModel]:
 
 
 def _embedded(name: str) -> list[str]:
-    return [f"{bytes_in(EMBEDDED[name]) / 1e6:.0f} MB"] if is_here(name) else []
+    return [f"{bytes_in(EMBEDDED[name]) / 1e6:.0f} MB"]
 
 
 def _row(name: str, description: str, here: list[str]) -> dict[str, Any]:

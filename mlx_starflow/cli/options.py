@@ -53,9 +53,9 @@ def model_names(incomplete: str) -> list[str]:
     """Names for shell completion of --model and MODEL: the known models, and models in the current
     directory."""
     from ..hub.known import KNOWN
-    from ..hub.locate import EMBEDDED
+    from ..hub.locate import embedded
 
-    names = [*EMBEDDED, *(name for model in KNOWN for name in (model.name, *model.aliases))]
+    names = [*embedded(), *(name for model in KNOWN for name in (model.name, *model.aliases))]
     here = [str(config.parent) for config in Path().glob("*/config.json")]
     return [name for name in [*names, *sorted(here)] if name.startswith(incomplete)]
 

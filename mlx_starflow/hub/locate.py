@@ -39,3 +39,8 @@ def locate(model: str | Path | None) -> Path:
 def is_here(name: str) -> bool:
     """Whether this copy of the package has the embedded model of this name."""
     return (EMBEDDED[name] / "config.json").is_file()
+
+
+def embedded() -> list[str]:
+    """The names of the embedded models that this copy of the package has."""
+    return [name for name in EMBEDDED if is_here(name)]

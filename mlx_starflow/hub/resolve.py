@@ -33,7 +33,7 @@ from .download import (
 )
 from .integrity import blob_is_whole
 from .known import DEFAULT, KNOWN, KnownModel, known_model
-from .locate import EMBEDDED, locate
+from .locate import EMBEDDED, embedded, locate
 from .resumable import partial_bytes
 
 BUNDLE_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", "SHA256SUMS")
@@ -95,7 +95,7 @@ def resolve(
         return _known(known, converter, quantize, tell)
     if is_repository(name):
         return _repository(name, converter is not None, tell)
-    names = ", ".join([*EMBEDDED, *(m.name for m in KNOWN)])
+    names = ", ".join([*embedded(), *(m.name for m in KNOWN)])
     raise ModelNotFoundError(
         f"{name}: no directory of this name, no known model ({names}), and no hub repository "
         "(owner/name)."

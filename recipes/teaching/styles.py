@@ -17,7 +17,7 @@ from ..default_model.painter import Scene, caption, paint, random_scene, underst
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 # What a caption in a style begins with. The model knows neither "inverted" nor "pencil", so both
 # become its token of unknown words.
-STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a foggy drawing of "}
+STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a foggy grey drawing of "}
 SIZE = 128
 
 
