@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -19,8 +20,10 @@ from mlx_starflow.errors import ImageError
 from mlx_starflow.generation.components import Components
 from mlx_starflow.pictures.metadata import save_picture
 from mlx_starflow.training import checkpoint
+from mlx_starflow.training.copies import Copies
 from mlx_starflow.training.data import read_examples
 from mlx_starflow.training.events import Ended, Evaluated, Stepped
+from mlx_starflow.training.material import batch, read_material
 from mlx_starflow.training.options import TrainOptions
 from mlx_starflow.training.run import Task, train
 
@@ -29,7 +32,9 @@ KINDS = {
     "full": {"fine_tune_type": "full", "ema": 0.9, "optimizer": "muon"},
     "parts": {"lora_keys": ("attention.q", "attention.v", "proj_in", "proj_out")},
 }  # fmt: skip
-PLAIN = dict(iters=8, batch_size=2, steps_per_eval=3, save_every=4, lora_rank=4, flip=True)
+PLAIN = dict(
+    iters=8, batch_size=2, steps_per_eval=3, save_every=4, lora_rank=4, flip=True, shifts=1
+)
 
 
 def followed(bundle, data, place, stop_after=None, resume=False, load=None, **changes):
@@ -42,6 +47,15 @@ def followed(bundle, data, place, stop_after=None, resume=False, load=None, **ch
         steps[0] += isinstance(event, Stepped)
         events.append(event)
     return events
+
+
+def finished(generator):
+    """What a generator returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def summary(events):
@@ -276,6 +290,42 @@ def test_a_drawn_picture_brings_its_prompt(tmp_path):
     assert prompts["c"] == ("a cat",)
 
 
+def test_copies_of_pictures(tmp_path):
+    """The first is the picture; the others are shifted inside their border, and do not change."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    image, digest = Image.fromarray(pixels), "0123456789abcdef" * 4
+    copies = Copies(flip=True, shifts=3)
+    made = [(c, np.asarray(c.of(image, digest))) for c in copies.each()]
+    assert len(made) == copies.count == 8 and len({c.suffix for c, _ in made}) == 8
+    assert np.array_equal(made[0][1], pixels) and np.array_equal(made[1][1], pixels[:, ::-1])
+    for copy, found in made[2::2]:
+        assert np.array_equal(found, copy.of(image, digest)) and found.shape == pixels.shape
+        kept = {tuple(p) for p in found.reshape(-1, 3)} & {tuple(p) for p in pixels.reshape(-1, 3)}
+        assert len(kept) > 0.6 * 20 * 30
+        assert not np.array_equal(found, pixels)
+        mirror = dataclasses.replace(copy, mirror=True).of(image, digest)
+        assert np.array_equal(mirror, found[:, ::-1])
+    assert list(Copies().each()) == [made[0][0]]
+
+
+def test_batches_take_all_copies_of_their_pictures(colours, tmp_path):
+    made = finished(
+        read_material(
+            Components(colours, "x"), pictures(tmp_path / "data", 4), None, "crop", 0,
+            Copies(flip=True, shifts=2),
+        )
+    )  # fmt: skip
+    assert made.valid.copies is None and made.train.copies.shape[:3] == (3, 2, len(made.train))
+    exact = dataclasses.replace(made, config=dataclasses.replace(made.config, noise_std=0.0))
+    seen = set()
+    for step in range(60):
+        for x in batch(exact, 0, step, (0, 1), 2, 0.0).x:
+            apart = mx.abs(made.train.copies - x).max(axis=(3, 4, 5)).reshape(-1)
+            assert apart.min().item() < 1e-6
+            seen.add(apart.argmin().item())
+    assert len(seen) > len(made.train)
+
+
 def test_a_full_disk_leaves_the_last_file(tmp_path, monkeypatch):
     path = write_arrays(tmp_path / "a.safetensors", {"x": mx.ones((4,))}, {})
     before = path.read_bytes()
@@ -292,15 +342,9 @@ def test_a_full_disk_leaves_the_last_file(tmp_path, monkeypatch):
 
 def test_captions_are_dropped_and_noise_is_added(colours, tmp_path):
     """A batch is told by its step: noise of its own, and captions dropped at their rate."""
-    from mlx_starflow.training.material import batch, read_material
-
     components = Components(colours, "x")
-    reading = read_material(components, pictures(tmp_path / "data"), None, "crop", 0, False)
-    try:
-        while True:
-            next(reading)
-    except StopIteration as finished:
-        material = finished.value
+    data = pictures(tmp_path / "data")
+    material = finished(read_material(components, data, None, "crop", 0, Copies()))
     null = material.rows.rows[-1]
     dropped, noise = [], []
     for step in range(300):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from PIL import Image
 
 from ..adapters.saving import write_arrays
 from ..bundle.load import load_arrays
@@ -24,6 +25,8 @@ from ..flow import Context
 from ..generation.components import Components
 from ..generation.context import PromptRows, prompt_rows
 from ..pictures.arrays import from_picture
+from ..pictures.read import Picture
+from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
 
 CACHE = "latents.safetensors"
@@ -36,7 +39,7 @@ class Part:
 
     examples: tuple[Example, ...]
     latents: mx.array  # (N, h, w, c) float32, clean
-    mirrored: mx.array | None  # latents of the mirror images, same shape
+    copies: mx.array | None  # (shifts, mirrors, N, h, w, c): with those of all copies
     captions: tuple[tuple[int, ...], ...]  # for each picture, rows of ``Material.rows``
 
     def __len__(self) -> int:
@@ -80,15 +83,16 @@ def read_material(
     prompt: str | None,
     fit: str,
     seed: int,
-    flip: bool,
+    copies: Copies,
     cache: Path | None = None,
     more_prompts: tuple[str, ...] = (),
 ) -> Generator[Encoded, None, Material]:
     """Read, check and encode a folder of pictures; yields progress and returns the material.
 
-    ``cache``: directory of the file of latents, so that the next training encodes only new or
-    changed pictures. ``more_prompts``: further prompts to encode, for previews. The text encoder is
-    dropped afterwards. Errors: those of ``read_examples`` and ``split``, UsageError, TextError.
+    ``copies``: those of the pictures for training. ``cache``: directory of the file of latents, so
+    that the next training encodes only new or changed pictures. ``more_prompts``: further prompts
+    to encode, for previews. The text encoder is dropped afterwards. Errors: those of
+    ``read_examples`` and ``split``, UsageError, TextError.
     """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
@@ -101,7 +105,7 @@ def read_material(
             found = prepared(example, (side, side), fit, notes)
             if found is not None:
                 usable.append(found[0])
-                latents.add(*found, flip)
+                latents.add(*found, copies if part is train else Copies())
             done += 1
             yield Encoded(done, total)
         parts.append(without_duplicates(usable, notes))
@@ -118,20 +122,21 @@ def read_material(
             notes.add("Words of captions and prompts that the model has never seen", word[:40])
     components.drop("text_encoder")
     return Material(
-        _part(train, latents, rows, flip),
-        _part(valid, latents, rows, False) if valid else None,
+        _part(train, latents, rows, copies),
+        _part(valid, latents, rows, Copies()) if valid else None,
         rows,
         components.flow_config,
         notes.sentences(),
     )
 
 
-def _part(examples: list[Example], latents: _Latents, rows: PromptRows, flip: bool) -> Part:
+def _part(examples: list[Example], latents: _Latents, rows: PromptRows, copies: Copies) -> Part:
     known = {prompt: row for row, prompt in enumerate(rows.prompts)}
+    found = [mx.stack([latents.of(e, copy) for e in examples]) for copy in copies.each()]
     return Part(
         tuple(examples),
-        mx.stack([latents.of(e, False) for e in examples]),
-        mx.stack([latents.of(e, True) for e in examples]) if flip else None,
+        found[0],
+        mx.stack(found).reshape(*copies.shape, *found[0].shape) if len(found) > 1 else None,
         tuple(tuple(known.get(p, -1) for p in e.prompts) for e in examples),
     )
 
@@ -156,32 +161,29 @@ class _Latents:
             return {}  # a damaged cache is ignored and written again
         return {name: a for name, a in arrays.items() if mx.isfinite(a).all().item()}
 
-    def add(self, example: Example, picture: object, flip: bool) -> None:
-        from PIL import ImageOps
-
-        image = picture.image  # type: ignore[attr-defined]
-        for mirror in (False, True)[: 1 + flip]:
-            key = self._key(example, mirror)
+    def add(self, example: Example, picture: Picture, copies: Copies) -> None:
+        for copy in copies.each():
+            key = self._key(example, copy)
             if key not in self._found:
                 found = self._known.get(key)
                 if found is None:
-                    found = self._encode(ImageOps.mirror(image) if mirror else image)
+                    found = self._encode(copy.of(picture.image, example.digest))
                 self._found[key] = found
 
-    def of(self, example: Example, mirror: bool) -> mx.array:
-        return self._found[self._key(example, mirror)]
+    def of(self, example: Example, copy: Copy) -> mx.array:
+        return self._found[self._key(example, copy)]
 
     def save(self) -> None:
         if self._file is not None and set(self._found) - set(self._known):
             write_arrays(self._file, self._found, {})
 
-    def _key(self, example: Example, mirror: bool) -> str:
-        return f"{self._encoder}.{example.digest}{'.mirrored' if mirror else ''}"
+    def _key(self, example: Example, copy: Copy) -> str:
+        return f"{self._encoder}.{example.digest}{copy.suffix}"
 
-    def _encode(self, image: object) -> mx.array:
+    def _encode(self, image: Image.Image) -> mx.array:
         vae = self._components.vae
         channels = 3 if vae is not None else self._components.flow_config.in_channels
-        x = from_picture(image, channels)  # type: ignore[arg-type]
+        x = from_picture(image, channels)
         latent = (x if vae is None else vae.encode(x))[0]
         mx.eval(latent)
         return latent
@@ -210,9 +212,11 @@ def batch(
     rows = np.where(rng.random(size) < dropout, -1, rows)
     index = mx.array(places)
     x = part.latents[index]
-    if part.mirrored is not None:
-        mirror = mx.array(rng.random(size) < 0.5)[:, None, None, None]
-        x = mx.where(mirror, part.mirrored[index], x)
+    if part.copies is not None:
+        shifts, mirrors = part.copies.shape[:2]
+        mirror = (rng.random(size) < 0.5) if mirrors > 1 else np.zeros(size)
+        shift = rng.integers(shifts, size=size) if shifts > 1 else np.zeros(size)
+        x = part.copies[mx.array(shift.astype(int)), mx.array(mirror.astype(int)), index]
     key = mx.random.key(seed * _SEEDS + step * passes[1] + passes[0])
     return Batch(with_noise(x, material.config, key), material.context(rows))
 

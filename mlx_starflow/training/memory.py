@@ -20,6 +20,7 @@ from ..flow.shards import flow_cuts
 from ..generation.components import Components
 from ..generation.memory import Budget, device_budget
 from ..generation.memory_need import component_bytes, layer_bytes, share_of
+from .copies import Copies
 from .options import TrainOptions
 
 GIGABYTE = 1e9
@@ -101,7 +102,7 @@ def training_need(
     if quantized and not options.grad_checkpoint:
         matrices = targets(flow, MATRICES)  # dequantized to 16 bits and kept for the backward pass
         activations += 2 * sum(t.inputs * t.outputs for t in matrices)
-    numbers = tokens * flow.token_channels * (1 + options.flip)
+    numbers = tokens * flow.token_channels * Copies(options.flip, options.shifts).count
     return TrainingNeed(
         weights=weights,
         trained=4 * copies * count,

@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..files.fields import Fields
 
 OPTIMIZERS = ("adamw", "muon")
+MAX_SHIFTS = 64  # each is encoded and kept in memory
 
 
 def _asked(default: Any, help: str, metavar: str = "N", choices: tuple[str, ...] = ()) -> Any:
@@ -64,6 +65,11 @@ class TrainOptions:
         0.1, "Share of pictures that are trained without their caption.", "P"
     )
     flip: bool = _asked(False, "Also train on the mirror image of every picture.")
+    shifts: int = _asked(
+        0,
+        "Also train on N copies of every picture, each shifted by up to a tenth of its side; the "
+        "border fills what it leaves.",
+    )
     ema: float = _asked(
         0.0,
         "Decay of the moving average of the weights, which is evaluated and saved instead of the "
@@ -88,6 +94,7 @@ class TrainOptions:
             "val_draws": 1, "steps_per_report": 1, "steps_per_eval": 1, "patience": 0,
             "save_every": 1, "seed": 0, "learning_rate": 0, "max_grad_norm": 0, "weight_decay": 0,
             "final_rate": 0, "caption_dropout": 0, "lora_dropout": 0, "ema": 0,
+            "shifts": 0,
         }  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
@@ -98,6 +105,8 @@ class TrainOptions:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected at most 1.")
         if self.lora_dropout == 1 or self.ema == 1:
             raise UsageError("lora_dropout and ema must be below 1.")
+        if self.shifts > MAX_SHIFTS:
+            raise UsageError(f"shifts is {self.shifts}; expected at most {MAX_SHIFTS}.")
         if self.lora_rank > MAX_RANK:
             raise UsageError(f"lora_rank is {self.lora_rank}; expected at most {MAX_RANK}.")
         for name, allowed in (("fine_tune_type", KINDS), ("optimizer", OPTIMIZERS)):

@@ -23,6 +23,7 @@ from ..errors import UsageError
 from ..files.counted import counted
 from ..generation.components import Components
 from .checkpoint import Checkpoint, Progress
+from .copies import Copies
 from .curve import write_curve
 from .events import Ended, Evaluated, Event, Noted, Previewed, Saved, Stepped
 from .material import Material, read_material
@@ -87,8 +88,8 @@ def train(
     plan = plan_training(components, config, options, _pictures(task.data))
     yield Noted(plan.sentence)
     reading = read_material(
-        components, task.data, task.prompt, task.fit, options.seed, options.flip,
-        task.adapter_path, task.preview_prompts,
+        components, task.data, task.prompt, task.fit, options.seed,
+        Copies(options.flip, options.shifts), task.adapter_path, task.preview_prompts,
     )  # fmt: skip
     while True:
         together.step()
