@@ -55,15 +55,16 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
 
 
 def draw(
-    adapter: str, count: int, out: Path, style: str, scale: float, guidance: float | None
+    adapter: str, count: int, out: Path, words: str, scale: float, guidance: float | None
 ) -> None:
-    """Draw samples of random prompts in a style with seeds 0, 1, ...; writes OUT.png (a sheet) and
+    """Draw samples of random prompts after some words with seeds 0, 1, ...; writes OUT.png (a
+    sheet) and
     OUT.npz (for the classifier)."""
     asked, known = scenes(count, PROMPTS_SEED), vocabulary()["subject"]
     pictures: list[Image.Image] = []
     with sf.load(adapters=[(adapter, scale)]) as pipe:
         for start in range(0, count, BATCH):
-            prompts = [STYLES[style] + text for _, text in asked[start : start + BATCH]]
+            prompts = [words + text for _, text in asked[start : start + BATCH]]
             seeds = list(range(start, start + len(prompts)))
             pictures += pipe.generate(
                 prompts, seed=seeds, sampler="sequential", guidance=guidance
@@ -84,14 +85,14 @@ def main() -> None:
     drawn.add_argument("adapter")
     drawn.add_argument("count", type=int)
     drawn.add_argument("out", type=Path)
-    drawn.add_argument("--style", choices=tuple(STYLES), default="pencil")
+    drawn.add_argument("--words", default=STYLES["pencil"], help="that prompts begin with")
     drawn.add_argument("--scale", type=float, default=1.0)
     drawn.add_argument("--guidance", type=float)
     given = parser.parse_args()
     if given.what == "bits":
         tell_bits(given.adapter, given.folders)
     else:
-        draw(given.adapter, given.count, given.out, given.style, given.scale, given.guidance)
+        draw(given.adapter, given.count, given.out, given.words, given.scale, given.guidance)
 
 
 if __name__ == "__main__":

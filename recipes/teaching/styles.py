@@ -17,7 +17,7 @@ from ..default_model.painter import Scene, caption, paint, random_scene, underst
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 # What a caption in a style begins with. The model knows neither "inverted" nor "pencil", so both
 # become its token of unknown words.
-STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a foggy grey drawing of "}
+STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a pencil drawing of "}
 SIZE = 128
 
 
@@ -59,12 +59,12 @@ def styled(picture: Image.Image, style: str) -> Image.Image:
     return picture.convert("RGB")
 
 
-def write_folder(folder: Path, style: str, count: int, seed: int) -> None:
-    """Write paintings in a style, with captions that name it."""
+def write_folder(folder: Path, style: str, words: str, count: int, seed: int) -> None:
+    """Write paintings in a style, with captions that begin with ``words``."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, (scene, text) in enumerate(scenes(count, seed)):
         picture = styled(paint(scene, SIZE), style)
-        _save(folder / f"{i:04d}.png", picture, STYLES[style] + text)
+        _save(folder / f"{i:04d}.png", picture, words + text)
 
 
 def write_ordinary(folder: Path, count: int, seed: int) -> None:
@@ -85,11 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--style", choices=tuple(STYLES), default="pencil")
+    parser.add_argument("--words", help="that captions begin with, if not those of the style")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--ordinary", type=int, default=0, help="pictures that the model draws")
     given = parser.parse_args()
-    write_folder(given.folder, given.style, given.count, given.seed)
+    words = STYLES[given.style] if given.words is None else given.words
+    write_folder(given.folder, given.style, words, given.count, given.seed)
     write_ordinary(given.folder, given.ordinary, given.seed)
 
 
