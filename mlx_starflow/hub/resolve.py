@@ -71,9 +71,8 @@ def resolve(
     """The directory of the bundle of a model.
 
     ``model`` is, in this order: None for the embedded model of pictures; the name of an embedded
-    model; a directory; the name of
-    a known model, whose converted copy in the cache is used, or made by downloading and converting;
-    a hub repository that contains a bundle.
+    model; a directory; the name of a known model, whose converted copy in the cache is used, or
+    made by downloading and converting; a hub repository that contains a bundle.
 
     quantize: for a known model, the precision of the converted copy. If the published files are no
     longer on this disk but an unquantized copy is, that copy is returned; loading then quantizes

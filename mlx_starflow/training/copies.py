@@ -20,13 +20,14 @@ class Copies:
     shifts: int = 0  # number of shifted copies
 
     @property
-    def count(self) -> int:
-        """Number of copies, the picture itself included."""
-        return (1 + self.shifts) * (1 + self.flip)
+    def shape(self) -> tuple[int, int]:
+        """Numbers of shifts and of mirrors, the picture itself included."""
+        return 1 + self.shifts, 1 + self.flip
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return 1 + self.shifts, 1 + self.flip
+    def count(self) -> int:
+        """Number of copies, the picture itself included."""
+        return self.shape[0] * self.shape[1]
 
     def each(self) -> Iterator[Copy]:
         """All copies, as (shift, mirror) in the order of ``shape``; the first is the picture."""
