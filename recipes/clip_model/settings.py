@@ -34,9 +34,14 @@ class VAESettings:
     decoder_base_dim: int = 32
     widths: tuple[int, ...] = (1, 1, 2, 2)
     latent_channels: int = 48
-    # Pictures first, because they show more scenes for the same cost; long clips last. A step of
-    # any part costs about as much as one of the others.
-    parts: tuple[Part, ...] = (Part(1, 56, 2500), Part(5, 14, 2000), Part(17, 4, 1500))
+    # Pictures first, because they show more scenes for the same cost; long clips last.
+    parts: tuple[Part, ...] = (
+        Part(1, 56, 2500),
+        Part(5, 14, 2000),
+        Part(17, 4, 1500),
+        Part(1, 56, 4800),
+        Part(17, 4, 1200),
+    )
     learning_rate: float = 2e-3
     latent_noise: float = 0.1  # in training; relative to the channels' standard deviations
     kl_weight: float = 1e-6

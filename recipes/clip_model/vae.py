@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,24 @@ def begin_with_pictures(model) -> None:
             out, c = layer.weight.shape[:2]
             layer.weight[:, :, 2, 0, 0] = torch.eye(c).repeat(out // c, 1)
             layer.bias.zero_()
+
+
+def _convolve(layer, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
+    """The layer's output; that of a single frame, which is read after zeros, by its last weights."""
+    if x.shape[2] > 1 or cache_x is not None:
+        return type(layer).forward(layer, x, cache_x)
+    width, _, height, _, _, _ = layer._padding
+    weight, around = layer.weight[:, :, -1], (height, width)
+    return F.conv2d(x[:, :, 0], weight, layer.bias, layer.stride[1:], around).unsqueeze(2)
+
+
+def quicken_pictures(model) -> None:
+    """Let a model in training convolve single frames in two dimensions: the same numbers, sooner."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
+    for layer in model.modules():
+        if isinstance(layer, WanCausalConv3d):
+            layer.forward = partial(_convolve, layer)
 
 
 def lay_out(model, channels_last: bool) -> None:
@@ -188,6 +207,7 @@ def fit_autoencoder(
     torch.manual_seed(settings.seed)
     model = new_autoencoder(settings).to(device)
     begin_with_pictures(model)
+    quicken_pictures(model)
     lay_out(model, channels_last=True)
     named, rate = list(model.named_parameters()), settings.learning_rate
     optimizers = build_optimizers(named, is_matrix, rate, rate)
