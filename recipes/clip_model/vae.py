@@ -62,7 +62,7 @@ def begin_with_pictures(model) -> None:
 
 
 def _convolve(layer, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
-    """The layer's output; that of a single frame, which is read after zeros, by its last weights."""
+    """The layer's output. A single frame follows zeros, so only the last weights read it."""
     if x.shape[2] > 1 or cache_x is not None:
         return type(layer).forward(layer, x, cache_x)
     width, _, height, _, _, _ = layer._padding
@@ -71,7 +71,7 @@ def _convolve(layer, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
 
 
 def quicken_pictures(model) -> None:
-    """Let a model in training convolve single frames in two dimensions: the same numbers, sooner."""
+    """Let a model convolve single frames in two dimensions: the same numbers in less time."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
     for layer in model.modules():

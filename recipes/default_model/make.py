@@ -25,7 +25,7 @@ from .polish import latents_for_polish, polish_decoder
 from .settings import Recipe
 from .text import build_tokenizer
 from .train import load_averaged, measured_bits, train_flow
-from .vae import fit_autoencoder
+from .vae import fit_autoencoder, keep_autoencoder
 from .vae_decoder import fit_decoder
 from .warm_start import start_encoder, start_flow, started_from
 
@@ -64,7 +64,10 @@ def _decoder_job(run: Path, recipe: Recipe, log: Log) -> None:
 
 def _vae(run: Path, recipe: Recipe, log: Log) -> None:
     if not (run / "vae" / "report.json").exists():
-        launch(_vae_job, (run, recipe, log), recipe.data.workers)
+        if recipe.vae.start and not recipe.vae.images:
+            keep_autoencoder(run / "vae", open_pictures(run / "paint", "held_out"), recipe.vae)
+        else:
+            launch(_vae_job, (run, recipe, log), recipe.data.workers)
     log(f"vae {read_json(run / 'vae' / 'report.json')}")
     if recipe.vae.decoder_images and not (run / "decoder" / "report.json").exists():
         launch(_decoder_job, (run, recipe, log), recipe.data.workers)

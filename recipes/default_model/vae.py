@@ -17,7 +17,7 @@ from .parallel import agree, rank, share
 from .settings import VAESettings
 from .state import half_precision, load_state, pick_device, save_state, step_generator
 from .vae_loss import picture_loss
-from .warm_start import start_autoencoder
+from .warm_start import scaling_factor, start_autoencoder
 
 
 def new_autoencoder(settings: VAESettings, size: int):
@@ -182,6 +182,16 @@ def fit_autoencoder(
     save(total)
     if rank() == 0:
         _finish(folder, model, pictures, held_out, settings, device)
+
+
+def keep_autoencoder(folder: Path, held_out: np.ndarray, settings: VAESettings) -> None:
+    """Save the autoencoder of `settings.start` as it is."""
+    model = new_autoencoder(settings, held_out.shape[1])
+    start_autoencoder(model, Path(settings.start), settings.latent_channels)
+    model.register_to_config(scaling_factor=scaling_factor(Path(settings.start)))
+    model.eval().save_pretrained(folder / "vae")
+    psnr = round(reconstruction_psnr(model, held_out[:1000]), 3)
+    write_json(folder / "report.json", {"held_out_psnr": psnr, "images_seen": 0})
 
 
 def _finish(folder, model, pictures, held_out, settings: VAESettings, device: str) -> None:
