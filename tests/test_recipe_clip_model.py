@@ -65,9 +65,28 @@ def test_a_resumed_autoencoder_is_the_uninterrupted_one(tmp_path):
     for name, stops in (("whole", [None]), ("parts", [1, 3, None])):
         for stop in stops:
             fit_autoencoder(tmp_path / name, clips, clips[:2], settings, stop_after=stop)
-        states.append(torch.load(tmp_path / name / "state.pt")["model"])
+        states.append(torch.load(tmp_path / name / "round-1" / "state.pt")["model"])
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
+
+
+def test_pictures_leave_the_weights_between_frames_as_they_are(tmp_path):
+    from recipes.clip_model.settings import toy
+    from recipes.clip_model.vae import fit_autoencoder
+
+    clips = np.random.default_rng(0).integers(0, 256, (6, 9, 32, 32, 3)).astype(np.uint8)
+    states = []
+    for stop in (4, 6):  # the second round begins with two steps on pictures
+        fit_autoencoder(tmp_path, clips, clips[:2], toy().vae, stop_after=stop)
+        state = torch.load(tmp_path / f"round-{stop // 6}" / "state.pt")["model"]
+        states.append({name: value for name, value in state.items() if value.ndim == 5})
+    for name, before in states[0].items():
+        after = states[1][name]
+        if before.shape[2] == 3:
+            early = slice(None) if "time_conv" in name else slice(2)
+            assert torch.equal(before[:, :, early], after[:, :, early]), name
+    moved = "decoder.mid_block.resnets.0.conv1.weight"
+    assert not torch.equal(states[0][moved], states[1][moved])
 
 
 def test_the_captions_of_single_frames_and_of_mirrored_clips():

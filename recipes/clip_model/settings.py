@@ -29,26 +29,43 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Round:
+    """Parts that share a schedule of the learning rate and begin with new optimizers.
+
+    The weights between frames have no gradient in a part with pictures. They stay as they are if
+    the optimizers do not remember earlier gradients.
+    """
+
+    learning_rate: float
+    parts: tuple[Part, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(part.steps for part in self.parts)
+
+
+@dataclass(frozen=True)
 class VAESettings:
     base_dim: int = 24  # width of the encoder; the stages have 1, 1, 2, 2 times as many channels
     decoder_base_dim: int = 32
     widths: tuple[int, ...] = (1, 1, 2, 2)
     latent_channels: int = 48
     # Pictures first, because they show more scenes for the same cost; long clips last.
-    parts: tuple[Part, ...] = (
-        Part(1, 56, 2500),
-        Part(5, 14, 2000),
-        Part(17, 4, 1500),
-        Part(1, 56, 4800),
-        Part(17, 4, 1200),
+    rounds: tuple[Round, ...] = (
+        Round(2e-3, (Part(1, 56, 2500), Part(5, 14, 2000), Part(17, 4, 1500))),
+        Round(1e-3, (Part(1, 56, 4689),)),
+        Round(1e-3, (Part(17, 4, 1500),)),
     )
-    learning_rate: float = 2e-3
     latent_noise: float = 0.1  # in training; relative to the channels' standard deviations
     kl_weight: float = 1e-6
     edge_weight: float = 0.1  # of the gradient term
     patch_weight: float = 0.03  # of the distance of patch statistics
     motion_weight: float = 0.1  # of the differences of neighbouring frames
     seed: int = 22
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(part for round_ in self.rounds for part in round_.parts)
 
     @property
     def longest(self) -> int:
@@ -125,7 +142,10 @@ def toy() -> Recipe:
             base_dim=4,
             decoder_base_dim=4,
             latent_channels=4,
-            parts=(Part(1, 8, 2), Part(5, 4, 2), Part(9, 2, 2)),
+            rounds=(
+                Round(2e-3, (Part(1, 8, 2), Part(5, 4, 2))),
+                Round(1e-3, (Part(1, 8, 2), Part(9, 2, 2))),
+            ),
         ),
         text=TextSettings(width=32, layers=2, heads=2, head_dim=16, feed_forward=32),
         flow=replace(
