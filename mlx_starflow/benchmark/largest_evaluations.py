@@ -52,6 +52,8 @@ def _largest(layers: list[float]) -> float:
     """The most operations in one evaluation, with the pieces of ``device.pieces``."""
     waiting = largest = 0.0
     for work in layers:
+        if waiting + work > LARGEST:
+            waiting = 0.0
         waiting += work
         largest = max(largest, waiting)
         if waiting + work > LARGEST:

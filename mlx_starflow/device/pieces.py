@@ -15,28 +15,38 @@ import mlx.core as mx
 LARGEST = 1e12
 
 
+def is_short(operations: float) -> bool:
+    """Whether so many floating-point operations may be one evaluation."""
+    return operations <= LARGEST
+
+
 class Pieces:
     """Counts floating-point operations and evaluates before they exceed ``largest``."""
 
     def __init__(self, largest: float | None = None) -> None:
         self.largest = LARGEST if largest is None else largest
         self.waiting = 0.0
+        self._last: tuple[mx.array, ...] = ()  # the results so far that wait to be evaluated
 
     def add(self, operations: float, *arrays: mx.array) -> None:
-        """Count ``operations`` more, whose results are ``arrays``. Evaluates them if another step
-        of the same size would exceed the limit. Does nothing more than count inside a function
-        that MLX is tracing (compile, vjp), where evaluation is not possible."""
-        self.waiting += operations
+        """Count ``operations`` more, whose results are ``arrays``. Evaluates the results before
+        them if the limit would be exceeded, and these if another step of the same size would
+        exceed it. Does nothing more than count inside a function that MLX is tracing (compile,
+        vjp), where evaluation is not possible."""
+        if self._last and self.waiting + operations > self.largest:
+            _evaluate(self._last)
+            self.waiting = 0.0
+        self.waiting, self._last = self.waiting + operations, arrays
         if self.waiting + operations > self.largest:
             _evaluate(arrays)
-            self.waiting = 0.0
+            self.waiting, self._last = 0.0, ()
 
     def end(self, *arrays: mx.array) -> None:
         """End a part of the computation: evaluates if an eighth of the limit has been counted. The
         next part counts from zero."""
         if self.waiting > self.largest / 8:
             _evaluate(arrays)
-            self.waiting = 0.0
+            self.waiting, self._last = 0.0, ()
 
 
 def evaluate(*arrays: mx.array) -> None:

@@ -19,7 +19,7 @@ from ..bundle.safetensors import ITEM_BYTES, TensorInfo, read_header
 from ..bundle.types import default_type
 from ..config import BlockConfig, FlowConfig
 from ..device.activations import on_gpu
-from ..device.pieces import LARGEST
+from ..device.pieces import is_short
 from ..device.products import unpack_rows
 from ..exact.denoise import CHECKPOINT_BYTES
 from ..files.fields import Fields
@@ -257,7 +257,7 @@ def _keeps_all(flow: FlowConfig, grid: Grid, batch: int) -> bool:
         rows, length = _sequences(flow, block, grid)
         plain += batch * block.layers * rows * layer_bytes(block, length, length)
         work += 3 * batch * block.layers * layer_operations(block, rows, length)
-    return plain <= CHECKPOINT_BYTES and work <= LARGEST
+    return plain <= CHECKPOINT_BYTES and is_short(work)
 
 
 def _sequences(flow: FlowConfig, block: BlockConfig, grid: Grid) -> tuple[int, int]:

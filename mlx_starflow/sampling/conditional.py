@@ -13,7 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..device.activations import on_gpu
-from ..flow import Block, Context
+from ..device.pieces import is_short
+from ..flow import Block, Context, layer_operations
 from ..flow.grid import Grid
 from .compiled import CompiledSteps
 from .guidance import guide_linear, guide_normal
@@ -107,8 +108,10 @@ class Conditional:
         compiling = options.compile if options.compile is not None else on_gpu()
         apart = split is None and block.share is None  # a message is no part of a compiled step
         if compiling and apart and bits not in (8, 4):
-            steps_of = steps_of or options.block_size or 1
-            self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
+            steps_of, keys = steps_of or options.block_size or 1, self.state.caches[0].capacity
+            work = len(block.layers) * layer_operations(block.config, rows, steps_of, keys)
+            if is_short(work):  # a compiled step is one evaluation; others are done in pieces
+                self.compiled = CompiledSteps(block, self.state, steps_of, self.guide)
 
     def affine(self, previous: mx.array, t: int) -> tuple[mx.array, mx.array]:
         """sigma and b (B, n, D) of tokens t ... t + n - 1, in the block's order.

@@ -74,11 +74,17 @@ class MidBlock(nn.Module):
         if attention:
             self.attentions = [Attention(channels, groups)]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, pieces: Pieces) -> mx.array:
+        """``pieces``: of the whole encoder or decoder."""
         x = self.resnets[0](x)
+        pieces.add(_operations(x, self.resnets[0]), x)
         if "attentions" in self:
             x = self.attentions[0](x)
-        return self.resnets[1](x)
+            between = 4.0 * x.shape[0] * (x.shape[1] * x.shape[2]) ** 2 * x.shape[3]
+            pieces.add(_operations(x, self.attentions[0]) + between, x)
+        x = self.resnets[1](x)
+        pieces.add(_operations(x, self.resnets[1]), x)
+        return x
 
 
 class Downsample(nn.Module):
@@ -126,8 +132,8 @@ class Stage(nn.Module):
         if upsample:
             self.upsamplers = [Upsample(out_channels)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        pieces = Pieces()
+    def __call__(self, x: mx.array, pieces: Pieces) -> mx.array:
+        """``pieces``: of the whole encoder or decoder."""
         for resnet in self.resnets:
             x = resnet(x)
             pieces.add(_operations(x, resnet), x)

@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from ..config import VAEConfig
 from ..device.activations import silu
+from ..device.pieces import Pieces
 from .blocks import MidBlock, Stage
 from .conv import Conv3x3
 from .norm import GroupNorm
@@ -37,10 +38,11 @@ class Encoder(nn.Module):
         self.conv_out = Conv3x3(widths[-1], 2 * config.latent_channels)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = self.conv_in(x)
+        x, pieces = self.conv_in(x), Pieces()
         for block in self.down_blocks:
-            x = block(x)
-        x = self.mid_block(x)
+            x = block(x, pieces)
+        x = self.mid_block(x, pieces)
+        pieces.end(x)
         return self.conv_out(silu(self.conv_norm_out(x)))
 
 
@@ -72,10 +74,15 @@ class Decoder(nn.Module):
 
     def middle(self, z: mx.array) -> mx.array:
         """Latent (B, h, w, c) -> (B, h, w, widest)."""
-        return self.mid_block(self.conv_in(z))
+        pieces = Pieces()
+        x = self.mid_block(self.conv_in(z), pieces)
+        pieces.end(x)
+        return x
 
     def upper(self, x: mx.array) -> mx.array:
         """(B, h, w, widest) -> image (B, h*f, w*f, 3)."""
+        pieces = Pieces()
         for block in self.up_blocks:
-            x = block(x)
+            x = block(x, pieces)
+        pieces.end(x)
         return self.conv_out(silu(self.conv_norm_out(x)))

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..device.activations import silu
-from ..device.pieces import LARGEST
+from ..device.pieces import Pieces, is_short
 from .blocks import ATTENTION_ROWS
 from .conv import Conv3x3
 
@@ -25,6 +25,7 @@ class Past:
 
     def __init__(self) -> None:
         self.begun = False  # whether the first frame has been seen
+        self.pieces = Pieces()
         self._frames: dict[int, mx.array] = {}
 
     def of(self, part: nn.Module, like: mx.array, count: int) -> mx.array:
@@ -54,14 +55,26 @@ class CausalConv(Conv3x3):
     def __call__(self, x: mx.array, past: Past) -> mx.array:  # type: ignore[override]
         frames = mx.concatenate([past.of(self, x, 2), x], axis=1)
         past.keep(self, frames[:, -2:])
+        convolve = super().__call__
+
+        def compute(start: int, stop: int) -> mx.array:
+            return per_frame(three_of(frames[:, start : stop + 2]), convolve)
+
         work = 2.0 * self.weight.size * x.shape[0] * x.shape[2] * x.shape[3]
-        if work * x.shape[1] <= LARGEST:
-            return per_frame(three_of(frames), super().__call__)
-        done = []
-        for t in range(x.shape[1]):  # one evaluation per frame, so that none takes seconds
-            done.append(per_frame(three_of(frames[:, t : t + 3]), super().__call__))
-            mx.eval(done[-1])
-        return mx.concatenate(done, axis=1)
+        return in_pieces(x.shape[1], work, past, compute)
+
+
+def in_pieces(
+    count: int, work: float, past: Past, compute: Callable[[int, int], mx.array]
+) -> mx.array:
+    """``compute(start, stop)`` of ``count`` frames, each of ``work`` operations: all at once, or
+    one after another if together they are too much for an evaluation."""
+    n = count if is_short(work * count) else 1
+    done = []
+    for start in range(0, count, n):
+        done.append(compute(start, start + n))
+        past.pieces.add(work * n, done[-1])
+    return done[0] if len(done) == 1 else mx.concatenate(done, axis=1)
 
 
 def three_of(frames: mx.array, stride: int = 1) -> mx.array:
@@ -168,7 +181,10 @@ class Up(nn.Module):
     def __call__(self, x: mx.array, past: Past) -> mx.array:
         if "time_conv" in self:
             x = self._doubled(x, past)
-        return per_frame(x, self.conv.of_doubled)
+        work = 8.0 * self.conv.weight.size * x.shape[0] * x.shape[2] * x.shape[3]
+        return in_pieces(
+            x.shape[1], work, past, lambda i, j: per_frame(x[:, i:j], self.conv.of_doubled)
+        )
 
     def _doubled(self, x: mx.array, past: Past) -> mx.array:
         # The first frame of a clip is not doubled, and later frames do not depend on it here.
