@@ -1,4 +1,4 @@
-"""Folders of pictures to learn from, and adapters made of random numbers."""
+"""Folders of pictures to learn from, trainings on them, and adapters made of random numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from PIL import Image
 from mlx_starflow.adapters.files import CONFIG, WEIGHTS, AdapterConfig, expected
 from mlx_starflow.adapters.saving import write_arrays, write_object
 from mlx_starflow.generation.components import Components
+from mlx_starflow.training.events import Ended, Stepped
+from mlx_starflow.training.options import TrainOptions
+from mlx_starflow.training.run import Task, train
 
+PLAIN = dict(
+    iters=8, batch_size=2, steps_per_eval=3, save_every=4, lora_rank=4, flip=True, shifts=1
+)
+MOVING = dict(learning_rate=3e-3, warmup=2)  # the weights really change
 ONE_STEP = ("--iters", 1, "--batch-size", 2, "--steps-per-eval", 1, "--previews", 0)
 QUICK = ("--iters", 6, "--batch-size", 2, "--steps-per-eval", 3, "--previews", 0, "--lora-rank", 4)
 
@@ -27,6 +34,34 @@ def pictures(folder: Path, count: int = 8, side: int = 12, captions: bool = True
         if captions:
             (folder / f"{i:02d}.txt").write_text(("red", "green")[i % 2])
     return folder
+
+
+def followed(bundle, data, place, stop_after=None, resume=False, load=None, previews=0, **changes):
+    """Events of a training of a bundle, or of components; ``stop_after`` steps it is asked to
+    stop."""
+    components = bundle
+    if not isinstance(bundle, Components):
+        components = Components(bundle, str(bundle), **(load or {}))
+    task = Task(data, place, previews=previews, resume=resume)
+    events, steps = [], [0]
+    options = TrainOptions(**{**PLAIN, **changes})
+    for event in train(components, task, options, lambda: stop_after == steps[0]):
+        steps[0] += isinstance(event, Stepped)
+        events.append(event)
+    return events
+
+
+def summary(events):
+    return events[-1].summary if isinstance(events[-1], Ended) else None
+
+
+def finished(generator):
+    """What a generator returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def adapter(bundle: Path, folder: Path, size: float = 0.3, seed: int = 0, **changes) -> Path:

@@ -167,6 +167,82 @@ def test_every_command_takes_one(run, colours, style):  # noqa: F811
     assert read_metadata("e.png")["adapters"][0]["path"] == str(style)
 
 
+@pytest.fixture
+def small(few_tokens, tmp_path):
+    """Arguments for a model without and with an adapter."""
+    plain = ("-m", few_tokens)
+    return plain, (*plain, "--lora", adapter(few_tokens, tmp_path / "small"))
+
+
+def noise(path, seed: int = 0):
+    values = np.random.default_rng(seed).integers(0, 256, (6, 6, 3))
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+def test_compressing_with_one(run, small, tmp_path):  # noqa: F811
+    """A file of one's own: other bytes, and only the same model and adapter read it."""
+    pytest.importorskip("constriction")
+    picture = noise(tmp_path / "a.png")
+    made = [run("compress", picture, "-o", f"{i}.flow", "--json", *m) for i, m in enumerate(small)]
+    assert not any(m.status for m in made), made
+    plain, mine = (json.loads(m.out) for m in made)
+    assert plain["ideal_bytes"] != mine["ideal_bytes"]
+    refused = run("decompress", "1.flow", "-o", "b.png", *small[0])
+    assert refused.status == 1 and "1.flow" in refused.err and not (tmp_path / "b.png").exists()
+    back = run("decompress", "1.flow", "-o", "b.png", *small[1])
+    assert back.status == 0, back.err
+    off = np.square(pixels("b.png").astype(float) - pixels(picture)).mean()
+    assert 10 * np.log10(255**2 / off) == pytest.approx(mine["psnr"], abs=1e-3)
+
+
+def test_watching_with_one(run, small, tmp_path):  # noqa: F811
+    """A reference is of model and adapter together."""
+    (tmp_path / "usual").mkdir()
+    for i in range(20):
+        noise(tmp_path / "usual" / f"{i:02d}.png", i)
+    for name, model in zip(("plain", "mine"), small, strict=True):
+        made = run("watch", "fit", "usual", "-o", f"{name}.json", "--draws", 1, *model)
+        assert made.status == 0, made.err
+    found = {}
+    for name, model in zip(("plain", "mine"), small, strict=True):
+        checked = run("watch", "check", "usual/03.png", "-r", f"{name}.json", "--json", *model)
+        assert checked.status in (0, 3), checked.err
+        found[name] = json.loads(checked.out)["statistics"]
+    assert found["plain"] != found["mine"]
+    refused = run("watch", "check", "usual/03.png", "-r", "mine.json", *small[0])
+    assert refused.status == 2 and "was made with the weights" in refused.err
+
+
+def test_exporting_with_one(run, small):  # noqa: F811
+    """The functions are those of the model with the adapter."""
+    (_, bundle, _, style) = small[1]
+    made = run("export", bundle, "-o", "out", "--what", "score", "--lora", style, 2)
+    assert made.status == 0, made.err
+    x = mx.random.normal((1, 6, 6, 3), key=mx.random.key(1))
+    found = sf.exported.load("out").score(x, "red").item()
+    with sf.load(bundle, adapters=[(style, 2.0)]) as pipe:
+        context = pipe.encode_prompts(["red"])
+        assert found == pytest.approx(sf.log_prob(pipe.flow, x, context).item(), rel=1e-5)
+        pipe.set_adapters([])
+        assert found != pytest.approx(sf.log_prob(pipe.flow, x, context).item(), rel=1e-2)
+
+
+def test_measuring_with_one(run, small):  # noqa: F811
+    common = ("--samplers", "sliding", "--repeat", 1, "--prompts", 1, "--json")
+    made = [run("benchmark", *common, *model) for model in small]
+    assert not any(m.status for m in made), made
+    plain, mine = (json.loads(m.out)["samplers"][0]["residual"] for m in made)
+    assert plain != mine
+
+
+def test_only_safetensors_are_read(run, colours, style):  # noqa: F811
+    (style / "x.pt").write_bytes((style / WEIGHTS).read_bytes())
+    refused = run("generate", "red", "-m", colours, "--lora", style / "x.pt")
+    assert refused.status == 1
+    assert "adapters are read from .safetensors files only" in refused.err
+
+
 def test_models_lists_adapters_of_this_directory(run, style):  # noqa: F811
     rows = json.loads(run("models", "list", "--json").out)
     assert any(r["name"] == "style" and "lora" in r["description"] for r in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -19,6 +20,7 @@ from mlx_starflow.adapters import AdapterConfig, Base
 from mlx_starflow.config import BlockConfig, FlowConfig
 from mlx_starflow.device.typed import parameters_of
 from mlx_starflow.errors import StarflowError
+from mlx_starflow.training.checkpoint import STATE
 from mlx_starflow.training.material import Batch, Material, Part
 from mlx_starflow.training.options import TrainOptions
 from mlx_starflow.training.scratch import new_config, new_flow
@@ -46,7 +48,7 @@ def like() -> FlowConfig:
 
 @pytest.mark.parametrize("steps", [30, pytest.param(torch_curve.STEPS, marks=pytest.mark.slow)])
 def test_the_loss_curve_of_the_recipe(steps):
-    """PyTorch's, step by step, from the same initial weights on the same batches, within 1 %."""
+    """PyTorch's, step by step, from the same initial weights on the same batches."""
     stored = json.loads(torch_curve.FILE.read_text())
     config = new_config(like(), "1,2x32")
     flow = new_flow(config, 0)
@@ -64,14 +66,14 @@ def test_the_loss_curve_of_the_recipe(steps):
     bits = np.array([trainer.update() for _ in range(steps)])
     wanted = np.array(stored["bits"])[:steps]
     assert wanted[:10].mean() - wanted[-10:].mean() > 0.2  # it learns
-    assert np.abs(bits - wanted).max() < 0.01 * ROUNDING * np.abs(wanted).min()
+    assert (np.abs(bits - wanted) < 1e-5 * ROUNDING * np.abs(wanted)).all()
     if steps < c.STEPS:
         return
     found = trainer.batch(0)
     with trainer.showing():
         nats = -sf.log_prob(trainer.trained.flow, found.x, found.context).mean().item()
     last = nats / latents.size / np.log(2)
-    assert last == pytest.approx(stored["averaged"], rel=0.01)
+    assert last == pytest.approx(stored["averaged"], rel=1e-5 * ROUNDING)
 
 
 def _shape(name: str, array: mx.array) -> tuple[int, ...]:
@@ -95,6 +97,34 @@ def test_a_model_of_ones_own(run, colours, tmp_path):  # noqa: F811
         assert [b.layers for b in pipe.flow_config.blocks] == [1, 2]
         assert pipe.config.name == "mine"
     assert run(*line, "--iters", 10).status == 2  # is there already
+
+
+def test_going_on_from_nothing_is_not_stopping(run, sentences, tmp_path, monkeypatch):  # noqa: F811
+    """With an autoencoder and a text encoder: the bundle is the same, byte for byte. Before it is
+    finished, what was learned is drawn with as an adapter."""
+    data = pictures(tmp_path / "data", 4, 32)
+    line = ("train", "--from-scratch", "--shape", "1,1x32", "--data", data, "-m", sentences,
+            "--batch-size", 2, "--previews", 0, "--steps-per-eval", 2, "--iters", 6)  # fmt: skip
+    whole = run(*line, "--save-path", "whole/mine")
+    assert whole.status == 0, whole.err
+    with monkeypatch.context() as patch:
+        patch.setattr("mlx_starflow.cli.train._stopping", lambda: pressed(after=4 + 3))
+        stopped = run(*line, "--save-path", "parts/mine", "--json")
+    assert stopped.status == 130 and json.loads(stopped.lines[-1])["iterations"] == 3, stopped.err
+    assert "--model parts/mine --lora parts/mine/training" in stopped.err
+    with sf.load("parts/mine", adapters=["parts/mine/training"]) as pipe:
+        assert pipe.generate("a fox", seed=1, steps=4).images
+    initial = Path("parts/mine/flow/model.safetensors").read_bytes()
+    rest = run(*line, "--save-path", "parts/mine", "--resume")
+    assert rest.status == 0, rest.err
+    assert Path("parts/mine/flow/model.safetensors").read_bytes() != initial
+    files = sorted(p for p in Path("whole").rglob("*") if p.is_file())
+    assert {"flow/model.safetensors", f"training/{STATE}"} <= {
+        str(p.relative_to("whole/mine")) for p in files
+    }
+    for file in files:
+        other = Path("parts") / file.relative_to("whole")
+        assert file.read_bytes() == other.read_bytes(), file
 
 
 @pytest.mark.parametrize("shape", ["", "3", "1,2x33", "x64", "1,,2x64", "1,1x16", "1,1x48"])
@@ -147,6 +177,7 @@ def out_of_memory(self) -> None:
 
 
 @contextlib.contextmanager
-def pressed():
-    """Ctrl-C from the beginning."""
-    yield lambda: True
+def pressed(after: int = 0):
+    """Ctrl-C after so many pictures and steps; 0: from the beginning."""
+    asked = iter(range(1000))
+    yield lambda: next(asked) >= after

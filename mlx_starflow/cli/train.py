@@ -201,16 +201,19 @@ def train(
         if summary["stopped"] == "interrupted" and not (directory / STATE).exists():
             raise Interrupted("Interrupted before the first step; there is nothing to resume.")
         if from_scratch:
-            finish_bundle(components, directory)
+            if summary["stopped"] != "interrupted":  # the state belongs to the initial weights
+                finish_bundle(components, directory)
             summary["model"] = str(save_path)
     if messages.json_:
         typer.echo(json.dumps(summary))
     else:
         typer.echo(str(save_path if from_scratch else directory))
     if summary["stopped"] == "interrupted":
+        draw = f" To draw with it as it is: --model {save_path} --lora {directory}."
         raise Interrupted(
             f"Interrupted after {summary['iterations']} of {options.iters} steps; the state is "
             f"saved in {directory}. To continue, run the same command with --resume."
+            + (draw if from_scratch else "")
         )
 
 

@@ -68,13 +68,17 @@ class Checkpoint:
 
     def begin(self) -> None:
         """Create the directory and write adapter_config.json. Errors: UsageError if the directory
-        already holds a training."""
-        for name in (WEIGHTS, STATE):
-            if (self.directory / name).exists():
-                raise UsageError(
-                    f"{self.directory} already holds an adapter ({name}). Continue its training "
-                    "with --resume, or give another --adapter-path."
-                )
+        already holds a training or an adapter."""
+        if (self.directory / STATE).exists():
+            raise UsageError(
+                f"{self.directory} already holds a training ({STATE}). Continue it with --resume, "
+                "or give another --adapter-path."
+            )
+        if (self.directory / WEIGHTS).exists():
+            raise UsageError(
+                f"{self.directory} already holds an adapter ({WEIGHTS}) and no state from which "
+                "its training could continue. Give another --adapter-path."
+            )
         write_object(self.directory / CONFIG, self.config.to_dict())
 
     def save_best(self, arrays: Arrays, step: int) -> None:

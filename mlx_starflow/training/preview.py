@@ -14,6 +14,7 @@ from ..pictures.arrays import to_pictures
 from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
 from ..sampling import BlockResult, SampleOptions, invert_steps
+from ..version import __version__
 from .material import Material
 from .trainer import Trainer
 
@@ -54,5 +55,9 @@ class Previews:
         x = mx.where(mx.isfinite(x), x, 0.0)  # draw bad values, do not stop the training
         pictures = to_pictures(decode(self._components, x))
         path = directory / FOLDER / f"{trainer.step:07d}.png"
-        about = {"command": "train", "prompts": list(self.prompts), "step": trainer.step}
+        about = {
+            "generator": "mlx-starflow", "version": __version__, "command": "train",
+            "prompts": list(self.prompts), "seeds": [*range(len(self.prompts))],
+            "step": trainer.step,
+        }  # fmt: skip
         return save_picture(contact_sheet(pictures, len(pictures)), path, about)

@@ -161,10 +161,13 @@ class _Run:
                 self.progress, step=trainer.step, since=(*self.progress.since, bits)
             )
             yield Stepped(trainer.step, o.iters, bits)
-            if trainer.step % o.steps_per_eval == 0 or trainer.step == o.iters:
-                yield from self._evaluate()
-            if trainer.step % o.save_every == 0 or trainer.step == o.iters:
+            last = trainer.step == o.iters
+            # Before the state: a training resumed from it would not write this file again.
+            if trainer.step % o.save_every == 0 or last:
                 yield Saved(self.checkpoint.save_numbered(trainer.saved(), trainer.step))
+            if trainer.step % o.steps_per_eval == 0 or last:
+                yield from self._evaluate()
+            elif trainer.step % o.save_every == 0:
                 self._save()
         self._save()
         trainer.put_kept(trainer.division.own(self._best()))
@@ -185,13 +188,13 @@ class _Run:
             best_step=step if best else before.best_step,
             worse=0 if best else before.worse + 1,
             since=(),
-        ).with_row(step, train, valid, None if held is None else held.standard_error)
+        ).with_row(step, train, valid, None if held is None else _number(held.standard_error))
         if best:
             self.checkpoint.save_best(trainer.saved(), step)
+        write_curve(self.checkpoint.directory, self.progress.rows)
         if held is not None:
             yield Evaluated(step, held, train, best)
         self._save()
-        write_curve(self.checkpoint.directory, self.progress.rows)
         place = self.previews.draw(trainer, self.checkpoint.directory)
         if place is not None:
             yield Previewed(place)
