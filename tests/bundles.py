@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -122,21 +123,31 @@ def sentences_bundle(directory: Path, reference: Path) -> Path:
     return directory
 
 
-def clips_bundle(directory: Path, reference: Path | None = None, window: int = 3) -> Path:
+def clips_bundle(
+    directory: Path,
+    reference: Path | None = None,
+    window: int = 3,
+    denoiser_window: int = 1,
+    grid_size: int = 2,
+    noise_level: float | None = None,
+    layers: int = 1,
+) -> Path:
     """A STARFlow of clips over a WAN2.2 autoencoder, whose text is one of four colours: 9 frames
     of 32 x 32 pixels in several aspect ratios, 3 latent frames in a window. ``reference``: the
-    bundle whose T5 reads sentences instead."""
+    bundle whose T5 reads sentences instead, with this ``noise_level`` in its template. ``layers``:
+    of the deep block."""
     local = _block(local=True)
     if reference is None:
         text = TextConfig("labels", length=1, channels=len(COLOURS) + 1, labels=COLOURS, fps=True)
     else:
-        text = TextConfig("t5", length=12, channels=32, fps=True)
+        text = TextConfig("t5", length=12, channels=32, fps=True, noise_level=noise_level)
     deep = _block(channels=64, heads=2, kv_heads=2, conditioned=True, mlp_channels=64, flip=True)
+    deep = dataclasses.replace(deep, layers=layers)
     flow = FlowConfig(
         model_type="starflow",
         in_channels=3,
         patch_size=1,
-        grid_size=2,
+        grid_size=grid_size,
         blocks=(_block(local=True, flip=True), local, deep),
         noise_std=0.5,
         text_channels=text.channels,
@@ -149,7 +160,7 @@ def clips_bundle(directory: Path, reference: Path | None = None, window: int = 3
         rotary_size=3,
         frames=3,
         temporal_causal=2,
-        denoiser_window=1,
+        denoiser_window=denoiser_window,
     )
     write_bundle(directory, flow, text, "clips")
     vae = WanConfig(2, 3, 3, (0.1, -0.2, 0.3), (0.5, 1.0, 2.0))
@@ -158,7 +169,7 @@ def clips_bundle(directory: Path, reference: Path | None = None, window: int = 3
     config = ModelConfig(
         model_type="starflow",
         name="clips",
-        image_size=32,
+        image_size=16 * grid_size,
         text=text,
         clips=ClipConfig(frames=9, fps=(8,), window=window, temporal_scale=0.6),
         defaults=SampleDefaults(guidance=1.5),

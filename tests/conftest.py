@@ -69,14 +69,14 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def other_rounding():
     """MLX_STARFLOW_TEST_NOISE=1e-6 runs all tests with products rounded as another device might,
-    by so much and each time differently: a test that fails then would fail on some GPU."""
+    by so much and differently for other shapes: a test that fails then would fail on some GPU."""
     size = float(os.environ.get("MLX_STARFLOW_TEST_NOISE", 0))
     if not size:
         yield
         return
     from noise import noisy_products
 
-    with noisy_products(size, needed=False):
+    with noisy_products(size, needed=False, steady=True):
         yield
 
 
@@ -131,6 +131,13 @@ def classes(tmp_path_factory) -> Path:
 def filmed(tmp_path_factory) -> Path:
     """A tiny STARFlow of clips with the classes red, green, blue and yellow."""
     return clips_bundle(tmp_path_factory.mktemp("bundles") / "filmed")
+
+
+@pytest.fixture(scope="session")
+def narrated(converted, tmp_path_factory) -> Path:
+    """A tiny STARFlow of clips from sentences, with the noise level in its prompt template."""
+    folder = tmp_path_factory.mktemp("bundles") / "narrated"
+    return clips_bundle(folder, converted, noise_level=0.5)
 
 
 @pytest.fixture(scope="session")

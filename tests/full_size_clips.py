@@ -3,6 +3,7 @@ and to run. From the repository's root:
 
     PYTHONPATH=. python tests/full_size_clips.py convert BIG/starflow-v_7B.pth BIG/out --quantize 4
     PYTHONPATH=. python tests/full_size_clips.py run     BIG/out
+    PYTHONPATH=. python tests/full_size_clips.py need    BIG/empty
 
 The checkpoint (27.6 GB; .pth or .safetensors) takes no disk, the bundle its converted size: 13.8 GB
 in bfloat16, 3.9 GB in 4 bits. Zeros cost as much to read, cast and write as other numbers. Names,
@@ -14,24 +15,30 @@ size; each in turn, with time and peak of MLX's memory. ``--frames``: latent fra
 has room for. ``--decoded``: latent frames to decode; the second and later ones take three times as
 long as the first. ``--side``: of a smaller latent for the autoencoder. ``--small``: everything in
 toy size, to try the script.
+
+``need`` lays out the released bundle as sparse files and prints what guided clips at 16:9 are
+computed to need on a GPU with --low-ram, as the table of docs/video.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
+import shutil
 import struct
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch_files
-from full_size import layer_shapes, linear, watch
+from full_size import T5, layer_shapes, linear, sparse, watch
 
 from mlx_starflow.hub.known import known_model
 
@@ -103,12 +110,16 @@ def make(path: Path, size: Size) -> int:
             torch_files.save_streamed(file, table, zeros)
     else:
         _make_safetensors(path, table)
-    settings = {**known_model("starflow-v").settings, "channels": size.shallow,
-                "layers_per_block": " ".join(map(str, size.layers)),
-                "top_block_channels": size.deep}  # fmt: skip
-    lines = "".join(f"- {key}: '{value}'\n" for key, value in settings.items())
+    lines = "".join(f"- {key}: '{value}'\n" for key, value in settings_of(size).items())
     path.with_suffix(".yaml").write_text("arguments:\n" + lines)
     return len(table)
+
+
+def settings_of(size: Size) -> dict[str, Any]:
+    """The published YAML with the widths and layers of a size."""
+    return {**known_model("starflow-v").settings, "channels": size.shallow,
+            "layers_per_block": " ".join(map(str, size.layers)),
+            "top_block_channels": size.deep}  # fmt: skip
 
 
 def _make_safetensors(path: Path, table: dict[str, tuple[int, ...]]) -> None:
@@ -183,9 +194,97 @@ def run(bundle: Path, frames: int, latents: int, side: int | None, size: Size) -
     }
 
 
+def architecture(size: Size) -> Any:
+    """What the converter makes of the published names, shapes and settings."""
+    from convert.read.published_yaml import settings_from
+    from convert.read.tensor_file import SourceTensor
+    from convert.rules.starflow import starflow_architecture
+
+    nothing: Any = None  # no numbers are read
+    table = {n: SourceTensor(n, "F32", s, nothing, 0, 0) for n, s in shapes(size).items()}
+    return starflow_architecture(table, settings_from(settings_of(size), "video.yaml"), "size", 16)
+
+
+@contextmanager
+def counted_for_a_gpu() -> Iterator[None]:
+    """Memory is counted for 16-bit activations, as a GPU has them; a CPU computes in float32."""
+    import mlx.core as mx
+
+    device, mx.default_device = mx.default_device, lambda: mx.Device(mx.gpu)
+    try:
+        yield
+    finally:
+        mx.default_device = device
+
+
+def lay_out(folder: Path, recipe: int | str | None, size: Size) -> None:
+    """Write the released bundle, converted to bfloat16 or quantized, as sparse files."""
+    from mlx_starflow.bundle.load import write_json
+    from mlx_starflow.config import ModelConfig
+    from mlx_starflow.flow import Flow
+    from mlx_starflow.text.t5 import T5Config, T5Encoder
+    from mlx_starflow.vae import AutoencoderWan, WanConfig
+
+    found = architecture(size)
+    vae = WanConfig(*size.vae, D, (0.0,) * D, (1.0,) * D)
+    components = {
+        "flow": (found.flow.to_dict(), Flow(found.flow)),
+        "vae": (vae.to_dict(), AutoencoderWan(vae)),
+        "text_encoder": (T5, T5Encoder(T5Config.from_dict(T5))),
+    }
+    for name, (config, module) in components.items():
+        sparse(folder / name, config, module, recipe)
+    bundle = ModelConfig("starflow", image_size=found.image_size, text=found.text,
+                         clips=found.clips, defaults=found.defaults,
+                         components={n: n for n in components})  # fmt: skip
+    write_json(folder / "config.json", bundle.to_dict())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip's need in gigabytes. The lists are by bits of the keys: 16, 8 and 4."""
+
+    frames: int
+    keys: tuple[float, ...]  # of the deep block
+    peak: dict[str, tuple[float, ...]]  # by precision of the weights
+    tiled: dict[str, tuple[float, ...]]  # with --vae-tiling
+
+
+def need(folder: Path, size: Size) -> list[Row]:
+    """The needs of guided clips of several lengths, with --low-ram."""
+    from mlx_starflow.generation.components import Components
+    from mlx_starflow.generation.memory_need import KEPT_IN, keys_bytes, memory_need
+    from mlx_starflow.generation.settings import resolve
+
+    rows = {frames: Row(frames, (), {}, {}) for frames in (17, 33, 49, 81)}
+    for recipe in (None, 4):
+        lay_out(folder, recipe, size)
+        parts = Components(folder, "", "bfloat16", None)
+        flow, name = parts.flow_config, "bfloat16" if recipe is None else f"{recipe}-bit"
+        for frames, row in rows.items():
+            peaks: dict[bool, tuple[float, ...]] = {}
+            for tiled in (False, True):
+                for bits in KEPT_IN:
+                    asked = resolve(parts.config, flow, parts.factor, "a fox in snow", 1,
+                                    aspect_ratio="16:9", frames=frames, kv_bits=bits,
+                                    vae_tiling=tiled)  # fmt: skip
+                    with counted_for_a_gpu():
+                        peak = memory_need(parts, asked, stored=True).peak(True) / 1e9
+                    peaks[tiled] = (*peaks.get(tiled, ()), peak)
+            row.peak[name], row.tiled[name] = peaks[False], peaks[True]
+            grid = (asked.height // parts.factor) * (asked.width // parts.factor)
+            places = flow.text_length + grid * parts.config.clips.latent_frames(frames)
+            found = (
+                keys_bytes(flow.blocks[-1], places, 2, item) / 1e9 for item in KEPT_IN.values()
+            )
+            rows[frames] = dataclasses.replace(row, keys=tuple(found))
+        shutil.rmtree(folder)
+    return list(rows.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("convert", "run"))
+    parser.add_argument("what", choices=("convert", "run", "need"))
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=1)
     parser.add_argument("--decoded", type=int, default=1)
@@ -195,6 +294,8 @@ def main() -> None:
     size = SMALL if arguments.small else Size()
     if arguments.what == "convert":
         found = convert(*arguments.paths[:2], rest, size)
+    elif arguments.what == "need":
+        found = [dataclasses.asdict(row) for row in need(arguments.paths[0], size)]
     else:
         found = run(arguments.paths[0], arguments.frames, arguments.decoded, arguments.side, size)
     print(json.dumps(found, indent=1))

@@ -63,6 +63,12 @@ def test_a_published_model_from_its_name_to_a_picture(shell, run, tmp_path, monk
     assert run("models", "remove", "starflow").status == 2
 
 
+def test_the_size_and_the_licence_of_the_model_of_clips(run):  # noqa: F811
+    shown = run("models", "show", "starflow-v")
+    assert shown.status == 0 and "checkpoint_gigabytes: 27.6\n" in shown.out
+    assert "for research only" in shown.out and "clips of 81 frames" in shown.out
+
+
 def test_download_alone_in_another_precision(shell, run, tmp_path, monkeypatch, no_hub):  # noqa: F811
     made = shell("models", "download", "apple/starflow", "-q", "8")
     assert made.returncode == 0, made.stderr

@@ -14,8 +14,11 @@ import mlx_starflow as sf
 from mlx_starflow import denoise, invert, log_prob
 from mlx_starflow.config import TextConfig
 from mlx_starflow.errors import UsageError
-from mlx_starflow.pictures.clips import covering, read_clip
+from mlx_starflow.exact import denoise as denoising
+from mlx_starflow.exact.noise import seeded_noise
+from mlx_starflow.pictures.clips import clip_metadata, covering, read_clip
 from mlx_starflow.text.templates import prompt_text
+from mlx_starflow.text.tokenizer import PromptTokenizer
 
 CLIPS = FAMILIES["clips"]
 
@@ -67,6 +70,22 @@ def test_3_denoising_in_pieces_ends(overlap):
 def test_3_no_sample_of_a_batch_is_lost(pipe):
     result = pipe.generate("red", seed=1, num_images=3, frames=13, context_frames=1)
     assert len(result.clips) == 3 and result.denoised.shape[0] == 3
+
+
+def test_4_every_clip_of_a_batch_begins_with_the_picture(pipe):
+    """Each is the clip that is drawn alone with its seed."""
+    picture = Image.linear_gradient("L").convert("RGB")
+    asked = dict(frames=13, image=picture, sampler="sequential")
+    together = pipe.generate("red", seed=5, num_images=3, **asked)
+    assert together.settings.seeds == (5, 6, 7) and len(together.clips) == 3
+    for i, clip in enumerate(together.clips):
+        alone = pipe.generate("red", seed=5 + i, **asked)
+        assert mx.array_equal(together.noise[i], alone.noise[0])
+        assert mx.allclose(together.latents[i], alone.latents[0], atol=1e-4)
+        assert mx.allclose(together.denoised[i], alone.denoised[0], atol=1e-4)
+        assert np.abs(clip.astype(int) - alone.clips[0].astype(int)).max() <= 1
+    others = together.latents[1:] - together.latents[:1]
+    assert mx.abs(others).max(axis=(2, 3, 4)).min().item() > 1e-3  # but no two are the same
 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
@@ -162,6 +181,31 @@ def test_7_the_noise_level_of_the_prompt_is_the_models(pipe, run, filmed):  # no
     assert mx.allclose(step, (other.denoised - other.latents) / 0.3**2, atol=1e-4)
 
 
+@pytest.mark.parametrize("level", [None, 0.3])
+def test_7_all_pieces_and_samples_have_the_same_prefix(narrated, level, monkeypatch):
+    """Whether or not a level is given by hand."""
+    texts, contexts = [], []
+    encode, score = PromptTokenizer.encode, denoising.score
+
+    def read(self, text, length):
+        texts.append(text)
+        return encode(self, text, length)
+
+    def of_a_piece(flow, piece, context):
+        contexts.append(context)
+        return score(flow, piece, context)
+
+    monkeypatch.setattr(PromptTokenizer, "encode", read)
+    monkeypatch.setattr(denoising, "score", of_a_piece)
+    asked = dict(seed=1, num_images=2, frames=13, denoiser="score", noise_std=level)
+    with sf.load(narrated) as pipe:  # 4 latent frames in a window of 3: two pieces
+        pipe.generate(["a fox", "a boat"], sampler="sequential", **asked)
+        expected = pipe.encode_prompts(["a fox", "a fox", "a boat", "a boat"], fps=8)
+    assert len(contexts) == 2 and all(mx.array_equal(own, expected) for own in contexts)
+    prefix = "Noise Level 500:\nA video with 8 fps:\n"
+    assert {text.removeprefix(prefix) for text in texts} == {"a fox\n", "a boat\n", "\n"}
+
+
 def test_8_every_caption_of_a_file_has_its_own_clip(run, filmed, tmp_path):  # noqa: F811
     (tmp_path / "captions.txt").write_text("red\nblue\nred\n")
     film = ("video", "--prompt-file", "captions.txt", "-m", filmed, "--frames", 5, "--seed", 1)
@@ -175,18 +219,31 @@ def test_8_every_caption_of_a_file_has_its_own_clip(run, filmed, tmp_path):  # n
     assert first == third != second
 
 
-def test_8_captions_are_no_file_names(filmed, tmp_path):
+def test_8_captions_are_no_file_names(run, narrated, tmp_path):  # noqa: F811
     """Clips are named by the output, the number of the caption and the seed."""
-    from mlx_starflow.cli.outputs import name
+    (tmp_path / "captions.txt").write_text("a/b\n../c\n/d\n")
+    film = ("video", "--prompt-file", "captions.txt", "-m", narrated, "--frames", 5, "--seed", 1)
+    done = run(*film, "--sampler", "sequential", "-o", "clips/a.webp")
+    assert done.status == 0, done.err
+    made = [f"a_prompt_{number}_seed_1.webp" for number in (1, 2, 3)]
+    assert done.lines == [f"clips/{name}" for name in made]
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["captions.txt", "clips", *(f"clips/{name}" for name in made)]
+    captions = [clip_metadata(tmp_path / "clips" / name)["prompt"] for name in made]
+    assert captions == ["a/b", "../c", "/d"]
 
-    assert name(tmp_path / "a.mp4", 3, 2, True) == tmp_path / "a_prompt_2_seed_3.mp4"
 
-
-def test_9_it_runs_here_and_noise_is_not_rounded(pipe):
-    """No accelerator, no launcher; and the noise arrives in float32."""
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_9_it_runs_here_and_noise_is_not_rounded(filmed, dtype):
+    """No accelerator, no launcher; and the noise arrives in float32, whatever the weights are."""
     noise = np.random.default_rng(0).normal(size=(3, 2, 2, 3)).astype(np.float32)
-    result = pipe.generate("red", seed=1, frames=9, noise=noise, sampler="sequential")
-    assert np.array_equal(np.array(result.noise[0]), noise)
-    rounded = mx.array(noise).astype(mx.bfloat16).astype(mx.float32)
-    other = pipe.generate("red", seed=1, frames=9, noise=rounded, sampler="sequential")
+    asked = dict(seed=1, frames=9, sampler="sequential", guidance=0)
+    with sf.load(filmed, dtype=dtype) as pipe:
+        result = pipe.generate("red", noise=noise, **asked)
+        assert np.array_equal(np.array(result.noise[0]), noise)
+        rounded = mx.array(noise).astype(mx.bfloat16).astype(mx.float32)
+        other = pipe.generate("red", noise=rounded, **asked)
+        seeded = pipe.generate("red", **asked)
+    assert mx.array_equal(seeded.noise, seeded_noise(noise.shape, [1]))
+    # Rounded noise gives another clip, so it was not rounded on the way in.
     assert not mx.array_equal(result.latents, other.latents)

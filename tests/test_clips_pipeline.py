@@ -1,10 +1,15 @@
 """Clips from prompt to file: the pipeline, its events, the command, its files and replay."""
 
+import io
 import json
+import types
+from fractions import Fraction
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from bundles import clips_bundle
 from clip_arrays import assert_met, channels_last
 from command import run  # noqa: F401
 from conftest import case_dir, case_tensors
@@ -14,6 +19,8 @@ from teaching import adapter
 import mlx_starflow as sf
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions
+from mlx_starflow import pipeline
+from mlx_starflow.cli import console as console_module
 from mlx_starflow.errors import UsageError
 from mlx_starflow.events import BlockProgress, Finished, FramesDecoded, Preview
 from mlx_starflow.hub.locate import EMBEDDED
@@ -24,6 +31,8 @@ from mlx_starflow.pictures.clips import (
     save_clip,
     to_frames,
 )
+from mlx_starflow.text.tokenizer import PromptTokenizer
+from mlx_starflow.vae.wan import WanDecoder
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +113,76 @@ def test_events(pipe):
     assert np.array_equal(whole, events[-1].result.clips[0])
     for event in events:
         json.dumps(event.to_dict())
-        if isinstance(event, BlockProgress) and event.phase == "deep block":
-            assert event.frames_total == 3 and event.frames_done <= 3
         if isinstance(event, Preview):
             assert event.latents.ndim == 5 and pipe.preview(event.latents)[0].size == (32, 32)
             assert pipe.decode(event.latents)[0].size == (32, 32)
+
+
+@pytest.mark.parametrize("more", [{}, dict(sampler="sequential"), dict(frames=21)])
+def test_progress_counts_latent_frames(pipe, more, monkeypatch):
+    """Of the deep block, one after another up to the last; of local blocks, which have none."""
+    monkeypatch.setattr(pipeline, "EVENTS_PER_SECOND", 1e9)  # no event is left out
+    options = {"frames": 9, **more}
+    latent = (options["frames"] - 1) // 4 + 1
+    steps = [e for e in pipe.stream("red", seed=3, **options) if isinstance(e, BlockProgress)]
+    deep = [step.frames_done for step in steps if step.phase == "deep block"]
+    assert deep == sorted(deep) and deep[-1] == latent
+    if more.get("sampler") == "sequential":
+        assert deep == [tokens // 4 for tokens in range(1, 4 * latent + 1)]
+    assert {s.frames_total for s in steps if s.phase == "deep block"} == {latent}
+    assert {(s.frames_done, s.frames_total) for s in steps if s.phase != "deep block"} == {(0, 0)}
+
+
+def test_the_console_shows_latent_frames_frames_and_the_time_left(pipe, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    clock = iter(range(10**6))  # every look at it is a second later
+    monkeypatch.setattr(pipeline, "EVENTS_PER_SECOND", 1e9)
+    monkeypatch.setattr(
+        console_module, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    monkeypatch.setenv("COLUMNS", "200")
+    screen = Terminal()
+    progress = console_module.Progress(console_module.Console(stream=screen), 1)
+    for event in pipe.stream("red", seed=3, frames=9, sampler="sequential"):
+        progress.follow(event)
+    lines = screen.getvalue().split("\r")
+    for latent in (1, 2, 3):
+        assert any(f"{latent}/3 latent frames" in line for line in lines)
+    (last,) = (line for line in lines if "12/12 tokens, 3/3 latent frames" in line)
+    assert last.startswith("deep block") and " left  12/12" in last
+    assert [n for n in (1, 5, 9) if any(f" left  {n}/9 frames" in line for line in lines)] == [
+        1, 5, 9
+    ]  # fmt: skip
+
+
+def test_frames_are_decoded_when_they_are_asked_for(pipe, monkeypatch):
+    decoded, upper = [], WanDecoder.upper
+
+    def counted(self, x, past):
+        decoded.append(x.shape[1])
+        return upper(self, x, past)
+
+    monkeypatch.setattr(WanDecoder, "upper", counted)
+    events = pipe.stream("red", seed=3, frames=9)
+    seen = [len(decoded) for event in events if isinstance(event, FramesDecoded)]
+    assert seen == [1, 2, 3] and decoded == [1, 1, 1]
+
+
+def test_tiles_of_a_clip(tmp_path):
+    """``vae_tiling`` reaches the decoder and is stored; so small a clip is not tiled otherwise."""
+    with sf.load(clips_bundle(tmp_path / "large", grid_size=12)) as pipe:
+        asked = dict(seed=3, frames=5, sampler="sequential", guidance=0)
+        tiled = pipe.generate("red", vae_tiling=True, **asked)
+        plain = pipe.generate("red", noise=tiled.noise, **asked)
+        assert mx.array_equal(tiled.denoised, plain.denoised)
+        expected = [to_frames(np.array(pipe.vae.decode(tiled.denoised, tile=t)[0])) for t in (8, 0)]
+    assert np.array_equal(tiled.clips[0], expected[0])
+    assert np.array_equal(plain.clips[0], expected[1])
+    assert not np.array_equal(*expected)
+    assert tiled.metadata["vae_tiling"] and not plain.metadata["vae_tiling"]
 
 
 def test_what_a_clip_cannot_be_is_refused(pipe, colours):
@@ -154,6 +228,34 @@ def test_files_hold_frames_and_settings(name, tmp_path):
     assert other != path and path.exists() and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("fps", [8, 16])
+def test_an_mp4_is_h264_at_the_rate_of_the_clip(fps, tmp_path):
+    av = pytest.importorskip("av")
+    path = save_clip(np.zeros((9, 32, 48, 3), np.uint8), tmp_path / "a.mp4", fps)
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.average_rate == fps and stream.frames == 9
+        assert stream.duration * stream.time_base == Fraction(9, fps)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_frames_of_animations_last_as_long_as_the_rate_says(name, tmp_path):
+    ramp = np.arange(9 * 32 * 32 * 3, dtype=np.int64).reshape(9, 32, 32, 3)
+    for fps, milliseconds in ((8, 125), (10, 100), (16, 62.5)):
+        path = save_clip((ramp * 7 % 251).astype(np.uint8), tmp_path / name, fps)
+        with Image.open(path) as picture:
+            shown = []
+            for frame in range(picture.n_frames):
+                picture.seek(frame)
+                picture.load()
+                shown.append(picture.info["duration"])
+        assert len(shown) == 9
+        # GIF counts in hundredths of a second, the others in thousandths.
+        step = 10 if name == "a.gif" else 1
+        assert all(abs(d - milliseconds) <= step / 2 for d in shown), (fps, shown)
+
+
 def test_a_picture_covers_its_frame():
     """Every size is covered, whatever the rounding of the other side: no black line."""
     for width in range(20, 120, 7):
@@ -182,6 +284,38 @@ def test_command(run, filmed, tmp_path):  # noqa: F811
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b" / "frame_0004.png")), clip[4])
     longer = run("video", "-C", tmp_path / "a.webp", "--seconds", 2, "-o", tmp_path / "c.gif")
     assert longer.status == 0 and clip_metadata(tmp_path / "c.gif")["frames"] == 17
+
+
+def test_the_aspect_ratio_on_the_command_line(run, filmed):  # noqa: F811
+    film = ("video", "red", "-m", filmed, "--frames", 5, "--seed", 3)
+    sizes = {}
+    for ratio in ("1:1", "16:9", "9:16"):
+        done = run(*film, "--aspect-ratio", ratio, "-o", f"{ratio.replace(':', '-')}.png", "--json")
+        assert done.status == 0, done.err
+        (record,) = json.loads(done.out)["clips"]
+        assert record["aspect_ratio"] == ratio
+        sizes[ratio] = read_clip(Path(record["path"]))[0].size
+        assert sizes[ratio] == (record["width"], record["height"])
+    assert sizes == {"1:1": (32, 32), "16:9": (48, 32), "9:16": (32, 48)}
+
+
+def test_the_word_of_continued_clips_is_put_before_the_caption(run, narrated, monkeypatch):  # noqa: F811
+    texts, encode = [], PromptTokenizer.encode
+
+    def read(self, text, length):
+        texts.append(text)
+        return encode(self, text, length)
+
+    monkeypatch.setattr(PromptTokenizer, "encode", read)
+    film = ("video", "a fox", "-m", narrated, "--frames", 5, "--seed", 3)
+    for flags, word in (([], ""), (["--extend-word"], "(extend) ")):
+        texts.clear()
+        done = run(*film, *flags, "-o", f"{len(flags)}.webp")
+        assert done.status == 0, done.err
+        captions = {f"Noise Level 500:\nA video with 8 fps:\n{word}a fox\n",
+                    "Noise Level 500:\nA video with 8 fps:\n\n"}  # fmt: skip
+        assert set(texts) == captions
+    assert clip_metadata(Path("1.webp"))["extend"] is True
 
 
 def test_an_adapter_changes_the_clip_and_is_recorded(run, filmed, colours, tmp_path):  # noqa: F811

@@ -74,7 +74,7 @@ DenoiserName = Annotated[
 Tiling = Annotated[
     bool | None,
     option("--vae-tiling/--no-vae-tiling", panel=MEMORY, help="Decode in tiles, with less memory "
-            "and small differences. Default: large pictures only."),
+            "and small differences. Default: large pictures, and clips that fit only so."),
 ]  # fmt: skip
 
 

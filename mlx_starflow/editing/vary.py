@@ -16,7 +16,7 @@ from ..exact.noise import seeded_noise
 from ..exact.sphere import slerp
 from ..flow import Context
 from ..generation.draw import decode_clips, keep_frames
-from ..generation.length import clips_of
+from ..generation.length import clips_of, denoising_window
 from ..pictures.arrays import check_finite
 from ..pipeline import Pipeline
 from .inputs import Frames, latents_of
@@ -87,10 +87,12 @@ def finished_clips(
     pipe: Pipeline, x: mx.array, own: Context, remove_noise: bool, window: int | None
 ) -> list[np.ndarray]:
     """Samples x (B, N, h, w, c) -> B clips (M, H, W, 3) uint8, denoised if ``remove_noise``.
-    ``window``: latent frames that are denoised at a time. Errors: NumericsError, UsageError."""
+    ``window``: latent frames that were sampled in one sequence. Errors: NumericsError,
+    UsageError."""
     clips: list[np.ndarray] = []
     known = clips_of(pipe.config, pipe.flow_config)
-    x, vae = _cleaned(pipe, x, own, remove_noise, window), pipe.vae
+    piece = denoising_window(known, pipe.flow_config, window, None)
+    x, vae = _cleaned(pipe, x, own, remove_noise, piece), pipe.vae
 
     def decode() -> None:
         for event in decode_clips(vae, known, x):

@@ -9,6 +9,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from ..config import FlowConfig
 from ..device.activations import on_gpu
 from ..errors import UsageError
 
@@ -115,6 +116,12 @@ def group_of(head_dim: int) -> int:
     raise UsageError(
         f"kv_bits 8 and 4 need heads of a multiple of 32 numbers; this model's have {head_dim}."
     )
+
+
+def packings(flow: FlowConfig) -> tuple[int, ...]:
+    """The ``kv_bits`` that the heads of a flow allow, most first."""
+    narrow = any(block.layers and block.head_dim % 32 for block in flow.blocks)
+    return (16,) if narrow else (16, 8, 4)
 
 
 def make_cache(capacity: int, bits: int | None, kind: mx.Dtype) -> KVCache:

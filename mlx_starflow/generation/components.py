@@ -154,11 +154,12 @@ class Components:
             )
         return factor
 
-    def decoding_bytes(self, height: int, width: int) -> int:
-        """Estimated peak bytes of decoding one latent of height × width, 0 without a VAE."""
+    def decoding_bytes(self, height: int, width: int, tiled: bool = False) -> int:
+        """Estimated peak bytes of decoding one latent of height × width, 0 without a VAE.
+        ``tiled``: in the tiles of ``vae_tiling``."""
         if not self.has("vae"):
             return 0
-        return vae_decoding_bytes(*self._settings("vae"), height, width)
+        return vae_decoding_bytes(*self._settings("vae"), height, width, tiled)
 
     def _settings(self, component: str) -> tuple[dict[str, Any], str]:
         path = self.path(component)

@@ -35,7 +35,7 @@ from ..sampling.tolerance import worst_accuracy
 from ..sampling.windows import windows_for
 from ..text.templates import EXTEND
 from ..vae import Autoencoder
-from ..vae.tiling import SMALLEST
+from ..vae.tiling import clip_tile, picture_tile
 from ..version import __version__
 from .components import Components, precision
 from .context import PromptRows, prompt_rows, row_notes
@@ -89,6 +89,7 @@ def _generation(
     clock = Clock()
     plan = plan_memory(components, settings, low_ram)
     low_ram = plan.low_ram
+    settings = dataclasses.replace(settings, vae_tiling=plan.tiled)
     warnings: tuple[str, ...] = (plan.warning,) if plan.warning else ()
     phases = _phases(components, settings)
     yield Started(phases[0].name, phases, len(settings.prompts), warnings)
@@ -143,7 +144,7 @@ def _generation(
     latents = x
     if settings.denoise:
         yield Entering("denoise")
-        window = settings.sample.window if settings.frames is not None else None
+        window = settings.denoising_window(components.config, flow.config)
         x = denoise(flow, x, own, settings.noise_std, settings.denoiser, window)
         mx.eval(x)
         check_finite(x, "denoised latent")
@@ -237,8 +238,7 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
             raise UsageError(
                 "This model's autoencoder cannot decode in tiles; leave vae_tiling out."
             )
-        tile = max(SMALLEST, -(-max(latents.shape[1:3]) // 2))
-        images = cast(Any, vae).decode(latents, tile=tile)
+        images = cast(Any, vae).decode(latents, tile=picture_tile(*latents.shape[1:3]))
     else:
         images = vae.decode(latents)
     mx.eval(images)
@@ -248,14 +248,15 @@ def decode(components: Components, latents: mx.array, tiled: bool = False) -> mx
 def decode_clips(
     autoencoder: Autoencoder | None, known: ClipConfig, latents: mx.array, tiled: bool = False
 ) -> Iterator[FramesDecoded]:
-    """Latents (B, N, h, w, c) -> frames as they come, one clip after another."""
+    """Latents (B, N, h, w, c) -> frames as they come, one clip after another. ``tiled``: decode in
+    two tiles along the longer side, which needs less memory."""
     vae = cast(Any, autoencoder)
     for clip in range(latents.shape[0]):
         own, first = latents[clip : clip + 1], 0
         if vae is None:
             parts, total = iter([own]), own.shape[1]
         else:
-            tile = max(SMALLEST, -(-max(own.shape[2:4]) // 2)) if tiled else None
+            tile = clip_tile(*own.shape[2:4]) if tiled else None
             parts = vae.decode_stream(own, tile)
             total = known.shown_frames(own.shape[1])
         for frames in parts:

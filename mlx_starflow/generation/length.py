@@ -1,4 +1,4 @@
-"""The length and frame rate of a clip, and the window in which it is sampled."""
+"""The length and frame rate of a clip, and the windows in which it is sampled and denoised."""
 
 from __future__ import annotations
 
@@ -73,3 +73,17 @@ def clip_options(
         context = min(context, max(1, window - 1))
     stretches(clips.latent_frames(frames), given, window, context)
     return dataclasses.replace(sample, window=window, context_frames=context)
+
+
+def denoising_window(
+    clips: ClipConfig, flow: FlowConfig, window: int | None, method: str | None
+) -> int:
+    """Latent frames of a clip that are denoised at a time.
+
+    The learned denoiser takes as many as in its training, whatever ``window`` the clip is sampled
+    in; the score of the flow takes those of that window. Either is more than the frames of context
+    (``denoiser_window``) that a piece begins with. ``method``: as for ``denoise``.
+    """
+    learned = flow.denoiser is not None and method != "score"
+    frames = clips.window if learned or window is None else window
+    return max(frames, (flow.denoiser_window or 0) + 1)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
+from ..bundle.quantize import Recipe
 from ..errors import OutOfMemoryError
+from ..flow.cache import packings
 from .components import Components
 from .memory_need import Need, memory_need
 from .settings import Settings
 
 GIGABYTE = 1e9
+RECIPES: tuple[Recipe, ...] = (8, "mixed", 4)  # precisions of weights that are suggested
+_CONVERTED = "a model converted with --quantize"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class MemoryPlan:
     need: Need
     budget: Budget
     low_ram: bool  # whether components are dropped as soon as they are not needed
+    tiled: bool  # whether latents are decoded in tiles even if they are not large
     warning: str | None  # for the user; None if everything fits
 
 
@@ -41,28 +47,43 @@ def plan_memory(
 ) -> MemoryPlan:
     """Compare the memory that a request needs with the budget (None: that of this device).
 
-    If the request fits only with ``low_ram``, the plan uses it and has a warning. If it does not
-    fit the recommended limit at all, the warning says what would fit; the work may still succeed
-    with swapping. Errors: OutOfMemoryError if it needs more than all memory of the device.
+    If the request fits only with ``low_ram``, or a clip only if it is decoded in tiles too, the
+    plan does so and has a warning. If it does not fit the recommended limit at all, the warning
+    says what would fit; the work may still succeed with swapping. Errors: OutOfMemoryError if it
+    needs more than all memory of the device.
     """
     budget = budget or device_budget()
     need = memory_need(components, settings)
     if need.peak(low_ram) <= budget.bytes:
-        return MemoryPlan(need, budget, low_ram, None)
+        return MemoryPlan(need, budget, low_ram, settings.vae_tiling, None)
+    told, limit = _tell(need, False), f"{budget.device} recommends at most {_gb(budget.bytes)}"
+    flags, way = "--low-ram", "components are dropped as soon as they are not needed"
+    tiles = settings
+    if need.peak(True) > budget.bytes:
+        tiles = _in_tiles(components, settings)
+        in_tiles = memory_need(components, tiles)
+        if in_tiles.peak(True) < need.peak(True):
+            need, settings, flags = in_tiles, tiles, "--low-ram --vae-tiling"
+            way += ", and frames are decoded in tiles"
     if need.peak(True) <= budget.bytes:
-        sentence = (
-            f"{_tell(need, False)}, and {budget.device} recommends at most "
-            f"{_gb(budget.bytes)}: components are dropped as soon as they are not needed "
-            f"(--low-ram, {_gb(need.peak(True))})."
-        )
-        return MemoryPlan(need, budget, True, sentence)
-    sentence = (
-        f"{_tell(need, True)} even with --low-ram, and {budget.device} recommends at most "
-        f"{_gb(budget.bytes)}. {_what_fits(components, settings, budget)}"
+        warning = f"{told}, and {limit}: {way} ({flags}, {_gb(need.peak(True))})."
+        return MemoryPlan(need, budget, True, settings.vae_tiling, warning)
+    warning = (
+        f"{_tell(need, True)} even with {flags}, and {limit}. "
+        f"{_what_fits(components, tiles, budget)}"
     )
     if need.peak(True) > budget.physical:
-        raise OutOfMemoryError(sentence)
-    return MemoryPlan(need, budget, True, sentence + " It may be very slow.")
+        raise OutOfMemoryError(warning)
+    return MemoryPlan(need, budget, True, settings.vae_tiling, f"{warning} It may be very slow.")
+
+
+def _in_tiles(components: Components, settings: Settings) -> Settings:
+    """The settings of a clip with decoding in tiles, if that needs less memory."""
+    tiles = dataclasses.replace(settings, vae_tiling=True)
+    if settings.frames is None or settings.vae_tiling:
+        return settings
+    before, after = (memory_need(components, s).decoding for s in (settings, tiles))
+    return tiles if after < before else settings
 
 
 def largest_batch(
@@ -103,15 +124,17 @@ def _tell(need: Need, low_ram: bool) -> str:
 
 
 def _what_fits(components: Components, settings: Settings, budget: Budget) -> str:
-    """A sentence that suggests fewer pictures or a lower precision, or says that nothing fits."""
+    """A sentence that suggests fewer pictures, a lower precision or a shorter clip, or says that
+    nothing fits."""
     one = dataclasses.replace(settings, prompts=settings.prompts[:1], seeds=settings.seeds[:1])
     if len(settings.prompts) > 1 and memory_need(components, one).peak(True) <= budget.bytes:
-        return "One picture at a time would fit."
-    fewer = _fewer_frames(components, settings, budget)
-    if fewer:
-        return fewer
+        return f"One {'picture' if settings.frames is None else 'clip'} at a time would fit."
+    changes = _changes_of_clip(components, settings, budget)
+    if changes:
+        listed = " or ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
+        return f"With --low-ram, {listed} would fit."
     least = (0, "")
-    for recipe in (8, "mixed", 4):
+    for recipe in RECIPES:
         need = memory_need(components, settings, recipe, stored=True)
         for low_ram in (False, True):
             options = f"--quantize {recipe}" + (" --low-ram" if low_ram else "")
@@ -127,25 +150,42 @@ def _what_fits(components: Components, settings: Settings, budget: Budget) -> st
     )
 
 
-def _fewer_frames(components: Components, settings: Settings, budget: Budget) -> str:
-    """A sentence: the longest part of a clip that fits, and the best precision in which the whole
-    clip does; "" where nothing of this fits or it is a picture."""
-    clips = components.config.clips
+Change = tuple[str, Settings, Recipe | None]  # in words; the settings; the precision of weights
+
+
+def _changes_of_clip(components: Components, settings: Settings, budget: Budget) -> list[str]:
+    """The changes with which a clip would fit, each with its need: of every kind the least one.
+    Empty if there is none, or for a picture."""
+    clips, flow = components.config.clips, components.flow_config
     if settings.frames is None or clips is None:
-        return ""
+        return []
+
+    def first(changes: Iterable[Change]) -> list[str]:
+        for name, changed, recipe in changes:
+            size = memory_need(components, changed, recipe, stored=recipe is not None).peak(True)
+            if size <= budget.bytes:
+                return [f"{name} ({_gb(size)})"]
+        return []
+
+    def in_bits(bits: int) -> Settings:
+        sample = dataclasses.replace(settings.sample, kv_bits=bits)
+        return dataclasses.replace(settings, sample=sample)
+
+    keys = packings(flow)  # no more bits than there are would fit either
     found = []
-    for recipe in (8, "mixed", 4):
-        need = memory_need(components, settings, recipe, stored=True)
-        if need.peak(True) <= budget.bytes:
-            found.append(f"a model converted with --quantize {recipe} ({_gb(need.peak(True))})")
-            break
-    for latent in range(clips.latent_frames(settings.frames) - 1, 1, -1):
-        shorter = dataclasses.replace(settings, frames=clips.shown_frames(latent))
-        size = memory_need(components, shorter).peak(True)
-        if size <= budget.bytes:
-            found.append(f"{shorter.frames} frames ({_gb(size)})")
-            break
-    return f"{' or '.join(found)} would fit with --low-ram.".capitalize() if found else ""
+    if settings.denoiser == "score" and flow.denoiser is not None:
+        learned = dataclasses.replace(settings, denoiser="learned", noise_std=None)
+        found = first([("--denoiser learned", learned, None)])
+    alone = first((f"--kv-bits {bits}", in_bits(bits), None) for bits in keys)
+    alone += first((f"{_CONVERTED} {recipe}", settings, recipe) for recipe in RECIPES)
+    both = (
+        (f"{_CONVERTED} {recipe} and --kv-bits {bits}", in_bits(bits), recipe)
+        for recipe in RECIPES
+        for bits in keys
+    )
+    lengths = map(clips.shown_frames, range(clips.latent_frames(settings.frames) - 1, 1, -1))
+    shorter = ((f"{m} frames", dataclasses.replace(settings, frames=m), None) for m in lengths)
+    return found + (alone or first(both)) + first(shorter)
 
 
 def _gb(size: int) -> str:

@@ -85,11 +85,12 @@ def memory_need(
     kept = kept_bytes(path, components.dtype, recipe)
     item = KEPT_IN.get(settings.sample.kv_bits or 0, float(kept))
     learned = flow.denoiser is not None and settings.denoiser != "score"
-    denoising = denoising_bytes(flow, grid, batch, learned, window) if settings.denoise else 0
+    piece = settings.denoising_window(components.config, flow)
+    denoising = denoising_bytes(flow, grid, batch, learned, piece) if settings.denoise else 0
     if settings.denoise and _is_quantized(path, recipe):
         target = _target("flow", list(_tensors(path)), components.dtype, True)
         each = 2 if target is None else target
-        denoising += unpacked_bytes(flow, grid, batch, learned, each, window)
+        denoising += unpacked_bytes(flow, grid, batch, learned, each, piece)
     return Need(
         text_encoder=text,
         flow=resident,
@@ -97,7 +98,7 @@ def memory_need(
         encoding=encoding,
         sampling=sampling_bytes(flow, grid, batch, settings.sample.guidance > 0, item, window),
         denoising=denoising,
-        decoding=components.decoding_bytes(height, width),
+        decoding=components.decoding_bytes(height, width, settings.vae_tiling),
         loading=0 if stored or recipe is None or whole == resident else whole,
     )
 

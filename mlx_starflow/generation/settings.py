@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..files.fields import Fields
 from ..sampling import AUTO, SampleOptions
 from .aspect import image_size
-from .length import clip_options, resolve_clip
+from .length import clip_options, denoising_window, resolve_clip
 
 MAX_SEED = 2**32  # seeds must be smaller, as in mflux and mlx-lm
 RANDOM = "random"  # aspect ratio: chosen from the model's by the seed
@@ -76,6 +76,12 @@ class Settings:
         if self.frames is None or model.clips is None:
             return None
         return model.clips.latent_frames(self.frames)
+
+    def denoising_window(self, model: ModelConfig, flow: FlowConfig) -> int | None:
+        """The number of latent frames that are denoised at a time; None for a picture."""
+        if self.frames is None or model.clips is None:
+            return None
+        return denoising_window(model.clips, flow, self.sample.window, self.denoiser)
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "settings") -> Settings:

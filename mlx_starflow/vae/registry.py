@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from ..config import VAEConfig
 from ..errors import ConfigError
-from .memory import decoding_bytes, wan_decoding_bytes
+from .memory import decoding_bytes, tiled_bytes, wan_decoding_bytes, wan_tiled_bytes
 from .model import AutoencoderKL
 from .wan import AutoencoderWan
 from .wan_config import KIND as WAN
@@ -47,11 +47,13 @@ class Kind:
     build: Callable[[Any], Any]  # configuration → module without its weights
     # Configuration, height and width of a latent → estimated peak bytes of decoding one picture.
     decoding_bytes: Callable[[Any, int, int], int]
+    # The same with the tiles of ``vae_tiling``; None: it cannot decode in tiles.
+    tiled_bytes: Callable[[Any, int, int], int] | None = None
 
 
 KINDS: dict[str, Kind] = {
-    DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes),
-    WAN: Kind(WanConfig.from_dict, AutoencoderWan, wan_decoding_bytes),
+    DEFAULT: Kind(VAEConfig.from_dict, AutoencoderKL, decoding_bytes, tiled_bytes),
+    WAN: Kind(WanConfig.from_dict, AutoencoderWan, wan_decoding_bytes, wan_tiled_bytes),
 }
 
 
@@ -67,10 +69,14 @@ def build_vae(settings: dict[str, Any], where: str) -> Any:
     return kind.build(kind.config(own, where))
 
 
-def vae_decoding_bytes(settings: dict[str, Any], where: str, height: int, width: int) -> int:
-    """Estimated peak bytes of decoding one latent of height × width. Errors: ConfigError."""
+def vae_decoding_bytes(
+    settings: dict[str, Any], where: str, height: int, width: int, tiled: bool = False
+) -> int:
+    """Estimated peak bytes of decoding one latent of height × width. ``tiled``: in tiles, if this
+    kind can. Errors: ConfigError."""
     kind, own = _kind(settings, where)
-    return kind.decoding_bytes(kind.config(own, where), height, width)
+    count = kind.tiled_bytes if tiled and kind.tiled_bytes else kind.decoding_bytes
+    return count(kind.config(own, where), height, width)
 
 
 def _kind(settings: dict[str, Any], where: str) -> tuple[Kind, dict[str, Any]]:

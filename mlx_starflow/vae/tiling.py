@@ -12,6 +12,26 @@ from ..errors import UsageError
 SMALLEST = 8  # cells along one side of a tile
 
 
+def picture_tile(height: int, width: int) -> int:
+    """The side of tiles for a latent picture: half of the longer side."""
+    return max(SMALLEST, -(-max(height, width) // 2))
+
+
+def clip_tile(height: int, width: int) -> int:
+    """The side of tiles for a latent clip: two of them, with their overlap, cover the longer side.
+    Every tile keeps past frames, so fewer and larger tiles need less memory."""
+    return max(SMALLEST, -(-4 * max(height, width) // 7))
+
+
+def tile_cells(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Cells of one tile, and of all tiles together. ``tile``: their side; 0: no tiles."""
+    if not tile:
+        return height * width, height * width
+    one = min(tile, height) * min(tile, width)
+    count = [len(tile_starts(side, tile, tile // 4)) for side in (height, width)]
+    return one, one * count[0] * count[1]
+
+
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """First index of each tile along one side. The last tile is moved back so that it ends at
     ``length``; all tiles have the same size.

@@ -198,7 +198,7 @@ class AutoencoderWan(nn.Module):
             z = z / self._scale(start, z.shape[1]) * scale + shift
             z = self.post_quant_conv(z.astype(self.decoder.conv_in.weight.dtype))
             frames = upper(self.decoder.middle(z, past))
-            mx.eval(frames, past.arrays(), upper.arrays())
+            mx.eval(frames, past.arrays())
             yield frames
             start = stop
 
@@ -239,13 +239,12 @@ class _Upper:
 
     def _one(self, number: int, x: mx.array) -> mx.array:
         """Compute one tile. Tiles are in the same order at every call, so the number of a tile
-        identifies its ``Past``."""
+        identifies its ``Past``, which is evaluated with it: before, it holds all activations."""
         if number == len(self.pasts):
             self.pasts.append(Past())
-        return pixels(self.decoder.upper(x, self.pasts[number]).astype(mx.float32))
-
-    def arrays(self) -> list[mx.array]:
-        return [a for past in self.pasts for a in past.arrays()]
+        frames = pixels(self.decoder.upper(x, self.pasts[number]).astype(mx.float32))
+        mx.eval(frames, self.pasts[number].arrays())
+        return frames
 
 
 def patches(x: mx.array) -> mx.array:

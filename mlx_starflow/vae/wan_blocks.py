@@ -35,7 +35,8 @@ class Past:
         return mx.zeros((like.shape[0], count, *like.shape[2:]), like.dtype)
 
     def keep(self, part: nn.Module, frames: mx.array) -> None:
-        self._frames[id(part)] = frames
+        # A copy: a slice would hold the memory of all frames that it was cut from.
+        self._frames[id(part)] = mx.contiguous(frames)
 
     def arrays(self) -> list[mx.array]:
         return list(self._frames.values())
