@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from bundles import clips_bundle
 from command import run  # noqa: F401
+from PIL import Image
 
 import mlx_starflow as sf
 from mlx_starflow.editing.vary import finished_clips
@@ -91,3 +92,17 @@ def test_memory_is_counted_for_the_pieces(far):
 
     assert denoising(2) == denoising(3) == denoising(9)
     assert denoising(3, denoiser="score") < denoising(9, denoiser="score")
+
+
+def test_given_frames_are_shown_as_the_autoencoder_returns_them(filmed):
+    """Without the training noise that the flow read them with, so nothing has to be removed."""
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8))
+    with sf.load(filmed) as pipe:
+        result = pipe.generate("red", seed=3, frames=9, image=picture, **PLAIN)
+        pixels = mx.array(np.asarray(picture, np.float32) / 127.5 - 1)[None]
+        clean = pipe.vae.encode(pixels)
+        back = np.array(pipe.vae.decode(clean))[0]
+    assert mx.array_equal(result.denoised[:, 0], clean)
+    assert not mx.allclose(result.latents[:, 0], clean, atol=1e-2)
+    shown = result.clips[0][0].astype(float)
+    assert np.abs(shown - np.clip(127.5 * (back + 1), 0, 255)).max() < 0.51

@@ -172,10 +172,11 @@ def _finished(
     evaluate(array, path)
     if not mx.issubdtype(array.dtype, mx.floating):
         return array
-    if target is None or not takes_type(kind, name):
-        # MLX's convolutions need inputs and weights of one dtype, so a VAE is all float32.
-        target = mx.float32 if kind == "vae" else array.dtype
-    result = array.astype(target)
+    if not takes_type(kind, name):
+        # The affine part of a flow reaches the result directly, and MLX's convolutions need inputs
+        # and weights of one dtype.
+        target = mx.float32
+    result = array if target is None else array.astype(target)
     if not mx.isfinite(result).all().item():
         cause = "does not fit " + str(target) if mx.isfinite(array).all().item() else "is damaged"
         raise WeightsError(f"{path}: {name!r} holds NaN or infinity; it {cause}.")

@@ -107,10 +107,10 @@ def _generation(
 
     noise = noise_of(components, settings) if noise is None else noise
     mx.eval(noise)
-    begun = None
+    clean = begun = None
     if given:
         yield Entering("given")
-        begun = given_latents(components, settings, given, noise)
+        clean, begun = given_latents(components, settings, given, noise)
         check_finite(begun, "latent of the given frames")
         if low_ram:
             components.drop("vae")
@@ -146,6 +146,8 @@ def _generation(
         yield Entering("denoise")
         window = settings.denoising_window(components.config, flow.config)
         x = denoise(flow, x, own, settings.noise_std, settings.denoiser, window)
+        if clean is not None:  # these frames are known without noise
+            x = mx.concatenate([clean, x[:, clean.shape[1] :]], axis=1)
         mx.eval(x)
         check_finite(x, "denoised latent")
         clock.lap("denoise")

@@ -49,8 +49,9 @@ def given_pictures(image: Given | None, video: Given | None) -> list[Image.Image
 
 def given_latents(
     components: Components, settings: Settings, pictures: list[Image.Image], noise: mx.array
-) -> mx.array:
-    """The latent frames (B, n, h, w, c), with training noise, that the clips of a batch begin with.
+) -> tuple[mx.array, mx.array]:
+    """The latent frames (B, n, h, w, c) that the clips of a batch begin with, as they are and with
+    training noise.
 
     Pictures are resized to cover the clip's size and cropped around the centre. The training noise
     is taken from the places of these frames in each clip's noise, which are not used otherwise.
@@ -61,6 +62,7 @@ def given_latents(
     vae = components.vae
     latents = pixels if vae is None else vae.encode(pixels)
     count, std = latents.shape[1], components.flow_config.noise_std
-    given = latents + std * noise[:, :count]
-    mx.eval(given)
-    return given
+    clean = mx.broadcast_to(latents, (noise.shape[0], *latents.shape[1:]))
+    noisy = clean + std * noise[:, :count]
+    mx.eval(clean, noisy)
+    return clean, noisy

@@ -28,20 +28,26 @@ def export_files(folder: Path, run: Path, tokenizer, recipe: Recipe) -> int:
 
 
 def convert_bundle(folder: Path, bundle: Path, recipe: Recipe) -> None:
-    """Convert the exported files; the autoencoder is stored in half precision."""
+    """Convert the exported files. The autoencoder and the flow's projections at the ends of the
+    blocks are stored in half precision."""
     words, guidance = clip_vocabulary(), recipe.guidance
     convert_parts(folder / CHECKPOINT, bundle, _ABOUT, "bfloat16", words, guidance)
     halve(bundle / "vae")
+    halve(bundle / "flow", ("proj_in.weight", "proj_out.weight"))
 
 
-def halve(component: Path) -> None:
-    """Store a component's tensors in float16. They are read as float32 again."""
+def halve(component: Path, names: tuple[str, ...] = ("",)) -> None:
+    """Store a component's tensors in float16, those whose names end with one of ``names``. They
+    are read as float32 again."""
     import mlx.core as mx
 
     from mlx_starflow.bundle.load import read_json, write_component
 
     weights = mx.load(str(component / "model.safetensors"))
-    weights = {name: value.astype(mx.float16) for name, value in weights.items()}
+    weights = {
+        name: value.astype(mx.float16) if name.endswith(names) else value
+        for name, value in weights.items()
+    }
     mx.eval(weights)
     (component / "model.safetensors").unlink()
     write_component(component, read_json(component / "config.json"), weights)
