@@ -24,10 +24,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch_files
+
+if TYPE_CHECKING:
+    from mlx_starflow.generation.memory import MemoryPlan
 
 YAML = """arguments:
 - img_size: 256
@@ -51,6 +54,17 @@ YAML = """arguments:
 RELEASED = {"channels": 3072, "layers": (2, 2, 2, 2, 2, 24)}
 TEXT, TOKENS, D = 2048, 1024, 4
 SCALES = ("scales", "biases")
+HUGE = 10**15
+T5 = {  # google/flan-t5-xl
+    "model_type": "t5",
+    "d_model": 2048,
+    "d_kv": 64,
+    "d_ff": 5120,
+    "num_heads": 32,
+    "num_layers": 24,
+    "vocab_size": 32128,
+    "feed_forward_proj": "gated-gelu",
+}
 
 
 def shapes(channels: int, layers: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -183,31 +197,38 @@ def forward(bundle: Path, side: int, text: int) -> dict[str, float]:
 
 def need(folder: Path) -> dict[str, dict[str, float]]:
     """Gigabytes for one guided, denoised 256x256 picture on a GPU, by precision of the weights."""
-    import mlx.core as mx
-
-    from mlx_starflow.generation.components import Components
-    from mlx_starflow.generation.memory_need import memory_need
-    from mlx_starflow.generation.settings import resolve
-
     result = {}
     for recipe in (None, 8, "mixed", 4):
-        lay_out(folder, recipe)
-        components = Components(folder, "", "bfloat16", None)
-        request = resolve(
-            components.config, components.flow_config, components.factor, "a fox in snow", 1
-        )
-        # The count is of 16-bit activations, as a GPU has them; a CPU computes in float32.
-        device, mx.default_device = mx.default_device, lambda: mx.Device(mx.gpu)
-        try:
-            found = memory_need(components, request, stored=True)
-        finally:
-            mx.default_device = device
+        found = planned(folder, recipe, HUGE).need
         parts = {key: value / 1e9 for key, value in dataclasses.asdict(found).items()}
         together, in_turn = found.peak(False) / 1e9, found.peak(True) / 1e9
         name = "bfloat16" if recipe is None else str(recipe)
         result[name] = parts | {"peak": together, "peak with --low-ram": in_turn}
-        shutil.rmtree(folder)
     return result
+
+
+def planned(folder: Path, recipe: int | str | None, size: int, low_ram: bool = False) -> MemoryPlan:
+    """What ``generate`` plans for one picture by the released pipeline, converted to bfloat16 or
+    quantized, on a GPU that recommends ``size`` bytes. The bundle is laid out in ``folder`` and
+    removed again."""
+    import mlx.core as mx
+
+    from mlx_starflow.generation.components import Components
+    from mlx_starflow.generation.memory import Budget, plan_memory
+    from mlx_starflow.generation.settings import resolve
+
+    lay_out(folder, recipe)
+    components = Components(folder, "", "bfloat16", None)
+    request = resolve(
+        components.config, components.flow_config, components.factor, "a fox in snow", 1
+    )
+    # The count is of 16-bit activations, as a GPU has them; a CPU computes in float32.
+    device, mx.default_device = mx.default_device, lambda: mx.Device(mx.gpu)
+    try:
+        return plan_memory(components, request, low_ram, Budget(size, HUGE, "The device"))
+    finally:
+        mx.default_device = device
+        shutil.rmtree(folder)
 
 
 def lay_out(folder: Path, recipe: int | str | None) -> None:
@@ -226,20 +247,10 @@ def lay_out(folder: Path, recipe: int | str | None) -> None:
         "starflow", D, 1, 32, tuple(blocks), 0.3, TEXT, 128, sos=True, scale="softplus"
     )
     vae = VAEConfig((128, 256, 512, 512))
-    t5 = {
-        "model_type": "t5",
-        "d_model": 2048,
-        "d_kv": 64,
-        "d_ff": 5120,
-        "num_heads": 32,
-        "num_layers": 24,
-        "vocab_size": 32128,
-        "feed_forward_proj": "gated-gelu",
-    }
     components = {
         "flow": (flow.to_dict(), Flow(flow)),
         "vae": (vae.to_dict(), AutoencoderKL(vae)),
-        "text_encoder": (t5, T5Encoder(T5Config.from_dict(t5))),
+        "text_encoder": (T5, T5Encoder(T5Config.from_dict(T5))),
     }
     for name, (config, module) in components.items():
         sparse(folder / name, config, module, recipe)

@@ -124,15 +124,21 @@ def test_a_reader_that_leaves_is_no_traceback(environment):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-def is_quick(arguments: list[str], environment: dict[str, str], seconds: float) -> bool:
-    """Whether one of three runs takes so little CPU time: other programs slow down some of them."""
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds:
-            return True
-    return False
+def cpu_seconds(arguments: list[str], environment: dict[str, str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def is_quick(arguments: list[str], environment: dict[str, str], times: float) -> bool:
+    """Whether one of three runs takes less CPU time than so many bare starts of Python, one of
+    which is measured before each: other programs slow down some of them."""
+    bare = [sys.executable, "-c", "pass"]
+    return any(
+        times * cpu_seconds(bare, environment) > cpu_seconds(arguments, environment)
+        for _ in range(3)
+    )
 
 
 def test_importing_is_cheap_and_silent(environment):
@@ -145,11 +151,13 @@ def test_importing_is_cheap_and_silent(environment):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
-    assert is_quick([sys.executable, "-c", "import mlx_starflow"], environment, 0.3)
+    # 2.3 starts; importing numpy alone is 6 more.
+    assert is_quick([sys.executable, "-c", "import mlx_starflow"], environment, 6)
 
 
 def test_help_is_quick(environment):
-    assert is_quick([*COMMAND, "--help"], environment, 0.7)
+    # 9 starts, of which typer is 5; importing mlx_lm is 80.
+    assert is_quick([*COMMAND, "--help"], environment, 25)
 
 
 def test_version_and_completion(environment):

@@ -1,14 +1,24 @@
 """The types in which 16-bit and quantized weights compute, counted in the graph."""
 
+from collections import Counter, defaultdict
+from dataclasses import replace
+
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from counting import casts, primitives
-from families import FAMILIES, example, random_flow, set_half
+from families import FAMILIES, GATED, example, random_flow, set_half
+from mlx.utils import tree_flatten
 
-from mlx_starflow import log_prob
+from mlx_starflow import invert, log_prob
 from mlx_starflow.benchmark import RandomShape, random_context
 from mlx_starflow.benchmark import random_flow as shaped_flow
+from mlx_starflow.bundle.quantize import quantize_module
+from mlx_starflow.exact.denoise import score
+from mlx_starflow.flow import layers as layers_module
+from mlx_starflow.flow import step as step_module
 from mlx_starflow.flow.grid import grid_of, patchify
+from mlx_starflow.sampling import sliding
 
 SHAPE = RandomShape(width=128, layers=(1, 3), grid=4, text_length=8, text_channels=64)
 # dtype, quantize -> type of products and of keys and values, here on a CPU
@@ -83,6 +93,63 @@ def test_the_residual_stream_is_float32(kind):
     assert out.dtype == layer.mlp(out).dtype == layer.attention(out, None, None).dtype == mx.float32
 
 
+def plain_flow(dtype: str, quantize):
+    return shaped_flow(SHAPE, dtype, quantize)
+
+
+def gated_flow(dtype: str, quantize):
+    """A flow of the same size whose layers are gated, have RMSNorms and no biases."""
+    config = SHAPE.config()
+    config = replace(config, blocks=tuple(replace(b, **GATED) for b in config.blocks))
+    flow = random_flow(config)
+    set_half(flow, getattr(mx, dtype))
+    if quantize is not None:
+        quantize_module(flow, config.to_dict(), quantize)
+    return flow
+
+
+@pytest.fixture
+def seen(monkeypatch) -> dict[str, list]:
+    """The types of what norms and activation functions are given."""
+    types: dict[str, list] = defaultdict(list)
+
+    def watch(home, name: str, what: str, place: int) -> None:
+        function = getattr(home, name)
+
+        def watched(*arguments, **options):
+            types[what].append(arguments[place].dtype)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(home, name, watched)
+
+    for module in (layers_module, step_module):
+        watch(module, "gelu", "activation", 0)
+        watch(module, "gelu_tanh", "activation", 0)
+    for norm in (layers_module.LayerNorm, layers_module.RMSNorm):
+        watch(norm, "__call__", "norm", 1)
+    watch(mx.fast, "layer_norm", "kernel of a norm", 0)
+    watch(mx.fast, "rms_norm", "kernel of a norm", 0)
+    return types
+
+
+@pytest.mark.parametrize("make", [plain_flow, gated_flow])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("float32", "mixed")])
+def test_norms_activations_and_the_affine_map_are_float32(seen, kind, compiled, make):
+    dtype, quantize, *_ = KINDS[kind]
+    flow = make(dtype, quantize)
+    _, run, arguments = step(flow, compiled)
+    seen.clear()
+    a, b = run(*arguments)[:2]
+    assert (a.dtype, b.dtype) == (mx.float32, mx.float32)
+    assert {what: set(types) for what, types in seen.items()} == dict.fromkeys(
+        ("activation", "norm", "kernel of a norm"), {mx.float32}
+    )
+    layers = len(flow.blocks[-1].layers)
+    assert len(seen["activation"]) == layers
+    assert len(seen["norm"]) > 2 * layers  # two of each layer, and the final one
+
+
 def test_a_whole_pass_unpacks_every_quantized_matrix_once():
     flow = shaped_flow(SHAPE, "float16", 4)
     block, grid = flow.blocks[-1], flow.training_grid()
@@ -94,6 +161,56 @@ def test_a_whole_pass_unpacks_every_quantized_matrix_once():
     matrices = 4 * len(block.layers)
     packed = [e for e in found if e["name"] == "Concatenate" and e["outputs"][0][2] == mx.uint32]
     assert len(packed) == matrices  # on a CPU this is how a matrix is unpacked
+
+
+@pytest.fixture
+def unpacked(monkeypatch) -> Counter:
+    """How often each quantized matrix has been unpacked, by its identity."""
+    counts, dequantize = Counter(), mx.dequantize
+
+    def counting(weight, *arguments, **options):
+        counts[id(weight)] += 1
+        return dequantize(weight, *arguments, **options)
+
+    monkeypatch.setattr(mx, "dequantize", counting)
+    return counts
+
+
+MANY_ROWS = replace(
+    SHAPE, grid=6
+)  # 36 tokens: enough rows in every block for its matrices to be unpacked
+
+
+def matrices(flow) -> set[int]:
+    """The identities of all quantized matrices."""
+    leaves = tree_flatten(flow.leaf_modules(), is_leaf=nn.Module.is_module)
+    return {id(leaf.weight) for _, leaf in leaves if "scales" in leaf}
+
+
+def test_the_certificate_unpacks_every_quantized_matrix_once(monkeypatch, unpacked):
+    flow = shaped_flow(MANY_ROWS, "float32", 4)
+    certify, during = sliding._Walk.certify, Counter()
+
+    def watched(self, tolerance):
+        unpacked.clear()
+        found = certify(self, tolerance)
+        during.update(unpacked)
+        return found
+
+    monkeypatch.setattr(sliding._Walk, "certify", watched)
+    z = mx.random.normal((1, 6, 6, 4), key=mx.random.key(3))
+    context = random_context(MANY_ROWS, 1, guided=True)
+    invert(flow, z, context, guidance=1.5, sampler="sliding", block_size=8)
+    assert during == dict.fromkeys(matrices(flow), 1)
+
+
+@pytest.mark.parametrize(("by_layers", "times"), [(True, 2), (False, 1)])
+def test_the_score_unpacks_every_quantized_matrix_once_a_pass(unpacked, by_layers, times):
+    """By layers there are two passes: forward, and again when its gradient is computed."""
+    flow = shaped_flow(MANY_ROWS, "float32", 4)
+    x = mx.random.normal((1, 6, 6, 4), key=mx.random.key(3))
+    mx.eval(score(flow, x, random_context(MANY_ROWS, 1, guided=False), checkpoint=by_layers))
+    assert unpacked == dict.fromkeys(matrices(flow), times)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])

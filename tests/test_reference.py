@@ -34,6 +34,7 @@ STARFLOW = [
     "labels",
 ]
 TARFLOW = ["tarflow_cond", "tarflow_uncond", "tarflow_vp"]
+CLIPS = ["video_tiny", "video_i2v", "video_long", "video_global", "video_noncausal"]
 STORED = {"t2i_tiny", "tarflow_vp"}  # among tests/data: whoever has the repository has them
 
 
@@ -50,7 +51,7 @@ def load_case(tmp_path_factory):
     @cache
     def load(name: str) -> tuple[Flow, dict[str, np.ndarray], dict]:
         folder, info = case_dir(name), case_info(name)
-        config = folder / "config.yaml"
+        config = folder / ("video.yaml" if name in CLIPS else "config.yaml")
         output = tmp_path_factory.mktemp("reference") / name
         convert_checkpoint(
             ConvertOptions(
@@ -70,7 +71,7 @@ def load_case(tmp_path_factory):
 
 
 def channels_last(a: np.ndarray) -> mx.array:
-    return mx.array(np.moveaxis(a, 1, -1))
+    return mx.array(np.moveaxis(a, -3, -1))
 
 
 def assert_met(found: mx.array, expected: np.ndarray, share: float = 1e-4) -> None:
@@ -183,9 +184,9 @@ def test_denoised(load_case, name):
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-@pytest.mark.parametrize("name", STARFLOW + TARFLOW)
+@pytest.mark.parametrize("name", STARFLOW + TARFLOW + CLIPS)
 def test_likelihood_in_half(load_case, name, dtype):
-    """Within 2e-3 nats per dimension of float32, every picture of every family."""
+    """Within 2e-3 nats per dimension of float32, every picture and clip of every family."""
     flow, tensors, info = load_case(name)
     x = channels_last(tensors["latent" if "latent" in tensors else "image"])
     context = context_of(tensors, info["batch"], 0) if "text" in tensors else labels_of(tensors)

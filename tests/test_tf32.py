@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from command import run  # noqa: F401
 
@@ -60,6 +63,28 @@ def test_a_choice_of_the_user_stays():
     found = {VARIABLE: "1"}
     forbid_tf32(found)
     assert found == {VARIABLE: "1"}
+
+
+def test_a_host_program_may_import_mlx_first():
+    """What MLX will read, in C, at its first product on a GPU: on a CPU it never asks."""
+    program = """
+import ctypes, mlx.core as mx
+waiting = mx.ones((2, 2)) @ mx.ones((2, 2))
+import mlx_starflow
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+print(getenv(b"MLX_ENABLE_TF32"))
+"""
+    assert python(program).stdout == "b'0'\n"
+    assert python(program, MLX_ENABLE_TF32="1").stdout == "b'1'\n"
+
+
+def test_mlx_asks_for_the_variable_no_earlier_than_at_a_product():
+    """By the header of the installed MLX: in a function, when it is called for the first time."""
+    header = Path(mx.__file__).parent / "include" / "mlx" / "utils.h"
+    places = re.findall(r"^.*\n.*MLX_ENABLE_TF32.*$", header.read_text(), re.MULTILINE)
+    assert len(places) == 1
+    assert re.fullmatch(r"inline bool \w+\(\) {\n +static bool \w+ = get_var\(.*\);", places[0])
 
 
 def test_importing_changes_nothing_else():

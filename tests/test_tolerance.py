@@ -25,6 +25,35 @@ PRECISIONS = {
 MOST = 1.3  # times the reads of exact products
 
 
+SQUARE = mx.random.normal((64, 64), key=mx.random.key(0))
+PICTURE, KERNEL = SQUARE.reshape(1, 8, 8, 64), SQUARE.reshape(64, 1, 1, 64)
+HEADS, PACKED = SQUARE[None, None], mx.quantize(SQUARE, 64, 8)
+DISTURBED = {
+    "@": lambda: SQUARE @ SQUARE,
+    "matmul": lambda: mx.matmul(SQUARE, SQUARE),
+    "addmm": lambda: mx.addmm(SQUARE, SQUARE, SQUARE),
+    "quantized_matmul": lambda: mx.quantized_matmul(SQUARE, *PACKED, group_size=64, bits=8),
+    "conv1d": lambda: mx.conv1d(PICTURE[0], KERNEL[:, 0]),
+    "conv2d": lambda: mx.conv2d(PICTURE, KERNEL),
+    "conv3d": lambda: mx.conv3d(PICTURE[None], KERNEL[:, None]),
+    "conv_general": lambda: mx.conv_general(PICTURE, KERNEL),
+    "attention": lambda: mx.fast.scaled_dot_product_attention(HEADS, HEADS, HEADS, scale=1.0),
+}
+
+
+@pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.parametrize("product", DISTURBED)
+def test_noise_reaches_every_kind_of_product(product, steady):
+    """So does that of MLX_STARFLOW_TEST_NOISE, which disturbs all tests steadily."""
+    product = DISTURBED[product]
+    exact = product()
+    with noisy_products(1e-3, steady=steady):
+        first, again = product(), product()
+    assert (mx.abs(first - exact) <= 6e-3 * mx.abs(exact)).all().item()
+    assert (first != exact).mean().item() > 0.5
+    assert mx.array_equal(first, again).item() is steady
+
+
 def drawn(pipe, prompts: int, noise: float = 0.0) -> tuple[float, list]:
     """Reads weighted by bytes, and the reports, of the default sampler on some prompts."""
     reads, reports = 0, []

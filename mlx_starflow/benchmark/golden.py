@@ -68,8 +68,13 @@ def difference(one: Golden, other: Golden) -> dict[str, float]:
     error = (one.picture.astype(float) - other.picture).ravel() / 255
     mse = float((error * error).mean())
     return {
-        "latents": float(np.abs(one.latents - other.latents).max() / other.latents.std()),
-        "denoised": float(np.abs(one.denoised - other.denoised).max() / other.denoised.std()),
+        "latents": deviations(one.latents, other.latents),
+        "denoised": deviations(one.denoised, other.denoised),
         "picture_db": 200.0 if mse == 0 else float(-10 * np.log10(mse)),
         "log_prob": abs(one.log_prob - other.log_prob) / one.latents.size,
     }
+
+
+def deviations(found: np.ndarray, stored: np.ndarray) -> float:
+    """The largest difference of two arrays, in standard deviations of ``stored``."""
+    return float(np.abs(found - stored).max() / stored.std())

@@ -22,7 +22,7 @@ from ..sampling import SampleOptions
 from ..sampling.calibrate import reachable_tolerance
 from ..sampling.conditional import Conditional
 from .checkup import OK, SKIPPED, SLOW, WRONG, Check, casts_in, judged
-from .golden import REGENERATE, Golden, difference, drawn_by
+from .golden import REGENERATE, Golden, deviations, difference, drawn_by
 
 STEPS = 20
 FLOORS = {mx.float32: 2e-4, mx.float16: 3e-2, mx.bfloat16: 2.5e-1}  # largest allowed floor
@@ -254,7 +254,7 @@ def picture_check(golden: Golden | None = None) -> Check:
         if on_gpu():
             with mx.stream(mx.cpu):
                 result = _on_cpu(pipe)
-            found["CPU"] = {"latents": float(np.abs(result - golden.latents).max())}
+            found["CPU"] = {"latents": deviations(result, golden.latents)}
     wrong = [name for name, values in found.items() if not _is_close(values)]
     return judged(
         "embedded picture",
