@@ -397,6 +397,22 @@ def test_mistakes_on_the_command_line(run, filmed, colours, tmp_path):  # noqa: 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_embedded_model_draws_the_motion_of_the_prompt(run, tmp_path):  # noqa: F811
+    """A fox, which is orange, goes to the side that the prompt says."""
+    held = sum(p.stat().st_size for p in EMBEDDED["clips"].rglob("*") if p.is_file())
+    assert held <= 15_000_000
+    for side, sign in (("left", -1), ("right", 1)):
+        path = tmp_path / f"{side}.webp"
+        made = run("video", f"a fox walks to the {side} in snow", "--seed", 0, "-o", path)
+        assert made.status == 0, made.err
+        frames = [np.asarray(f.convert("RGB")).astype(int) for f in read_clip(path)]
+        assert len(frames) == 17 and frames[0].shape == (64, 64, 3)
+        places = [np.argwhere((f[..., 0] > 180) & (f[..., 2] < 110))[:, 1] for f in frames]
+        assert sign * (places[-1].mean() - places[0].mean()) > 4, side
+    shown = run("models", "show", "clips")
+    assert shown.status == 0 and "motion" in shown.out
+
+
 def test_the_model_of_clips_in_the_package_is_the_default(run, filmed, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setitem(EMBEDDED, "clips", filmed)
     made = run("video", "red", "--seed", 1, "--frames", 5, "-o", tmp_path / "a.webp")

@@ -141,6 +141,14 @@ def test_text_encoders(gpu, tmp_path, kind, size, expected):
     assert types_of(encoder, "text")[0] == {expected}
 
 
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_the_affine_part_is_float32_however_it_is_stored(large, tmp_path, dtype):
+    flow = random_flow(FAMILIES["released"])
+    halves = {n: v.astype(mx.float16) for n, v in tree_flatten(flow.parameters())}
+    write_component(tmp_path, flow.config.to_dict(), halves)
+    assert types_of(loaded(tmp_path, dtype=dtype)) == ({mx.float16}, {mx.float32})
+
+
 def test_a_vae_computes_in_float32(gpu):
     assert types_of(Components(EMBEDDED["default"], "default").vae, "vae") == (set(), {mx.float32})
 

@@ -167,6 +167,8 @@ def _generation(
         images = [Image.fromarray(clip[0]) for clip in clips]
     else:
         images = to_pictures(decode(components, x, settings.vae_tiling))
+    if low_ram:
+        components.drop("vae")
     clock.lap("decode")
     yield Decoded("decode")
     metadata = _metadata(components, settings, weights, reports, warnings, clock)

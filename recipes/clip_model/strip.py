@@ -34,14 +34,19 @@ CLIPS = {
 }
 
 
-def strip(clips: list[np.ndarray], columns: int = 6) -> Image.Image:
+def _enlarged(sheet: Image.Image, scale: int) -> Image.Image:
+    size = sheet.width * scale, sheet.height * scale
+    return sheet.resize(size, Image.Resampling.LANCZOS)
+
+
+def strip(clips: list[np.ndarray], columns: int = 6, scale: int = 2) -> Image.Image:
     """A row of evenly spaced frames for each clip (M, H, W, 3) uint8."""
     frames = [
         Image.fromarray(clip[i])
         for clip in clips
         for i in np.linspace(0, len(clip) - 1, columns).round().astype(int)
     ]
-    return contact_sheet(frames, columns=columns)
+    return _enlarged(contact_sheet(frames, columns=columns), scale)
 
 
 def animation(clips: list[np.ndarray], columns: int = 4, scale: int = 2) -> list[Image.Image]:
@@ -49,8 +54,7 @@ def animation(clips: list[np.ndarray], columns: int = 4, scale: int = 2) -> list
     frames = []
     for moment in zip(*clips, strict=True):
         sheet = contact_sheet([Image.fromarray(frame) for frame in moment], columns=columns)
-        size = sheet.width * scale, sheet.height * scale
-        frames.append(sheet.resize(size, Image.Resampling.LANCZOS))
+        frames.append(_enlarged(sheet, scale))
     return frames
 
 
