@@ -62,9 +62,9 @@ class GuessingWalk(_Walk):
         self.noise = np.array(self.v)
         self.sigmas, self.means = np.ones_like(self.noise), np.zeros_like(self.noise)
 
-    def _sweep(self, start: int, stop: int) -> np.ndarray:
+    def _sweep(self, start: int, stop: int, moved: np.ndarray | float = 0.0) -> np.ndarray:
         before = self.u[:, start - 1 : stop - 1] if start else self._shifted(stop)
-        sigma, b = (np.array(a) for a in self.block.affine(mx.array(before), start))
+        sigma, b = (np.array(a) for a in self.block.affine(mx.array(before + moved), start))
         self.sigmas[:, start:stop], self.means[:, start:stop] = sigma, b
         self.seen = max(self.seen, stop)
         back = 1 if self.guess == "neighbour" else self.block.grid.width
