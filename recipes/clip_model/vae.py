@@ -106,9 +106,9 @@ def as_pictures(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def _part(parts: tuple[Part, ...], step: int) -> Part:
+def _part(settings: VAESettings, step: int) -> Part:
     """The part that a step belongs to."""
-    for part in parts:
+    for part in settings.parts:
         step -= part.steps
         if step < 0:
             return part
@@ -116,7 +116,7 @@ def _part(parts: tuple[Part, ...], step: int) -> Part:
 
 
 def _batch(clips: np.ndarray, settings: VAESettings, step: int) -> np.ndarray:
-    rng, part = np.random.default_rng([settings.seed, step]), _part(settings.parts, step)
+    rng, part = np.random.default_rng([settings.seed, step]), _part(settings, step)
     rows = []
     for i in rng.integers(len(clips), size=part.batch):
         start = rng.integers(clips.shape[1] - part.frames + 1)
@@ -209,24 +209,24 @@ def fit_autoencoder(
     begin_with_pictures(model)
     quicken_pictures(model)
     lay_out(model, channels_last=True)
+
+    def loss_at(step: int) -> tuple[Tensor, str]:
+        x = to_tensor(_batch(clips, settings, step), device)
+        generator = step_generator(settings.seed + rank(), step, device)
+        loss, squared = _loss(model, x, settings, generator)
+        text = f"train psnr {-10 * math.log10(squared.item() / 4):.2f}"
+        if rank() == 0 and step % 500 == 0 and device == "cpu":
+            text += f" held-out psnr {psnr_by_frame(model, held_out[:16, : settings.longest])}"
+        return loss, text
+
     begin = 0
     for i, round_ in enumerate(settings.rounds):
         rate = round_.learning_rate
         optimizers = build_optimizers(list(model.named_parameters()), is_matrix, rate, rate)
-
-        def loss_at(step: int, begin: int = begin) -> tuple[Tensor, str]:
-            step += begin
-            x = to_tensor(_batch(clips, settings, step), device)
-            generator = step_generator(settings.seed + rank(), step, device)
-            loss, squared = _loss(model, x, settings, generator)
-            text = f"train psnr {-10 * math.log10(squared.item() / 4):.2f}"
-            if rank() == 0 and step % 500 == 0 and device == "cpu":
-                text += f" held-out psnr {psnr_by_frame(model, held_out[:16, : settings.longest])}"
-            return loss, text
-
         left = round_.steps if stop_after is None else stop_after - begin
         if left <= 0 or not fit(
-            folder / f"round-{i}", model, optimizers, round_.steps, loss_at,
+            folder / f"round-{i}", model, optimizers, round_.steps,
+            lambda step, begin=begin: loss_at(begin + step),
             lambda t, i=i: say(f"vae round {i} {t}"), stop_after=left,
         ):  # fmt: skip
             return
