@@ -25,6 +25,19 @@ def test_values(count):
         assert np.abs(np.array(found) - expected).max() < 2e-6
 
 
+@pytest.mark.parametrize("count", [LARGE // 8, 2 * LARGE])
+def test_slope_of_gelu(count):
+    x = X[:: len(X) // count]
+    wide = x.astype(np.float64)
+    phi = np.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
+    expected = np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in wide]) + wide * phi
+    weights = mx.array(np.cos(x))  # one of its own for every element
+    slope = mx.grad(lambda x: (weights * gelu(x)).sum())(mx.array(x))
+    assert np.abs(np.array(slope) - np.cos(x) * expected).max() < 2e-6
+    curve = mx.grad(lambda x: mx.grad(lambda x: gelu(x).sum())(x).sum())(mx.array(x))
+    assert np.abs(np.array(curve) - phi * (2 - wide * wide)).max() < 5e-5
+
+
 def test_erf_and_its_slope():
     erf = np.array([math.erf(v) for v in X])
     assert np.abs(np.array(rational_erf(mx.array(X))) - erf).max() < 5e-7

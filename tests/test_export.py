@@ -17,11 +17,11 @@ from families import CLIPS, FAMILIES, ROUNDING, example, random_flow
 
 import mlx_starflow as sf
 from mlx_starflow.config import ModelConfig
-from mlx_starflow.device.activations import on_gpu
+from mlx_starflow.device.activations import LARGE, gelu, on_gpu
 from mlx_starflow.errors import ConfigError, ModelNotFoundError, TextError, UsageError
 from mlx_starflow.exact.noise import seeded_noise
 from mlx_starflow.export import export
-from mlx_starflow.export.functions import write_functions
+from mlx_starflow.export.functions import Array, Function, write_functions
 from mlx_starflow.export.layout import layout_functions, learned_denoiser
 from mlx_starflow.export.mathematics import begun, to_tokens
 from mlx_starflow.export.one_function import picture_functions, score_functions
@@ -391,3 +391,12 @@ def test_the_command(run, colours, tmp_path):  # noqa: F811
     assert again.status == 2 and "out exists" in again.err and not again.out
     assert run("export", colours, "--output", "o", "--tile", 8).status == 2
     assert not (tmp_path / "o").exists()
+
+
+def test_a_large_activation_can_be_written(tmp_path):
+    """It has a derivative of its own, which MLX cannot write."""
+    x = mx.linspace(-7, 7, 2 * LARGE)
+    function = Function("gelu", (Array("x", x.shape),), ("y",), lambda x: [gelu(x)])
+    write_functions(tmp_path / "gelu.mlxfn", [function])
+    (y,) = mx.import_function(str(tmp_path / "gelu.mlxfn"))(**{"gelu.x": x})
+    assert mx.array_equal(y, gelu(x))

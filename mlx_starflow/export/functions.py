@@ -13,6 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..device.activations import for_export
+
 Run = Callable[..., Sequence[mx.array]]
 SUFFIX = ".mlxfn"
 
@@ -70,7 +72,8 @@ def write_functions(path: Path, functions: Sequence[Function]) -> dict[str, Any]
         for function in functions:
             names = {function.keyword(a.name): a.name for a in function.inputs}
             if names.keys() == given.keys():
-                made = list(function.run(**{names[k]: v for k, v in given.items()}))
+                with for_export():
+                    made = list(function.run(**{names[k]: v for k, v in given.items()}))
                 function.traced = [
                     Array(name, tuple(a.shape), a.dtype)
                     for name, a in zip(function.outputs, made, strict=True)

@@ -122,26 +122,18 @@ def full() -> Recipe:
 
 
 def further() -> Recipe:
-    """The last run of the shipped weights, which began with the second ones (`--start`)."""
+    """The last run of the shipped weights, which began with the third ones (`--start`)."""
     recipe = Recipe()
     return replace(
         recipe,
-        data=replace(recipe.data, first=60_000),
-        vae=replace(
-            recipe.vae,
-            images=10_000,
-            crop_share=0.6,
-            learning_rate=1.2e-3,
-            patch_weight=0.02,
-            decoder_images=4_000,
-            seed=12,
-        ),
+        data=replace(recipe.data, first=180_000),
+        vae=replace(recipe.vae, images=0),
         flow=replace(
             recipe.flow,
-            images=332_800,
-            learning_rate=8e-4,
-            matrix_learning_rate=1.6e-3,
-            seed=13,
+            images=345_600,
+            learning_rate=6e-4,
+            matrix_learning_rate=1.2e-3,
+            seed=14,
         ),
         classifier=replace(recipe.classifier, images=100_000),
         begun=BEGUN,
