@@ -59,7 +59,7 @@ def test_checkpointing_saves_what_it_is_said_to():
     assert layers < whole / 3
     for checkpoint, measured in ((False, whole), (True, layers)):
         planned = activation_bytes(FLOW, 64, 4, checkpoint)
-        assert 0.9 * measured < planned < 3 * measured, (checkpoint, measured, planned)
+        assert 0.9 * measured < planned < 1.5 * measured, (checkpoint, measured, planned)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
@@ -149,13 +149,13 @@ def test_a_whole_training_takes_what_is_planned(tmp_path, options):
 
 def test_the_command_refuses_what_does_not_fit(run, colours, tmp_path, monkeypatch):  # noqa: F811
     data = pictures(tmp_path / "data")
-    tiny = Budget(20 * 10**6, 20 * 10**6, "a tiny device")
+    tiny = Budget(8 * 10**6, 8 * 10**6, "a tiny device")
     monkeypatch.setattr("mlx_starflow.training.memory.device_budget", lambda: tiny)
     line = ("train", "--data", data, "-m", colours, "--iters", 1, "--batch-size", 32,
             "--previews", 0)  # fmt: skip
     refused = run(*line)
     assert refused.status == 1, refused.err
-    assert "a tiny device has 20 MB" in refused.err and "What would fit: --grad" in refused.err
+    assert "a tiny device has 8 MB" in refused.err and "What would fit: --grad" in refused.err
     assert not (tmp_path / "adapters" / WEIGHTS).exists()
 
 

@@ -313,12 +313,9 @@ def layer_bytes(block: BlockConfig, queries: int, length: int, gradient: bool = 
     """Bytes of the activations of one layer for one row, in float32."""
     if not block.layers:
         return 0
-    on_cpu = not on_gpu()
-    # On a CPU the exact GELU is a rational function, all of whose steps are stored for gradients.
-    steps = 21 if on_cpu and gradient and not block.gated_mlp else 3
-    hidden = queries * (8 * block.channels + steps * block.mlp_channels)
+    hidden = queries * (8 * block.channels + 3 * block.mlp_channels)
     # On a GPU the attention is fused and does not store the scores, except for gradients.
-    scores = 2 * block.heads * queries * length if on_cpu or gradient else 0
+    scores = 0 if on_gpu() and not gradient else 2 * block.heads * queries * length
     return 4 * (hidden + scores)
 
 

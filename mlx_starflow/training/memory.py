@@ -15,6 +15,7 @@ from ..adapters.targets import DEFAULT_KEYS as MATRICES
 from ..adapters.targets import targets
 from ..bundle.load import read_json
 from ..config import FlowConfig
+from ..device.activations import on_gpu
 from ..errors import OutOfMemoryError
 from ..flow.shards import flow_cuts
 from ..generation.components import Components
@@ -140,8 +141,10 @@ def activation_bytes(flow: FlowConfig, tokens: int, batch: int, checkpoint: bool
         kept += block.layers * layer
         inputs += (block.layers + 1) * length * block.channels * 4
         largest = max(largest, layer)
-    # During the backward pass of a layer, its activations and their gradients exist together.
-    return batch * (inputs + 2 * largest if checkpoint else kept + largest)
+    # In the backward pass of a layer that is computed again, its activations and their gradients
+    # exist together; on a CPU also what the activation function computes in between.
+    again = (2 if on_gpu() else 3) * largest
+    return batch * (inputs + again if checkpoint else kept + largest)
 
 
 def what_fits(

@@ -19,12 +19,16 @@ def _distances(row: dict) -> str:
     return " / ".join(f"{d:.0f}" for d in row["distances"])
 
 
-def _polished(recipe: Recipe) -> str:
-    alone, steps = recipe.vae.decoder_images, recipe.polish.steps
-    text = f", then {alone:,} for its decoder alone" if alone else ""
-    return text + (
-        f", then {steps:,} steps of its decoder on latents from the flow" if steps else ""
-    )
+def _vae_training(recipe: Recipe) -> str:
+    """What this run trained of the autoencoder, as a sentence; "" for nothing."""
+    parts = []
+    if recipe.vae.images:
+        parts.append(f"{recipe.vae.images:,} pictures")
+    if recipe.vae.decoder_images:
+        parts.append(f"{recipe.vae.decoder_images:,} for its decoder alone")
+    if recipe.polish.steps:
+        parts.append(f"{recipe.polish.steps:,} steps of its decoder on latents from the flow")
+    return f"VAE: {', then '.join(parts)}. " if parts else ""
 
 
 def render_card(run: Path, recipe: Recipe) -> str:
@@ -55,7 +59,7 @@ def render_card(run: Path, recipe: Recipe) -> str:
         train=recipe.data.train,
         captions=recipe.data.captions,
         held_out=recipe.data.held_out,
-        vae_images=recipe.vae.images,
+        vae_training=_vae_training(recipe),
         flow_images=flow["images_seen"],
         noise_std=recipe.flow.noise_std,
         dropped=recipe.flow.caption_dropout,
@@ -72,7 +76,6 @@ def render_card(run: Path, recipe: Recipe) -> str:
         sharp=found["sharpness"],
         told_apart=found["told_apart"],
         begun=recipe.begun,
-        polished=_polished(recipe),
         spread=found["diversity"],
         distances={k: _distances(v) for k, v in found["sharpness"].items() if k != "captions"},
     )
