@@ -149,7 +149,7 @@ BEGUN = (
 )
 COMPUTE = (
     "Two cores of a server CPU with bfloat16 instructions, shared with other work: encoding "
-    "ENCODE minutes, flow FLOW."
+    "10 minutes, flow 49."
 )
 
 
