@@ -55,12 +55,11 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
 
 
 def draw(
-    adapter: str, count: int, out: Path, words: str, scale: float, guidance: float | None
+    adapter: str, count: int, out: Path, words: str, scale: float, guidance: float | None, seed: int
 ) -> None:
     """Draw samples of random prompts after some words with seeds 0, 1, ...; writes OUT.png (a
-    sheet) and
-    OUT.npz (for the classifier)."""
-    asked, known = scenes(count, PROMPTS_SEED), vocabulary()["subject"]
+    sheet) and OUT.npz (for the classifier). ``seed``: of the prompts."""
+    asked, known = scenes(count, seed), vocabulary()["subject"]
     pictures: list[Image.Image] = []
     with sf.load(adapters=[(adapter, scale)]) as pipe:
         for start in range(0, count, BATCH):
@@ -88,11 +87,20 @@ def main() -> None:
     drawn.add_argument("--words", default=STYLES["pencil"], help="that prompts begin with")
     drawn.add_argument("--scale", type=float, default=1.0)
     drawn.add_argument("--guidance", type=float)
+    drawn.add_argument("--prompts-seed", type=int, default=PROMPTS_SEED)
     given = parser.parse_args()
     if given.what == "bits":
         tell_bits(given.adapter, given.folders)
     else:
-        draw(given.adapter, given.count, given.out, given.words, given.scale, given.guidance)
+        draw(
+            given.adapter,
+            given.count,
+            given.out,
+            given.words,
+            given.scale,
+            given.guidance,
+            given.prompts_seed,
+        )
 
 
 if __name__ == "__main__":
