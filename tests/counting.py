@@ -48,6 +48,7 @@ def primitives(function, *arguments) -> list[dict]:
         parts = value.values() if isinstance(value, dict) else value
         return [a for part in parts for a in flattened(part)]
 
+    @activations.for_export()
     def run(*arrays):
         return flattened(function(*[r(arrays) for r in rebuilt]))
 

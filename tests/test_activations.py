@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_starflow.benchmark.checkup import casts_in
 from mlx_starflow.device.activations import LARGE, gelu, gelu_tanh, rational_erf, silu
 
 X = np.linspace(-12, 12, 2 * LARGE, dtype=np.float32)
@@ -44,3 +45,10 @@ def test_erf_and_its_slope():
     slope = mx.grad(lambda x: rational_erf(x).sum())(mx.array(X))
     expected = 2 / math.sqrt(math.pi) * np.exp(-(X.astype(np.float64) ** 2))
     assert np.abs(np.array(slope) - expected).max() < 5e-6
+
+
+def test_the_operations_of_a_large_gelu_can_be_listed():
+    """It has a derivative of its own, which MLX cannot export."""
+    assert casts_in(gelu, mx.array(X), at_least=1) == []
+    (cast,) = casts_in(lambda x: gelu(x.astype(mx.float32)), mx.array(X, mx.float16), at_least=1)
+    assert cast.endswith("float16 -> float32")

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..device.activations import for_export
 from ..device.typed import scalar
 
 OK, SLOW, WRONG, SKIPPED = "ok", "slow", "wrong", "skipped"
@@ -67,7 +68,7 @@ def casts_in(function: Callable[..., Any], *arrays: mx.array, at_least: int) -> 
             sides = "x".join(map(str, shape))
             found.append(f"{sides} {_name(old)} -> {_name(new)}")
 
-    mx.export_function(look, function, *arrays)
+    mx.export_function(look, for_export()(function), *arrays)
     return found
 
 

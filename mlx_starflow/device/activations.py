@@ -82,8 +82,8 @@ _for_export: ContextVar[bool] = ContextVar("_for_export", default=False)
 
 @contextmanager
 def for_export() -> Iterator[None]:
-    """Around the tracing of a function that is written to a file: without derivatives of our own,
-    which MLX cannot write."""
+    """Around, or as decorator of, a function that ``mx.export_function`` or ``mx.exporter`` traces:
+    without derivatives of our own, which MLX cannot export."""
     token = _for_export.set(True)
     try:
         yield
