@@ -21,6 +21,8 @@ from bundles import classes_bundle, clips_bundle, colours_bundle, sentences_bund
 
 from convert.bundle import convert_steps
 from convert.options import ConvertOptions
+from mlx_starflow.export import export
+from mlx_starflow.generation.components import Components
 
 DATA = Path(__file__).parent / "data"
 
@@ -202,3 +204,13 @@ def ask(hub_programs, hub, tmp_path):
     from hub_client import Clients
 
     return Clients(hub_programs, hub, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def coloured(few_tokens, tmp_path_factory):
+    """A step-wise export that decodes nothing, and a whole picture's."""
+    folder = tmp_path_factory.mktemp("exports")
+    components = Components(few_tokens, "colours")
+    for what in ("picture", "steps", "score"):
+        export(components, folder / what, what)
+    return folder

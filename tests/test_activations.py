@@ -8,6 +8,7 @@ import pytest
 
 from mlx_starflow.benchmark.checkup import casts_in
 from mlx_starflow.device.activations import LARGE, gelu, gelu_tanh, rational_erf, silu
+from mlx_starflow.export.functions import Array, Function, write_functions
 
 X = np.linspace(-12, 12, 2 * LARGE, dtype=np.float32)
 
@@ -47,8 +48,16 @@ def test_erf_and_its_slope():
     assert np.abs(np.array(slope) - expected).max() < 5e-6
 
 
-def test_the_operations_of_a_large_gelu_can_be_listed():
+def test_a_large_gelu_can_be_written_to_a_file(tmp_path):
     """It has a derivative of its own, which MLX cannot export."""
+    function = Function("gelu", (Array("x", X.shape),), ("y",), lambda x: [gelu(x)])
+    write_functions(tmp_path / "gelu.mlxfn", [function])
+    x = mx.array(X)
+    (y,) = mx.import_function(str(tmp_path / "gelu.mlxfn"))(**{"gelu.x": x})
+    assert mx.array_equal(y, gelu(x))
+
+
+def test_the_operations_of_a_large_gelu_can_be_listed():
     assert casts_in(gelu, mx.array(X), at_least=1) == []
     (cast,) = casts_in(lambda x: gelu(x.astype(mx.float32)), mx.array(X, mx.float16), at_least=1)
     assert cast.endswith("float16 -> float32")
