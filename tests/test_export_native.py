@@ -12,7 +12,8 @@ from bundles import write_bundle
 from conftest import case_info
 from converting import convert
 from native_host import host  # noqa: F401
-from test_export import LATENT, cut, edited, replace
+from test_export import LATENT
+from test_export_folder import cut, edited, replace
 
 import mlx_starflow as sf
 from mlx_starflow.device.activations import on_gpu
