@@ -10,29 +10,19 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from clip_arrays import assert_met, channels_last
-from conftest import case_dir, case_info, case_tensors
+from conftest import case_info, case_tensors
+from reference_cases import CLIPS, converted_flow
 
-from convert.bundle import convert_checkpoint
-from convert.options import ConvertOptions
 from mlx_starflow import SampleOptions, denoise, encode, invert, invert_steps, log_prob
-from mlx_starflow.bundle.load import load_component
-from mlx_starflow.config import FlowConfig
 from mlx_starflow.flow import Flow
 from mlx_starflow.sampling import BlockResult
-
-CASES = ["video_tiny", "video_i2v", "video_long", "video_global", "video_noncausal"]
 
 
 @pytest.fixture(scope="session")
 def load_case(tmp_path_factory):
     @cache
     def load(name: str) -> tuple[Flow, dict[str, np.ndarray], dict]:
-        folder, output = case_dir(name), tmp_path_factory.mktemp("clips") / name
-        options = ConvertOptions(
-            checkpoint=folder / "checkpoint.pth", config=folder / "video.yaml", output=output
-        )
-        convert_checkpoint(options)
-        flow = load_component(output / "flow", lambda data: Flow(FlowConfig.from_dict(data)))
+        flow = converted_flow(name, tmp_path_factory.mktemp("clips") / name)
         return flow, case_tensors(name), case_info(name)
 
     return load
@@ -50,7 +40,7 @@ def keys_of(tensors: dict, pattern: str):
 
 
 @pytest.mark.parametrize("still", ["", "still."])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CLIPS)
 def test_forward(load_case, name, still):
     flow, tensors, info = load_case(name)
     if f"{still}latent" not in tensors:
@@ -76,8 +66,8 @@ def test_forward(load_case, name, still):
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [
-        pytest.param(n, s, marks=() if n == CASES[0] or s == "sequential" else pytest.mark.slow)
-        for n in CASES
+        pytest.param(n, s, marks=() if n == CLIPS[0] or s == "sequential" else pytest.mark.slow)
+        for n in CLIPS
         for s in ("sequential", "sliding", "auto")
     ],
 )
@@ -101,7 +91,7 @@ def test_samples_block_by_block(load_case, name, sampler):
             assert mx.array_equal(event.x[:, : given.shape[1]], given)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CLIPS)
 def test_published_jacobi(load_case, name):
     flow, tensors, info = load_case(name)
     pattern = r"(still\.)?(given\d+\.)?(?:jacobi\.)?cfg([\d.]+)\.(?:jacobi\.)?block(\d+)\.th(.+)"
@@ -168,7 +158,7 @@ def test_attention_temperature(load_case):
     assert_met(invert(flow, z, context, **options), tensors["sequential.cfg3.5.temp0.8"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CLIPS)
 def test_denoised(load_case, name):
     flow, tensors, info = load_case(name)
     context = context_of(tensors, info, 0)

@@ -6,9 +6,8 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
+from reference_cases import STARFLOW, TARFLOW
 from test_reference import (  # noqa: F401
-    STARFLOW,
-    TARFLOW,
     assert_met,
     channels_last,
     context_of,

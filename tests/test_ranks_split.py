@@ -14,7 +14,7 @@ from families import FAMILIES, random_flow
 from full_size import lay_out
 from mlx.utils import tree_flatten
 from ranked import on_ranks
-from test_reference import STARFLOW, TARFLOW
+from reference_cases import STARFLOW, TARFLOW
 
 from convert.bundle import convert_checkpoint
 from convert.options import ConvertOptions

@@ -10,31 +10,16 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import case_dir, case_info, case_tensors
+from conftest import case_info, case_tensors
 from families import set_half
+from reference_cases import CLIPS, STARFLOW, TARFLOW, converted_flow
 
-from convert.bundle import convert_checkpoint
-from convert.options import ConvertOptions
 from mlx_starflow import SampleOptions, bits_per_dim, denoise, invert, invert_steps, log_prob
-from mlx_starflow.bundle.load import load_component
-from mlx_starflow.config import FlowConfig
 from mlx_starflow.exact.likelihood import normal_log_prob
 from mlx_starflow.flow import Flow
 from mlx_starflow.flow.grid import patchify, unpatchify
 from mlx_starflow.sampling import BlockResult
 
-STARFLOW = [
-    "t2i_tiny",
-    "t2i_aspect",
-    "patch2_r2l",
-    "gqa_swiglu",
-    "gemma_top",
-    "wide_top",
-    "nosos_rope",
-    "labels",
-]
-TARFLOW = ["tarflow_cond", "tarflow_uncond", "tarflow_vp"]
-CLIPS = ["video_tiny", "video_i2v", "video_long", "video_global", "video_noncausal"]
 STORED = {"t2i_tiny", "tarflow_vp"}  # among tests/data: whoever has the repository has them
 
 
@@ -50,22 +35,8 @@ TIGHT = {"t2i_tiny": 2e-5, "gqa_swiglu": 2e-5}  # where a wrong epsilon would sl
 def load_case(tmp_path_factory):
     @cache
     def load(name: str) -> tuple[Flow, dict[str, np.ndarray], dict]:
-        folder, info = case_dir(name), case_info(name)
-        config = folder / ("video.yaml" if name in CLIPS else "config.yaml")
-        output = tmp_path_factory.mktemp("reference") / name
-        convert_checkpoint(
-            ConvertOptions(
-                checkpoint=folder / "checkpoint.pth",
-                output=output,
-                config=config if config.exists() else None,
-                noise_std=None if config.exists() else info["noise_std"],
-            )
-        )
-
-        def build(settings: dict) -> Flow:
-            return Flow(FlowConfig.from_dict(settings))
-
-        return load_component(output / "flow", build), case_tensors(name), info
+        flow = converted_flow(name, tmp_path_factory.mktemp("reference") / name)
+        return flow, case_tensors(name), case_info(name)
 
     return load
 

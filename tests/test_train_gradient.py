@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch_gradients
 from families import CLIPS, FAMILIES, ROUNDING, example, example_clip, random_flow
+from reference_cases import CLIPS as CLIP_CASES
+from reference_cases import STARFLOW, TARFLOW, converted_flow
 
 import mlx_starflow as sf
 from mlx_starflow.adapters import AdapterConfig, Base
@@ -20,36 +22,24 @@ PARTS = ("attention.q", "attention.v", "attention.proj", "mlp.up", "proj_in", "p
 BASE = Base("tiny", "0")
 
 
-def published(name: str) -> str:
-    """A weight's name in a PyTorch checkpoint."""
-    for ours, theirs in (
-        (".layers.", ".attn_blocks."), (".mlp.up.", ".mlp.main.0."), (".mlp.down.", ".mlp.main.2."),
-    ):  # fmt: skip
-        name = name.replace(ours, theirs)
-    return name
-
-
-def test_the_gradient_is_that_of_pytorch(converted):
-    """All weights, with the training's noise, and one of two captions dropped."""
-    flow = sf.load(converted, dtype="float32").flow
-    x, text = torch_gradients.batch()
-    stored = np.load(torch_gradients.CASE / "gradients.npz")
-    assert flow.config.noise_std == torch_gradients.NOISE_STD
+@pytest.mark.parametrize("name", [*STARFLOW, *TARFLOW, *CLIP_CASES])
+def test_the_gradient_is_that_of_pytorch(name, tmp_path):
+    """All weights, with the training's noise, and one context of the batch left out."""
+    flow = converted_flow(name, tmp_path / name)
+    x, context = torch_gradients.batch(name, flow.config.noise_std)
+    stored = np.load(torch_gradients.GRADIENTS / f"{name}.npz")
     trained = Trained(flow, AdapterConfig(BASE, "full"))
     arrays = trained.initial(0)
-    latents = mx.array(x.transpose(0, 2, 3, 1))
-    nats, slopes = gradient(trained, arrays, latents, mx.array(text))
-    numbers = x.size
-    assert nats.item() / numbers == pytest.approx(stored["loss"].item(), rel=1e-5 * ROUNDING)
-    names = {key.removeprefix("norm.") for key in stored if key.startswith("norm.")}
-    assert {published(name) for name in arrays} == names
-    for name, slope in slopes.items():
-        flat = np.array(slope).reshape(-1) / numbers
-        wanted = stored[f"numbers.{published(name)}"]
-        norm = stored[f"norm.{published(name)}"].item()
-        assert np.linalg.norm(flat) == pytest.approx(norm, rel=1e-4 * ROUNDING), name
-        found = flat[torch_gradients.places(published(name), flat.size)]
-        assert np.abs(found - wanted).max() <= 1e-4 * ROUNDING * np.abs(wanted).max(), name
+    context = None if context is None else mx.array(context)
+    nats, slopes = gradient(trained, arrays, mx.array(x), context)
+    assert nats.item() / x.size == pytest.approx(stored["loss"].item(), rel=1e-5 * ROUNDING)
+    assert set(arrays) == set(stored["names"])
+    for weight, norm, wanted in zip(*(stored[key] for key in ("names", "norms", "numbers")),
+                                    strict=True):  # fmt: skip
+        flat = np.array(slopes[weight]).reshape(-1) / x.size
+        assert np.linalg.norm(flat) == pytest.approx(norm, rel=1e-4 * ROUNDING), weight
+        found = flat[torch_gradients.places(weight, flat.size)]
+        assert np.abs(found - wanted).max() <= 1e-4 * ROUNDING * np.abs(wanted).max(), weight
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])

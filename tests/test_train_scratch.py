@@ -13,7 +13,6 @@ import torch_curve
 from command import run  # noqa: F401
 from families import ROUNDING
 from teaching import pictures
-from test_train_gradient import published
 
 import mlx_starflow as sf
 from mlx_starflow.adapters import AdapterConfig, Base
@@ -25,6 +24,15 @@ from mlx_starflow.training.material import Batch, Material, Part
 from mlx_starflow.training.options import TrainOptions
 from mlx_starflow.training.scratch import new_config, new_flow
 from mlx_starflow.training.trainer import Trainer
+
+
+def published(name: str) -> str:
+    """A weight's name in a PyTorch checkpoint."""
+    for ours, theirs in (
+        (".layers.", ".attn_blocks."), (".mlp.up.", ".mlp.main.0."), (".mlp.down.", ".mlp.main.2."),
+    ):  # fmt: skip
+        name = name.replace(ours, theirs)
+    return name
 
 
 class Given(Trainer):
