@@ -1,5 +1,7 @@
 """What every flow must be, whatever its dialect: invertible, causal, exact in its determinant."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mlx_starflow.errors import UsageError
 from mlx_starflow.exact.denoise import score
 from mlx_starflow.flow import Block
 from mlx_starflow.flow.grid import grid_of, patchify, reverse, unpatchify
+from mlx_starflow.sampling import SAMPLERS
 from mlx_starflow.sampling.conditional import Conditional
 from mlx_starflow.sampling.options import SampleOptions
 
@@ -27,6 +30,19 @@ def test_round_trip(family):
     z, _ = flow(x, context)
     assert largest(z - x) > 0.1  # the flow does something
     assert largest(invert(flow, z, context, sampler="sequential") - x) < ROUNDING * 1e-4
+
+
+@every_family
+def test_a_single_token(family):
+    config = replace(FAMILIES[family], grid_size=1)
+    flow = random_flow(config)
+    x, context = example(config)
+    z, logdet = flow(x, context)
+    assert logdet.shape == (len(x),)
+    for sampler in SAMPLERS:
+        assert largest(invert(flow, z, context, sampler=sampler) - x) < ROUNDING * 1e-4
+    assert largest(score(flow, x, context) - mx.grad(
+        lambda y: log_prob(flow, y, context).sum())(x)) < ROUNDING * 1e-4  # fmt: skip
 
 
 @every_family

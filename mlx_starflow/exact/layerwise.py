@@ -86,5 +86,5 @@ def affine_of(
     block: Block, hidden: mx.array, u: mx.array, prefix: int
 ) -> tuple[mx.array, mx.array]:
     """A block's output (B, T, D) and the sum of its log-determinant."""
-    a, b = block.finish(hidden, prefix)
+    a, b = block.finish(hidden, prefix, u.shape[1])
     return (u - b) / block.sigma(a), -block.log_sigma(a).sum()

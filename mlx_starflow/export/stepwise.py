@@ -148,7 +148,7 @@ class BlockPieces:
 
     def _certificate(self) -> list[Function]:
         def finish(hidden: mx.array) -> list[mx.array]:
-            a, b = self.block.finish(hidden, self.prefix)
+            a, b = self.block.finish(hidden, self.prefix, self.plan.grid.tokens)
             return list(self.guide.combine(self.block, a, b, 0))
 
         hidden = (self._hidden("hidden", self.rows),)

@@ -197,7 +197,7 @@ class Block(Network):
                 hidden = through_layer(layer, hidden, table, None, 0, sharpness)
             pieces.add(work, hidden)
         pieces.end(hidden)
-        return self.finish(hidden, prefix)
+        return self.finish(hidden, prefix, u.shape[1])
 
     def start(
         self, u: mx.array, grid: Grid, context: mx.array | None
@@ -212,10 +212,16 @@ class Block(Network):
         table = self.rotation(grid, prefix)
         return hidden, prefix, None if table is None else table.rows(0, hidden.shape[1])
 
-    def finish(self, hidden: mx.array, prefix: int) -> tuple[mx.array, mx.array]:
-        """a and b (B, T, D) from the residual stream after the layers of a parallel pass."""
+    def finish(self, hidden: mx.array, prefix: int, tokens: int) -> tuple[mx.array, mx.array]:
+        """a and b (B, T, D) of T ``tokens`` from the residual stream after the layers of a parallel
+        pass."""
         a, b = self.affine(hidden[:, prefix:])
-        return (a, b) if self.flow.sos else (self._zero_first(a), self._zero_first(b))
+        if self.flow.sos:
+            return a, b
+        last = (
+            tokens - 1
+        )  # a single token still goes through the layers, and its outputs are unused
+        return self._zero_first(a[:, :last]), self._zero_first(b[:, :last])
 
     def _shift(self, u: mx.array) -> mx.array:
         if not self.flow.sos:

@@ -126,11 +126,11 @@ def _forward(
         mx.eval(hidden)
 
     def end(hidden: mx.array, u: mx.array) -> list[mx.array]:
-        a, b = block.finish(hidden, prefix)
+        a, b = block.finish(hidden, prefix, u.shape[1])
         return [(u - b) / block.sigma(a), -block.log_sigma(a).sum()]
 
     last = _Stage(end, [hidden, u], own_end)
-    a, b = block.finish(hidden, prefix)
+    a, b = block.finish(hidden, prefix, u.shape[1])
     v, log_scale = (u - b) / block.sigma(a), -block.log_sigma(a)
     log_scale = order.unfold(log_scale).sum(axis=(1, 2))
     mx.eval(v, log_scale)
