@@ -26,7 +26,7 @@ from mlx_starflow.training import checkpoint
 from mlx_starflow.training.events import Evaluated, Stepped
 
 KINDS = {
-    "lora": {}, "dora": {"fine_tune_type": "dora"},
+    "lora": {"ema": 0.9}, "dora": {"fine_tune_type": "dora"},
     "full": {"fine_tune_type": "full", "ema": 0.9, "optimizer": "muon"},
     "parts": {"lora_keys": ("attention.q", "attention.v", "proj_in", "proj_out")},
 }  # fmt: skip

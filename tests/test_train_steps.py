@@ -125,9 +125,10 @@ def test_two_passes_are_one_of_twice_the_size(colours, made):
         assert mx.abs(array - others[name]).max().item() < 1e-6 * ROUNDING, name
 
 
-def test_the_average_moves_as_it_should(colours, made):
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_average_moves_as_it_should(colours, made, kind):
     """Its decay begins at 1/11, 2/12, ... and stays at that of the option, here from step 2 on."""
-    trainer = trainer_of(colours, made, fine_tune_type="full", ema=0.15, learning_rate=1e-2)
+    trainer = trainer_of(colours, made, fine_tune_type=kind, ema=0.15, learning_rate=1e-2)
     wanted = {n: np.array(a) for n, a in trainer.arrays.items()}
     for decay in (1 / 11, 0.15, 0.15):
         trainer.update()

@@ -166,7 +166,6 @@ def what_fits(
     ):
         own = dataclasses.replace(
             options, grad_checkpoint=True, batch_size=batch, fine_tune_type=kind,
-            ema=options.ema if kind == "full" else 0.0,
             optimizer=options.optimizer if kind == "full" else "adamw",
         )  # fmt: skip
         like = dataclasses.replace(config, fine_tune_type=kind)

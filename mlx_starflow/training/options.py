@@ -72,8 +72,8 @@ class TrainOptions:
     )
     ema: float = _asked(
         0.0,
-        "Decay of the moving average of the weights, which is evaluated and saved instead of the "
-        "weights (full only); 0: no average.",
+        "Decay of the moving average of the trained arrays, which is evaluated and saved in their "
+        "place; 0: no average.",
         "DECAY",
     )
     val_draws: int = _asked(4, "Noise draws per held-out picture, the same in every evaluation.")
@@ -114,8 +114,8 @@ class TrainOptions:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}."
                 )
-        if self.fine_tune_type != "full" and (self.ema or self.optimizer != "adamw"):
-            raise UsageError("ema and the optimizer muon are for --fine-tune-type full.")
+        if self.fine_tune_type != "full" and self.optimizer != "adamw":
+            raise UsageError("The optimizer muon is for --fine-tune-type full.")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

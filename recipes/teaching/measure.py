@@ -18,7 +18,8 @@ from mlx_starflow.training.trainer import VALID_KEY
 from .styles import STYLES, scenes, vocabulary
 
 SCALES = (0.0, 0.5, 1.0)
-DRAWS, BATCH, JUDGED = 4, 8, 64  # noise draws; pictures per pass; side of classified pictures
+DRAWS, BATCH, DRAWN = 4, 8, 40  # noise draws; pictures per pass and per drawing
+JUDGED = 64  # side of classified pictures
 PROMPTS_SEED = 901
 
 
@@ -55,19 +56,18 @@ def tell_bits(adapter: str, folders: list[Path]) -> None:
 
 
 def draw(
-    adapter: str, count: int, out: Path, words: str, scale: float, guidance: float | None, seed: int
+    adapter: str, count: int, out: Path, words: str, scale: float, seed: int, **options: float
 ) -> None:
     """Draw samples of random prompts after some words with seeds 0, 1, ...; writes OUT.png (a
-    sheet) and OUT.npz (for the classifier). ``seed``: of the prompts."""
+    sheet) and OUT.npz (for the classifier). ``seed``: of the prompts; ``options``: of the
+    sampler."""
     asked, known = scenes(count, seed), vocabulary()["subject"]
     pictures: list[Image.Image] = []
     with sf.load(adapters=[(adapter, scale)]) as pipe:
-        for start in range(0, count, BATCH):
-            prompts = [words + text for _, text in asked[start : start + BATCH]]
+        for start in range(0, count, DRAWN):
+            prompts = [words + text for _, text in asked[start : start + DRAWN]]
             seeds = list(range(start, start + len(prompts)))
-            pictures += pipe.generate(
-                prompts, seed=seeds, sampler="sequential", guidance=guidance
-            ).images
+            pictures += pipe.generate(prompts, seed=seeds, sampler="sequential", **options).images
     contact_sheet(pictures).save(out.with_suffix(".png"))
     small = [np.asarray(p.resize((JUDGED, JUDGED), Image.Resampling.BOX)) for p in pictures]
     subjects = [known.index(scene.subject) for scene, _ in asked]
@@ -86,7 +86,8 @@ def main() -> None:
     drawn.add_argument("out", type=Path)
     drawn.add_argument("--words", default=STYLES["pencil"], help="that prompts begin with")
     drawn.add_argument("--scale", type=float, default=1.0)
-    drawn.add_argument("--guidance", type=float)
+    drawn.add_argument("--guidance", type=float, default=2.0)
+    drawn.add_argument("--attention-temperature", type=float, default=1.0)
     drawn.add_argument("--prompts-seed", type=int, default=PROMPTS_SEED)
     given = parser.parse_args()
     if given.what == "bits":
@@ -98,8 +99,9 @@ def main() -> None:
             given.out,
             given.words,
             given.scale,
-            given.guidance,
             given.prompts_seed,
+            guidance=given.guidance,
+            attention_temperature=given.attention_temperature,
         )
 
 
