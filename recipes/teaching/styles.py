@@ -19,6 +19,7 @@ BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 # become its token of unknown words.
 STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a pencil drawing of "}
 SIZE = 128
+FARTHEST = 12  # pixels by which copies are shifted at most, in each direction
 
 
 def vocabulary() -> dict:
@@ -59,12 +60,27 @@ def styled(picture: Image.Image, style: str) -> Image.Image:
     return picture.convert("RGB")
 
 
-def write_folder(folder: Path, style: str, words: str, count: int, seed: int) -> None:
-    """Write paintings in a style, with captions that begin with ``words``."""
+def shifted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A picture that is shifted by some pixels; those of its border fill what it leaves."""
+    up, left = rng.integers(-FARTHEST, FARTHEST + 1, 2)
+    pixels = np.asarray(picture)
+    rows = np.clip(np.arange(picture.height) + up, 0, picture.height - 1)
+    columns = np.clip(np.arange(picture.width) + left, 0, picture.width - 1)
+    return Image.fromarray(pixels[rows][:, columns])
+
+
+def write_folder(
+    folder: Path, style: str, words: str, count: int, seed: int, shifts: int = 0
+) -> None:
+    """Write paintings in a style, with captions that begin with ``words``, and of each ``shifts``
+    shifted copies."""
     folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
     for i, (scene, text) in enumerate(scenes(count, seed)):
         picture = styled(paint(scene, SIZE), style)
         _save(folder / f"{i:04d}.png", picture, words + text)
+        for copy in range(shifts):
+            _save(folder / f"{i:04d}-{copy}.png", shifted(picture, rng), words + text)
 
 
 def write_ordinary(folder: Path, count: int, seed: int) -> None:
@@ -88,10 +104,11 @@ def main() -> None:
     parser.add_argument("--words", help="that captions begin with, if not those of the style")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--shifts", type=int, default=0, help="shifted copies of each painting")
     parser.add_argument("--ordinary", type=int, default=0, help="pictures that the model draws")
     given = parser.parse_args()
     words = STYLES[given.style] if given.words is None else given.words
-    write_folder(given.folder, given.style, words, given.count, given.seed)
+    write_folder(given.folder, given.style, words, given.count, given.seed, given.shifts)
     write_ordinary(given.folder, given.ordinary, given.seed)
 
 
