@@ -11,6 +11,7 @@ import torch_files as tf
 from conftest import case_dir, case_info
 from hostile import small_model
 from mlx.utils import tree_flatten
+from reference_cases import STARFLOW, TARFLOW
 
 from convert.options import ConvertOptions
 from convert.read.sources import open_checkpoint
@@ -19,18 +20,6 @@ from convert.rules.families import read_architecture
 from convert.rules.layout import account, flow_layout
 from mlx_starflow.errors import ConfigError, StarflowError, WeightsError
 from mlx_starflow.flow import Flow
-
-STARFLOW = [
-    "t2i_tiny",
-    "t2i_aspect",
-    "patch2_r2l",
-    "gqa_swiglu",
-    "gemma_top",
-    "wide_top",
-    "nosos_rope",
-    "labels",
-]
-TARFLOW = ["tarflow_cond", "tarflow_uncond", "tarflow_vp"]
 
 
 def architecture(path: Path, **options) -> Architecture:

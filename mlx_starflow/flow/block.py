@@ -218,9 +218,7 @@ class Block(Network):
         a, b = self.affine(hidden[:, prefix:])
         if self.flow.sos:
             return a, b
-        last = (
-            tokens - 1
-        )  # a single token still goes through the layers, and its outputs are unused
+        last = tokens - 1  # the outputs for a single token are not used
         return self._zero_first(a[:, :last]), self._zero_first(b[:, :last])
 
     def _shift(self, u: mx.array) -> mx.array:

@@ -61,6 +61,12 @@ class Copy:
 def _shifted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     most = [max(1, round(FARTHEST * side)) for side in (image.height, image.width)]
     top, left = (int(rng.integers(-m, m + 1)) for m in most)
+    return moved(image, top, left)
+
+
+def moved(image: Image.Image, top: int, left: int) -> Image.Image:
+    """A picture moved up and to the left by pixels (less than 0: down, to the right). The pixels of
+    its border fill what it leaves."""
     pixels = np.asarray(image)
     rows = np.clip(np.arange(image.height) + top, 0, image.height - 1)
     columns = np.clip(np.arange(image.width) + left, 0, image.width - 1)

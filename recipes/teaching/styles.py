@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 import mlx_starflow as sf
+from mlx_starflow.training.copies import moved
 
 from ..default_model.painter import Scene, caption, paint, random_scene, understood
 
@@ -62,11 +63,8 @@ def styled(picture: Image.Image, style: str) -> Image.Image:
 
 def shifted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A picture that is shifted by some pixels; those of its border fill what it leaves."""
-    up, left = rng.integers(-FARTHEST, FARTHEST + 1, 2)
-    pixels = np.asarray(picture)
-    rows = np.clip(np.arange(picture.height) + up, 0, picture.height - 1)
-    columns = np.clip(np.arange(picture.width) + left, 0, picture.width - 1)
-    return Image.fromarray(pixels[rows][:, columns])
+    top, left = (int(n) for n in rng.integers(-FARTHEST, FARTHEST + 1, 2))
+    return moved(picture, top, left)
 
 
 def write_folder(
