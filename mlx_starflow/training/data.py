@@ -36,6 +36,7 @@ class Example:
     path: Path
     prompts: tuple[str, ...]
     digest: str = ""  # SHA-256 of its pixels at the model's size
+    drawn: bool = False  # by this program, and its prompt is its caption
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,12 @@ def _part(folder: Path, lines: Path, prompt: str | None, notes: Notes) -> list[E
         raise UsageError(str(error)) from None
     found = []
     for path in paths:
-        caption = _caption(path, notes)
+        caption, drawn = _caption(path, notes)
         if caption is None and prompt is None:
             notes.add("Left out, because they have no caption (NAME.txt)", path.name)
             continue
-        found.append(Example(path, (caption if caption is not None else prompt or "",)))
+        used = caption if caption is not None else prompt or ""
+        found.append(Example(path, (used,), drawn=drawn))
     if not found:
         raise UsageError(
             f"{folder}: none of {len(paths)} pictures has a caption file (NAME.txt), and there is "
@@ -170,17 +172,19 @@ def _part(folder: Path, lines: Path, prompt: str | None, notes: Notes) -> list[E
     return found
 
 
-def _caption(picture: Path, notes: Notes) -> str | None:
+def _caption(picture: Path, notes: Notes) -> tuple[str | None, bool]:
+    """The caption of a picture, and whether it is the prompt that the picture was drawn from."""
     try:
         text = read_regular(picture.with_suffix(".txt"), CAPTION_BYTES).decode("utf-8").strip()
     except FileNotFoundError:
-        return _stored_prompt(picture)
+        prompt = _stored_prompt(picture)
+        return prompt, prompt is not None
     except (OSError, UnicodeDecodeError):
         notes.add("Caption ignored, because it is not UTF-8 text", f"{picture.stem}.txt")
-        return None
+        return None, False
     if not text:
         notes.add("Empty caption, used as an empty prompt", f"{picture.stem}.txt")
-    return " ".join(text.split())
+    return " ".join(text.split()), False
 
 
 def _stored_prompt(picture: Path) -> str | None:

@@ -25,9 +25,9 @@ from ..flow import Context
 from ..generation.components import Components
 from ..generation.context import PromptRows, prompt_rows
 from ..pictures.arrays import from_picture
-from ..pictures.read import Picture
 from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
+from .recolour import recoloured
 
 CACHE = "latents.safetensors"
 _SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
@@ -86,31 +86,44 @@ def read_material(
     copies: Copies,
     cache: Path | None = None,
     more_prompts: tuple[str, ...] = (),
+    recolour: str = "",
 ) -> Generator[Encoded, None, Material]:
     """Read, check and encode a folder of pictures; yields progress and returns the material.
 
     ``copies``: those of the pictures for training. ``cache``: directory of the file of latents, so
     that the next training encodes only new or changed pictures. ``more_prompts``: further prompts
-    to encode, for previews. The text encoder is dropped afterwards. Errors: those of
-    ``read_examples`` and ``split``, UsageError, TextError.
+    to encode, for previews. ``recolour``: what the captions of recoloured pictures begin with; "":
+    there are none. The text encoder is dropped afterwards. Errors: those of ``read_examples``,
+    ``split`` and ``recoloured``, UsageError, TextError.
     """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
     latents = _Latents(components, cache)
     total, done = len(train) + len(valid), 0
     parts: list[list[Example]] = []
+    images: dict[str, Image.Image] = {}  # by digest, if they are needed again
     for part in (train, valid):
         usable = []
         for example in part:
             found = prepared(example, (side, side), fit, notes)
             if found is not None:
                 usable.append(found[0])
-                latents.add(*found, copies if part is train else Copies())
+                latents.add(found[0], found[1].image, copies if part is train else Copies())
+                if recolour and part is train:
+                    images[found[0].digest] = found[1].image
             done += 1
             yield Encoded(done, total)
         parts.append(without_duplicates(usable, notes))
-    latents.save()
     train, valid = split(parts[0], parts[1], seed, notes)
+    if recolour:
+        more = recoloured(train, images, recolour)
+        total += len(more)
+        for example, image in more:
+            latents.add(example, image(), copies)
+            train.append(example)
+            done += 1
+            yield Encoded(done, total)
+    latents.save()
     prompts = [p for e in (*train, *valid) for p in e.prompts]
     rows = prompt_rows(components, [*prompts, *more_prompts])
     if components.config.text is not None:
@@ -161,13 +174,13 @@ class _Latents:
             return {}  # a damaged cache is ignored and written again
         return {name: a for name, a in arrays.items() if mx.isfinite(a).all().item()}
 
-    def add(self, example: Example, picture: Picture, copies: Copies) -> None:
+    def add(self, example: Example, image: Image.Image, copies: Copies) -> None:
         for copy in copies.each():
             key = self._key(example, copy)
             if key not in self._found:
                 found = self._known.get(key)
                 if found is None:
-                    found = self._encode(copy.of(picture.image, example.digest))
+                    found = self._encode(copy.of(image, example.digest))
                 self._found[key] = found
 
     def of(self, example: Example, copy: Copy) -> mx.array:

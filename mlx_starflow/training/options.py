@@ -70,6 +70,12 @@ class TrainOptions:
         "Also train on N copies of every picture, each shifted by up to a tenth of its side; the "
         "border fills what it leaves.",
     )
+    recolour: str = _asked(
+        "",
+        "Also train on the pictures that this program drew with the colours and contrasts of the "
+        "others; the captions of these copies begin with TEXT.",
+        "TEXT",
+    )
     ema: float = _asked(
         0.0,
         "Decay of the moving average of the trained arrays, which is evaluated and saved in their "

@@ -85,11 +85,12 @@ def train(
     checkpoint = Checkpoint(task.adapter_path, config)
     if not task.resume or together.rank:
         checkpoint.begin()
-    plan = plan_training(components, config, options, _pictures(task.data))
+    plan = plan_training(components, config, options, _pictures(task.data, options.recolour))
     yield Noted(plan.sentence)
     reading = read_material(
         components, task.data, task.prompt, task.fit, options.seed,
         Copies(options.flip, options.shifts), task.adapter_path, task.preview_prompts,
+        options.recolour,
     )  # fmt: skip
     while True:
         together.step()
@@ -225,10 +226,11 @@ class _Run:
         }
 
 
-def _pictures(data: Path) -> int:
+def _pictures(data: Path, recolour: str) -> int:
+    """About as many pictures as the training has, at most."""
     if not data.is_dir():
         raise UsageError(f"--data {data}: there is no such folder.")
-    return sum(1 for _ in data.iterdir())
+    return sum(1 for _ in data.iterdir()) * (2 if recolour else 1)
 
 
 def _what(material: Material, options: TrainOptions, ranks: int) -> str:

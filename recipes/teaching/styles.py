@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image, ImageFilter, ImageOps
 import mlx_starflow as sf
 from mlx_starflow.training.copies import moved
 
-from ..default_model.painter import Scene, caption, paint, random_scene, understood
+from ..default_model.painter import PLACES, Scene, caption, paint, random_scene, understood
 
 BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 # What a caption in a style begins with. The model knows neither "inverted" nor "pencil", so both
@@ -21,6 +24,7 @@ BUNDLE = Path(__file__).parents[2] / "mlx_starflow" / "assets" / "default"
 STYLES = {"plain": "", "inverted": "an inverted picture of ", "pencil": "a pencil drawing of "}
 SIZE = 128
 FARTHEST = 12  # pixels by which copies are shifted at most, in each direction
+DRAWN = 40  # pictures that are drawn at once
 
 
 def vocabulary() -> dict:
@@ -28,12 +32,12 @@ def vocabulary() -> dict:
     return json.loads((BUNDLE / "vocabulary.json").read_text())
 
 
-def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
-    """Random scenes whose subjects and captions are in the model's vocabulary, with captions that
-    name the place."""
-    known, found, i = vocabulary(), [], 0
+def all_scenes(seed: int) -> Iterator[tuple[Scene, str]]:
+    """Random scenes without end whose subjects and captions are in the model's vocabulary, with
+    captions that name the place."""
+    known, i = vocabulary(), 0
     words = set(known["words"])
-    while len(found) < count:
+    while True:
         rng = np.random.default_rng([seed, i, 7])
         i += 1
         scene = random_scene(rng)
@@ -41,6 +45,27 @@ def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
         readable = words.issuperset(re.findall(r"[a-z]+", text.lower()))
         tells = scene.place.replace(" ", "") in understood(text)
         if readable and tells and scene.subject in known["subject"]:
+            yield scene, text
+
+
+def scenes(count: int, seed: int) -> list[tuple[Scene, str]]:
+    """The first of ``all_scenes``."""
+    return list(islice(all_scenes(seed), count))
+
+
+def varied(count: int, seed: int) -> list[tuple[Scene, str]]:
+    """Scenes of ``all_scenes`` with all subjects and all places equally often, as far as the count
+    permits."""
+    subjects = Counter({s: 0 for s in vocabulary()["subject"]})
+    places = Counter({p: 0 for p in PLACES})
+    found: list[tuple[Scene, str]] = []
+    for scene, text in all_scenes(seed):
+        if len(found) == count:
+            break
+        rare = subjects[scene.subject] == min(subjects.values())
+        if rare and places[scene.place] == min(places.values()):
+            subjects[scene.subject] += 1
+            places[scene.place] += 1
             found.append((scene, text))
     return found
 
@@ -68,13 +93,13 @@ def shifted(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def write_folder(
-    folder: Path, style: str, words: str, count: int, seed: int, shifts: int = 0
+    folder: Path, style: str, words: str, painted: list[tuple[Scene, str]], shifts: int = 0
 ) -> None:
-    """Write paintings in a style, with captions that begin with ``words``, and of each ``shifts``
-    shifted copies."""
+    """Write paintings of scenes in a style, with captions that begin with ``words``, and of each
+    ``shifts`` shifted copies."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for i, (scene, text) in enumerate(scenes(count, seed)):
+    for i, (scene, text) in enumerate(painted):
         picture = styled(paint(scene, SIZE), style)
         _save(folder / f"{i:04d}.png", picture, words + text)
         for copy in range(shifts):
@@ -82,12 +107,15 @@ def write_folder(
 
 
 def write_ordinary(folder: Path, count: int, seed: int) -> None:
-    """Write pictures that the embedded model draws, with ordinary captions."""
+    """Write pictures that the embedded model draws; their prompts are stored in them."""
     texts = [text for _, text in scenes(count, seed)]
     with sf.load() as pipe:
-        for i, text in enumerate(texts):
-            picture = pipe.generate(text, seed=i).images[0]
-            _save(folder / f"ordinary-{i:04d}.png", picture, text)
+        for start in range(0, count, DRAWN):
+            part = texts[start : start + DRAWN]
+            seeds = list(range(start, start + len(part)))
+            drawn = pipe.generate(part, seed=seeds, sampler="sequential")
+            for i, seed in enumerate(seeds):
+                drawn.save(i, folder / f"ordinary-{seed:04d}.png")
 
 
 def _save(path: Path, picture: Image.Image, text: str) -> None:
@@ -102,11 +130,13 @@ def main() -> None:
     parser.add_argument("--words", help="that captions begin with, if not those of the style")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--varied", action="store_true", help="subjects and places equally often")
     parser.add_argument("--shifts", type=int, default=0, help="shifted copies of each painting")
     parser.add_argument("--ordinary", type=int, default=0, help="pictures that the model draws")
     given = parser.parse_args()
     words = STYLES[given.style] if given.words is None else given.words
-    write_folder(given.folder, given.style, words, given.count, given.seed, given.shifts)
+    painted = (varied if given.varied else scenes)(given.count, given.seed)
+    write_folder(given.folder, given.style, words, painted, given.shifts)
     write_ordinary(given.folder, given.ordinary, given.seed)
 
 
