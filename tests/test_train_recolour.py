@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
@@ -11,8 +13,9 @@ from mlx_starflow.errors import UsageError
 from mlx_starflow.generation.components import Components
 from mlx_starflow.pictures.metadata import save_picture
 from mlx_starflow.training.copies import Copies
+from mlx_starflow.training.data import Example
 from mlx_starflow.training.material import CACHE, read_material
-from mlx_starflow.training.recolour import Recolouring, _bands
+from mlx_starflow.training.recolour import Recolouring, _bands, without_drawn
 
 SIDE = 64
 
@@ -125,6 +128,16 @@ def test_the_next_training_finds_them_encoded(sentences, mixed, tmp_path):
     before = (tmp_path / CACHE).read_bytes()
     read(sentences, mixed, tmp_path)
     assert (tmp_path / CACHE).read_bytes() == before
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 0.3, 1])
+def test_a_share_of_the_drawn_pictures_is_kept(share):
+    """Evenly spaced, in the same order, and all of the others."""
+    whole = [Example(Path(f"{i}.png"), ("red",), drawn=i % 3 > 0) for i in range(60)]
+    kept = without_drawn(whole, share)
+    assert [e for e in whole if e in kept] == kept
+    assert [e for e in kept if not e.drawn] == [e for e in whole if not e.drawn]
+    assert sum(e.drawn for e in kept) == int(40 * share)
 
 
 @pytest.mark.parametrize("drawn", [True, False])

@@ -27,7 +27,7 @@ from ..generation.context import PromptRows, prompt_rows
 from ..pictures.arrays import from_picture
 from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
-from .recolour import recoloured
+from .recolour import recoloured, without_drawn
 
 CACHE = "latents.safetensors"
 _SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
@@ -87,14 +87,16 @@ def read_material(
     cache: Path | None = None,
     more_prompts: tuple[str, ...] = (),
     recolour: str = "",
+    recolour_keep: float = 1.0,
 ) -> Generator[Encoded, None, Material]:
     """Read, check and encode a folder of pictures; yields progress and returns the material.
 
     ``copies``: those of the pictures for training. ``cache``: directory of the file of latents, so
     that the next training encodes only new or changed pictures. ``more_prompts``: further prompts
     to encode, for previews. ``recolour``: what the captions of recoloured pictures begin with; "":
-    there are none. The text encoder is dropped afterwards. Errors: those of ``read_examples``,
-    ``split`` and ``recoloured``, UsageError, TextError.
+    there are none. ``recolour_keep``: share of the pictures without these colours that is used too.
+    The text encoder is dropped afterwards. Errors: those of ``read_examples``, ``split`` and
+    ``recoloured``, UsageError, TextError.
     """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
@@ -118,6 +120,7 @@ def read_material(
     if recolour:
         more = recoloured(train, images, recolour)
         total += len(more)
+        train = without_drawn(train, recolour_keep)
         for example, image in more:
             latents.add(example, image(), copies)
             train.append(example)

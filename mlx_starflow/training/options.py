@@ -72,9 +72,14 @@ class TrainOptions:
     )
     recolour: str = _asked(
         "",
-        "Also train on the pictures that this program drew with the colours and contrasts of the "
+        "Train on the pictures that this program drew with the colours and contrasts of the "
         "others; the captions of these copies begin with TEXT.",
         "TEXT",
+    )
+    recolour_keep: float = _asked(
+        0.5,
+        "With --recolour, share of the drawn pictures that are also trained on as they are.",
+        "SHARE",
     )
     ema: float = _asked(
         0.0,
@@ -100,13 +105,13 @@ class TrainOptions:
             "val_draws": 1, "steps_per_report": 1, "steps_per_eval": 1, "patience": 0,
             "save_every": 1, "seed": 0, "learning_rate": 0, "max_grad_norm": 0, "weight_decay": 0,
             "final_rate": 0, "caption_dropout": 0, "lora_dropout": 0, "ema": 0,
-            "shifts": 0,
+            "shifts": 0, "recolour_keep": 0,
         }  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= low):
                 raise UsageError(f"{name} is {value}; expected {low} or more.")
-        for name in ("caption_dropout", "lora_dropout", "ema", "final_rate"):
+        for name in ("caption_dropout", "lora_dropout", "ema", "final_rate", "recolour_keep"):
             if getattr(self, name) > 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected at most 1.")
         if self.lora_dropout == 1 or self.ema == 1:

@@ -63,6 +63,17 @@ def recoloured(
     return found
 
 
+def without_drawn(examples: Sequence[Example], share: float) -> list[Example]:
+    """The examples without those that this program drew, of which a share (0 to 1) is kept, evenly
+    spaced."""
+    found, drawn = [], 0
+    for example in examples:
+        drawn += example.drawn
+        if not example.drawn or int(drawn * share) > int((drawn - 1) * share):
+            found.append(example)
+    return found
+
+
 class Recolouring:
     """The map from the colours and contrasts of one set of pictures to those of another."""
 

@@ -90,7 +90,7 @@ def train(
     reading = read_material(
         components, task.data, task.prompt, task.fit, options.seed,
         Copies(options.flip, options.shifts), task.adapter_path, task.preview_prompts,
-        options.recolour,
+        options.recolour, options.recolour_keep,
     )  # fmt: skip
     while True:
         together.step()
