@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -27,7 +28,7 @@ from ..generation.context import PromptRows, prompt_rows
 from ..pictures.arrays import from_picture
 from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
-from .recolour import recoloured, without_drawn
+from .recolour import with_recoloured
 
 CACHE = "latents.safetensors"
 _SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
@@ -96,34 +97,35 @@ def read_material(
     to encode, for previews. ``recolour``: what the captions of recoloured pictures begin with; "":
     there are none. ``recolour_keep``: share of the pictures without these colours that is used too.
     The text encoder is dropped afterwards. Errors: those of ``read_examples``, ``split`` and
-    ``recoloured``, UsageError, TextError.
+    ``with_recoloured``, UsageError, TextError.
     """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
     latents = _Latents(components, cache)
     total, done = len(train) + len(valid), 0
     parts: list[list[Example]] = []
-    images: dict[str, Image.Image] = {}  # by digest, if they are needed again
+    images: dict[str, Image.Image] = {}  # by digest: those to encode when all have been read
     for part in (train, valid):
         usable = []
         for example in part:
             found = prepared(example, (side, side), fit, notes)
             if found is not None:
                 usable.append(found[0])
-                latents.add(found[0], found[1].image, copies if part is train else Copies())
                 if recolour and part is train:
                     images[found[0].digest] = found[1].image
+                else:
+                    latents.add(found[0], found[1].image, copies if part is train else Copies())
             done += 1
             yield Encoded(done, total)
         parts.append(without_duplicates(usable, notes))
     train, valid = split(parts[0], parts[1], seed, notes)
     if recolour:
-        more = recoloured(train, images, recolour)
-        total += len(more)
-        train = without_drawn(train, recolour_keep)
-        for example, image in more:
+        used = with_recoloured(train, images, recolour, recolour_keep)
+        train = [example for example, _ in used]
+        used += [(e, partial(images.__getitem__, e.digest)) for e in valid if e.digest in images]
+        total += len(used)
+        for example, image in used:
             latents.add(example, image(), copies)
-            train.append(example)
             done += 1
             yield Encoded(done, total)
     latents.save()

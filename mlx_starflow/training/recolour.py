@@ -31,19 +31,20 @@ QUANTILES = np.concatenate(
 )  # fmt: skip
 _LEAST = 1e-4  # smallest variance of a colour, for sets with fewer than three independent ones
 
-Further = tuple[Example, Callable[[], Image.Image]]  # and a function that makes its picture
+Used = tuple[Example, Callable[[], Image.Image]]  # and a function that returns its picture
 Quantiles = np.ndarray  # (3, Q), of each channel
 Step = tuple[Quantiles, Quantiles]  # the values that become the others
 
 
-def recoloured(
-    examples: Sequence[Example], images: Mapping[str, Image.Image], words: str
-) -> list[Further]:
-    """A further example for each of those that this program drew, with the colours and contrasts of
-    the others and captions that begin with ``words``.
+def with_recoloured(
+    examples: Sequence[Example], images: Mapping[str, Image.Image], words: str, keep: float
+) -> list[Used]:
+    """The examples, and a further one for each of those that this program drew, with the colours
+    and contrasts of the others and captions that begin with ``words``.
 
-    images: RGB pictures of one size by digest. The digest of a further example depends on those of
-    all pictures, not on its pixels. Errors: UsageError if none or all of the pictures were drawn.
+    images: RGB pictures of one size by digest. keep: share of the drawn ones that stays among the
+    examples, 0 to 1. The digest of a further example depends on those of all pictures, not on its
+    pixels. Errors: UsageError if none or all of the pictures were drawn.
     """
     drawn, others = ([e for e in examples if e.drawn is which] for which in (True, False))
     if not drawn or not others:
@@ -54,7 +55,9 @@ def recoloured(
         )
     made = Recolouring([images[e.digest] for e in drawn], [images[e.digest] for e in others])
     sets = [sorted(e.digest for e in part) for part in (drawn, others)]
-    found: list[Further] = []
+    found: list[Used] = [
+        (e, partial(images.__getitem__, e.digest)) for e in without_drawn(examples, keep)
+    ]
     for example in drawn:
         digest = hashlib.sha256(repr(("recoloured", example.digest, sets)).encode()).hexdigest()
         prompts = tuple(f"{words.strip()} {prompt}" for prompt in example.prompts)
