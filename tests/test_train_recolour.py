@@ -14,7 +14,7 @@ from mlx_starflow.generation.components import Components
 from mlx_starflow.pictures.metadata import save_picture
 from mlx_starflow.training.copies import Copies
 from mlx_starflow.training.data import Example
-from mlx_starflow.training.material import CACHE, read_material
+from mlx_starflow.training.material import CACHE, SHEET, read_material
 from mlx_starflow.training.recolour import Recolouring, _bands, without_drawn
 
 SIDE = 64
@@ -119,6 +119,9 @@ def test_drawn_pictures_are_used_in_both_colours(sentences, mixed, tmp_path):
     for own, further in zip(drawn, more, strict=True):
         assert further.path == own.path
         assert further.prompts == tuple(f"blue {p}" for p in own.prompts)
+    with Image.open(tmp_path / "blue" / SHEET) as sheet:
+        assert sheet.size[0] * sheet.size[1] >= len(more) * 32 * 32
+    assert not (tmp_path / "" / SHEET).exists()
     latents = np.array(made.train.latents).reshape(len(made.train), -1)
     assert len(np.unique(latents.round(4), axis=0)) == len(made.train)
 

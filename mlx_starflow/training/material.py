@@ -26,11 +26,15 @@ from ..flow import Context
 from ..generation.components import Components
 from ..generation.context import PromptRows, prompt_rows
 from ..pictures.arrays import from_picture
+from ..pictures.metadata import save_picture
+from ..pictures.sheet import contact_sheet
 from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
 from .recolour import with_recoloured
 
 CACHE = "latents.safetensors"
+SHEET = "recoloured.png"  # the last recoloured pictures, to look at
+SHOWN = 12
 _SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
 
 
@@ -93,11 +97,11 @@ def read_material(
     """Read, check and encode a folder of pictures; yields progress and returns the material.
 
     ``copies``: those of the pictures for training. ``cache``: directory of the file of latents, so
-    that the next training encodes only new or changed pictures. ``more_prompts``: further prompts
-    to encode, for previews. ``recolour``: what the captions of recoloured pictures begin with; "":
-    there are none. ``recolour_keep``: share of the pictures without these colours that is used too.
-    The text encoder is dropped afterwards. Errors: those of ``read_examples``, ``split`` and
-    ``with_recoloured``, UsageError, TextError.
+    that the next training encodes only new or changed pictures, and of a sheet of recoloured ones.
+    ``more_prompts``: further prompts to encode, for previews. ``recolour``: what the captions of
+    recoloured pictures begin with; "": there are none. ``recolour_keep``: share of the pictures
+    without these colours that is used too. The text encoder is dropped afterwards. Errors: those of
+    ``read_examples``, ``split`` and ``with_recoloured``, UsageError, TextError.
     """
     train, valid, notes = read_examples(folder, prompt)
     side = components.flow_config.grid_size * components.flow_config.patch_size * components.factor
@@ -121,6 +125,10 @@ def read_material(
     train, valid = split(parts[0], parts[1], seed, notes)
     if recolour:
         used = with_recoloured(train, images, recolour, recolour_keep)
+        if cache is not None:
+            further = min(SHOWN, sum(e.drawn for e in train))
+            sheet = contact_sheet([image() for _, image in used[-further:]])
+            save_picture(sheet, cache / SHEET, {"generator": "mlx-starflow", "command": "train"})
         train = [example for example, _ in used]
         used += [(e, partial(images.__getitem__, e.digest)) for e in valid if e.digest in images]
         total += len(used)
