@@ -27,7 +27,7 @@ class _Given:
 
 def _help(field: dataclasses.Field[Any]) -> str:
     default = field.default
-    if isinstance(default, bool | tuple):
+    if default == "" or isinstance(default, bool | tuple):
         return str(field.metadata["help"])
     return f"{field.metadata['help']} Default: {default}."
 
