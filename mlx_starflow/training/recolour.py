@@ -24,7 +24,10 @@ from .data import Example
 # Standard deviations of the Gaussian filters between the bands, as shares of the longer side
 SIGMAS = (1 / 160, 1 / 80, 1 / 40, 1 / 20)
 ROUNDS = 2  # how often bands and pixels are matched in turn
-MOST = 64  # pictures of a set that the statistics are taken from, at most
+MOST = 64  # pictures of a set that the statistics are taken from, at most,
+PIXELS = 1 << 22  # or as many as have this number of pixels, but at least
+LEAST = 4
+VALUES = 1 << 20  # about as many, evenly spaced, make the quantiles of a channel
 # Probabilities of the quantiles that describe a histogram; more of them at the ends
 QUANTILES = np.concatenate(
     [[0, 0.0005, 0.002], np.linspace(0.005, 0.995, 199), [0.998, 0.9995, 1]]
@@ -81,8 +84,8 @@ class Recolouring:
     """The map from the colours and contrasts of one set of pictures to those of another."""
 
     def __init__(self, source: Sequence[Image.Image], target: Sequence[Image.Image]) -> None:
-        """source, target: RGB pictures of one size, at least one each. At most 64 of each, evenly
-        spaced, are used."""
+        """source, target: RGB pictures of one size, at least one each. Of many or large ones some,
+        evenly spaced, are used."""
         x, wanted = _pixels(_some(source)), _pixels(_some(target))
         self._matrix, self._mean, self._shift = _linear(x, wanted)
         x = self._coloured(x)
@@ -111,7 +114,8 @@ class Recolouring:
 
 
 def _some(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    count = min(len(pictures), MOST)
+    fitting = PIXELS // (pictures[0].width * pictures[0].height)
+    count = min(len(pictures), MOST, max(LEAST, fitting))
     return [pictures[i * len(pictures) // count] for i in range(count)]
 
 
@@ -138,7 +142,8 @@ def _roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quantiles(x: np.ndarray) -> Quantiles:
-    return np.quantile(x.reshape(-1, 3), QUANTILES, axis=0).T
+    values = x.reshape(-1, 3)
+    return np.quantile(values[:: max(1, len(values) // VALUES)], QUANTILES, axis=0).T
 
 
 def _matched(x: np.ndarray, step: Step) -> np.ndarray:
@@ -163,12 +168,13 @@ def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
     """x (N, H, W, 3) after a Gaussian filter; its border continues outside."""
     reach = int(np.ceil(3 * sigma))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
     for axis in (1, 2):
         edges = [(0, 0)] * 4
         edges[axis] = (reach, reach)
         wide, length = np.pad(x, edges, mode="edge"), x.shape[axis]
-        x = np.zeros_like(x)
-        for i, weight in enumerate(weights):
-            x += weight * wide.take(range(i, i + length), axis=axis)
+        total = wide.shape[axis]
+        response = np.fft.rfft(weights / weights.sum(), total)
+        spectrum = np.fft.rfft(wide, axis=axis) * response.reshape(-1, *(1,) * (3 - axis))
+        found = np.fft.irfft(spectrum, total, axis=axis)
+        x = found.take(range(2 * reach, 2 * reach + length), axis=axis).astype(np.float32)
     return x
