@@ -39,15 +39,6 @@ class Example:
     drawn: bool = False  # by this program, and its prompt is its caption
 
 
-@dataclass(frozen=True)
-class Examples:
-    """The pictures of a training, and notes about those that were changed or left out."""
-
-    train: tuple[Example, ...]
-    valid: tuple[Example, ...]
-    notes: tuple[str, ...]  # sentences to show to the user
-
-
 def read_examples(folder: Path, prompt: str | None) -> tuple[list[Example], list[Example], Notes]:
     """The training and held-out pictures of a folder with their captions, and notes. The held-out
     list is empty if the folder has no valid/ and no valid.jsonl. Picture files are not opened yet.

@@ -30,11 +30,11 @@ from ..pictures.metadata import save_picture
 from ..pictures.sheet import contact_sheet
 from .copies import Copies, Copy
 from .data import Example, prepared, read_examples, split, without_duplicates
-from .recolour import with_recoloured
+from .recolour import Used, with_recoloured
 
 CACHE = "latents.safetensors"
-SHEET = "recoloured.png"  # the last recoloured pictures, to look at
-SHOWN = 12
+SHEET = "recoloured.png"  # some recoloured pictures, to look at
+SHOWN = 12  # pictures on the sheet, at most
 _SEEDS = 10_000_019  # distance between the noise keys of two consecutive seeds
 
 
@@ -126,9 +126,7 @@ def read_material(
     if recolour:
         used = with_recoloured(train, images, recolour, recolour_keep)
         if cache is not None:
-            further = min(SHOWN, sum(e.drawn for e in train))
-            sheet = contact_sheet([image() for _, image in used[-further:]])
-            save_picture(sheet, cache / SHEET, {"generator": "mlx-starflow", "command": "train"})
+            _save_sheet(used[-sum(e.drawn for e in train) :], cache / SHEET)
         train = [example for example, _ in used]
         used += [(e, partial(images.__getitem__, e.digest)) for e in valid if e.digest in images]
         total += len(used)
@@ -154,6 +152,11 @@ def read_material(
         components.flow_config,
         notes.sentences(),
     )
+
+
+def _save_sheet(recoloured: list[Used], path: Path) -> None:
+    sheet = contact_sheet([image() for _, image in recoloured[:SHOWN]])
+    save_picture(sheet, path, {"generator": "mlx-starflow", "command": "train"})
 
 
 def _part(examples: list[Example], latents: _Latents, rows: PromptRows, copies: Copies) -> Part:

@@ -15,10 +15,10 @@ from mlx_starflow.editing.inputs import latents_of
 from mlx_starflow.pictures.sheet import contact_sheet
 from mlx_starflow.training.trainer import VALID_KEY
 
-from .styles import STYLES, scenes, vocabulary
+from .styles import STYLES, draw_all, scenes, vocabulary
 
 SCALES = (0.0, 0.5, 1.0)
-DRAWS, BATCH, DRAWN = 4, 8, 40  # noise draws; pictures per pass and per drawing
+DRAWS, BATCH = 4, 8  # noise draws; pictures per pass
 JUDGED = 64  # side of classified pictures
 PROMPTS_SEED = 901
 
@@ -62,12 +62,9 @@ def draw(
     sheet) and OUT.npz (for the classifier). ``seed``: of the prompts; ``options``: of the
     sampler."""
     asked, known = scenes(count, seed), vocabulary()["subject"]
-    pictures: list[Image.Image] = []
+    prompts = [words + text for _, text in asked]
     with sf.load(adapters=[(adapter, scale)]) as pipe:
-        for start in range(0, count, DRAWN):
-            prompts = [words + text for _, text in asked[start : start + DRAWN]]
-            seeds = list(range(start, start + len(prompts)))
-            pictures += pipe.generate(prompts, seed=seeds, sampler="sequential", **options).images
+        pictures = [result.images[place] for result, place in draw_all(pipe, prompts, **options)]
     contact_sheet(pictures).save(out.with_suffix(".png"))
     small = [np.asarray(p.resize((JUDGED, JUDGED), Image.Resampling.BOX)) for p in pictures]
     subjects = [known.index(scene.subject) for scene, _ in asked]

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 import mlx_starflow as sf
+from mlx_starflow.generation.result import Result
 from mlx_starflow.training.copies import moved
 
 from ..default_model.painter import PLACES, Scene, caption, paint, random_scene, understood
@@ -106,16 +107,24 @@ def write_folder(
             _save(folder / f"{i:04d}-{copy}.png", shifted(picture, rng), words + text)
 
 
+def draw_all(
+    pipe: sf.Pipeline, prompts: list[str], **options: float
+) -> Iterator[tuple[Result, int]]:
+    """Pictures of prompts with the seeds 0, 1, ...: a result and the place of the picture in it.
+    ``options``: of the sampler."""
+    for start in range(0, len(prompts), DRAWN):
+        part = prompts[start : start + DRAWN]
+        seeds = list(range(start, start + len(part)))
+        result = pipe.generate(part, seed=seeds, sampler="sequential", **options)
+        yield from ((result, place) for place in range(len(part)))
+
+
 def write_ordinary(folder: Path, count: int, seed: int) -> None:
     """Write pictures that the embedded model draws; their prompts are stored in them."""
     texts = [text for _, text in scenes(count, seed)]
     with sf.load() as pipe:
-        for start in range(0, count, DRAWN):
-            part = texts[start : start + DRAWN]
-            seeds = list(range(start, start + len(part)))
-            drawn = pipe.generate(part, seed=seeds, sampler="sequential")
-            for i, seed in enumerate(seeds):
-                drawn.save(i, folder / f"ordinary-{seed:04d}.png")
+        for seed, (result, place) in enumerate(draw_all(pipe, texts)):
+            result.save(place, folder / f"ordinary-{seed:04d}.png")
 
 
 def _save(path: Path, picture: Image.Image, text: str) -> None:
